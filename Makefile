@@ -1,0 +1,19 @@
+# Two commands from a fresh clone: `make demo` and `make test`. Both make the environment when it is missing.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: help env demo test lint clean
+
+help:
+	@echo "make demo   train the default VAE on the embedded digits and draw from it"
+	@echo "make test   run the linters, the type checker and every test"
+	@echo "make env    only make the environment in $(VENV)"
+	@echo "make clean  remove the environment and the demo's run"
+
+env: $(VENV)/.installed
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@

@@ -1,0 +1,70 @@
+"""fabulate: deep generative models for your own images.
+
+    import fabulate
+
+    data = fabulate.load_data("digits")                 # look at the images first: print(data.report)
+    model = fabulate.train("vae", data, out="runs/vae", steps=2000)
+    images = model.sample(64, seed=1)                   # (64, 1, 8, 8), floats in [-1, 1]
+    model = fabulate.load("runs/vae")                   # tomorrow
+
+Names are imported when they are first used, so that `import fabulate` is instant.
+"""
+
+from importlib import import_module
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fabulate.data import Data, Images, load_data
+    from fabulate.errors import FabulateError
+    from fabulate.models import GenerativeModel, families, family
+    from fabulate.samples import write_samples
+    from fabulate.training import load, train
+    from fabulate.types import Batch, ImageShape, to_float, to_uint8
+
+__version__ = version("fabulate")
+
+_HOMES = {
+    "Batch": "types",
+    "Data": "data",
+    "FabulateError": "errors",
+    "GenerativeModel": "models",
+    "ImageShape": "types",
+    "Images": "data",
+    "families": "models",
+    "family": "models",
+    "load": "training",
+    "load_data": "data",
+    "to_float": "types",
+    "to_uint8": "types",
+    "train": "training",
+    "write_samples": "samples",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fabulate' has no attribute {name!r}")
+    return getattr(import_module(f"fabulate.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])
+
+
+__all__ = [
+    "Batch",
+    "Data",
+    "FabulateError",
+    "GenerativeModel",
+    "ImageShape",
+    "Images",
+    "families",
+    "family",
+    "load",
+    "load_data",
+    "to_float",
+    "to_uint8",
+    "train",
+    "write_samples",
+]

@@ -1,0 +1,80 @@
+"""The command line: verbs are functions in files of their names, without logic of their own.
+
+This file only knows the verbs' names, so that `fabulate --help` answers at once: a verb's module, and with it torch, is
+imported when the verb is used.
+"""
+
+import sys
+from importlib import import_module
+
+VERBS = {
+    "data": "look at images before training: counts, sizes, broken files, duplicates",
+    "models": "list the families, what each can do, and their presets",
+    "train": "train a family on images; the same command again continues",
+    "info": "tell what a run is, how far it came and how good it is",
+    "sample": "draw new images from a run",
+    "reconstruct": "pass real images through a run's model, side by side",
+    "interpolate": "walk between two images or two noise seeds, as a strip and a GIF",
+}
+
+HELP = f"""\
+usage: fabulate VERB [options]
+
+Deep generative models for your own images.
+
+{chr(10).join(f"  {verb:12} {meaning}" for verb, meaning in VERBS.items())}
+
+`fabulate VERB --help` tells a verb's options. To begin:
+
+  fabulate train vae                     a first model, on 1,797 handwritten digits that come along
+  fabulate sample runs/vae-digits        new images from it
+  fabulate data path/to/your/images      then look at your own
+"""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The entry point of `fabulate`: errors of the user's end as one line and a code that is not 0."""
+    argv = sys.argv[1:] if arguments is None else arguments
+    if not argv or argv[0] in ("-h", "--help"):
+        print(HELP, end="")
+        raise SystemExit(0 if argv else 2)
+    if argv[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"fabulate {version('fabulate')}")
+        raise SystemExit(0)
+    if argv[0] not in VERBS:
+        from difflib import get_close_matches
+
+        close = get_close_matches(argv[0], VERBS, n=1)
+        hint = f"did you mean {close[0]!r}? " if close else ""
+        fail(f"there is no verb {argv[0]!r}; {hint}(verbs: {', '.join(VERBS)})")
+    run_verb(argv[0], argv[1:])
+
+
+def run_verb(verb: str, argv: list[str]) -> None:
+    """Run a verb; what a user can mend is told in one line, everything else keeps its traceback."""
+    from pydantic import ValidationError
+
+    from fabulate.config import explain
+    from fabulate.errors import DivergedError, FabulateError
+
+    try:
+        import_module(f"fabulate.cli.{verb}").main(argv)
+    except ValidationError as error:
+        fail(explain(error))
+    except DivergedError as error:
+        fail(str(error), code=1)
+    except FabulateError as error:
+        fail(str(error))
+    except KeyboardInterrupt as error:  # in training its words say what was saved
+        fail(str(error) or "interrupted", code=getattr(error, "code", 130))
+    except BrokenPipeError:  # the reader of our output has gone
+        sys.stderr.close()
+        raise SystemExit(141) from None
+
+
+def fail(message: str, code: int = 2) -> None:
+    """End with one line on standard error."""
+    print(f"fabulate: {' '.join(message.split())}", file=sys.stderr)
+    raise SystemExit(code)

@@ -1,0 +1,38 @@
+"""`fabulate data SOURCE`: the intake report, and a picture of a random grid."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from fabulate.cli.shared import load_images, parse, where
+from fabulate.config import DataSpec
+from fabulate.data import render
+from fabulate.pictures import grid, save_png
+from fabulate.seeds import permutation
+
+
+@dataclass
+class Arguments:
+    """Look at images before training: what is there, what was set aside and why."""
+
+    spec: Annotated[DataSpec, tyro.conf.arg(name="")]
+    out: Path | None = None
+    """Save a picture of 100 random images here (a .png)."""
+    seed: int = 0
+    """Which random images."""
+
+
+def main(argv: list[str]) -> None:
+    if argv and not argv[0].startswith("-"):
+        argv = ["--data", *argv]
+    flags = parse(Arguments, argv, "fabulate data [SOURCE]")
+    data = load_images(flags.spec)
+    Console().print(render(data.report))
+    if flags.out is not None:
+        chosen = permutation(len(data.train), flags.seed, "grid")[:100]
+        flags.out.parent.mkdir(parents=True, exist_ok=True)
+        save_png(grid(data.train.pixels(chosen)), flags.out)
+        where("picture", flags.out)

@@ -1,0 +1,65 @@
+"""`fabulate info RUN`: what a run is, how far it came, how good it is."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.console import Console
+from rich.table import Table
+
+from fabulate.cli.shared import parse
+from fabulate.training import read_config, read_log
+
+
+@dataclass
+class Arguments:
+    """Tell what a run is: its model, its images, how far it came and its numbers on test images."""
+
+    run: tyro.conf.Positional[Path]
+    """A run folder."""
+
+
+def main(argv: list[str]) -> None:
+    flags = parse(Arguments, argv, "fabulate info")
+    config, log = read_config(flags.run), read_log(flags.run)
+    rows: list[tuple[str, object]] = [
+        ("family", config["family"]),
+        ("images", f"{config['data']['name']}, {'x'.join(map(str, config['shape']))} (C x H x W)"),
+        ("classes", ", ".join(config["classes"]) or "not learnt"),
+        ("model", words(config["model"])),
+        ("training", words(config["training"])),
+        ("versions", words(config["versions"])),
+    ]
+    if log:
+        last = log[-1]
+        state = "finished" if last.get("finished") else "not finished: the same training command continues"
+        rows.append(
+            ("progress", f"{last['step']:,} steps, {last['epoch']:g} epochs, {last['seconds']:.1f} s ({state})")
+        )
+    for part in ("train", "test"):
+        measured = [row for row in log if row.get(part)]
+        if measured:
+            numbers = "  ".join(f"{name} {value:.5g}" for name, value in measured[-1][part].items())
+            rows.append((part, f"{numbers}  (step {measured[-1]['step']:,})"))
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in rows:
+        table.add_row(name, str(value))
+    Console().print(table, highlight=False, markup=False)
+
+
+def words(values: dict[str, object]) -> str:
+    """Hyperparameters in a line, named as their flags are; those that are not set are left out."""
+    texts = []
+    for name, value in values.items():
+        if isinstance(value, dict):
+            texts += [f"{name} {value.get('kind', '')}", *(f"{name}.{k} {spaced(v)}" for k, v in value.items() if k != "kind")]
+        elif value is not None:
+            texts.append(f"{name} {spaced(value)}")
+    return ", ".join(texts)
+
+
+def spaced(value: object) -> str:
+    """A value as it would be typed: lists with spaces."""
+    return " ".join(map(str, value)) if isinstance(value, list) else str(value)

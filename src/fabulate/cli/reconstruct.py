@@ -1,0 +1,54 @@
+"""`fabulate reconstruct RUN`: real images above what the model makes of them."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from fabulate.cli.shared import absent, load_images, parse, run_data, where
+from fabulate.config import DataSpec, PositiveInt
+from fabulate.errors import CapabilityError
+from fabulate.models.base import Reconstructs, able
+from fabulate.pictures import grid, paired_rows, save_png
+from fabulate.seeds import permutation
+from fabulate.training import load
+from fabulate.types import to_uint8
+
+
+@dataclass
+class Arguments:
+    """Pass real images through a run's model and draw each above its reconstruction."""
+
+    run: tyro.conf.Positional[Path]
+    """A run folder or a model folder."""
+    data: Annotated[DataSpec, tyro.conf.arg(name="")]
+    n: Annotated[PositiveInt, tyro.conf.arg(aliases=["-n"])] = 32
+    """How many images."""
+    seed: int = 0
+    """Which images: a random choice of the test images (of all images when there are none)."""
+    out: Path | None = None
+    """The picture (default: RUN/drawn/reconstructions-seed-SEED.png)."""
+    overwrite: bool = False
+    """Replace an existing picture."""
+
+
+def main(argv: list[str]) -> None:
+    default = None if argv[:1] in ([], ["-h"], ["--help"]) else Arguments(Path(argv[0]), run_data(argv))
+    flags = parse(Arguments, argv, "fabulate reconstruct", default)
+    out = absent(flags.out or flags.run / "drawn" / f"reconstructions-seed-{flags.seed}.png", flags.overwrite)
+    model = load(flags.run)
+    if not isinstance(model, Reconstructs):
+        raise CapabilityError(f"{model.family} cannot reconstruct images; {able(Reconstructs)}")
+    data = load_images(flags.data)
+    images = data.test if data.test is not None else data.train
+    chosen = permutation(len(images), flags.seed, "reconstruct")[: flags.n]
+    x, y = images.batch(chosen)
+    labels = None
+    if model.classes and y is not None:
+        labels = [data.classes[int(c)] for c in y]  # by name: other images may number them otherwise
+    copies = model.reconstruct(x, labels)
+    error = float((copies - x).square().mean()) / 4  # from [-1, 1] to pixels in [0, 1]
+    save_png(grid(paired_rows(to_uint8(x).numpy(), to_uint8(copies).numpy(), columns=8), columns=8), out)
+    print(f"mean squared error {error:.5f} (pixels in [0, 1], {len(chosen)} images)")
+    where("picture", out)

@@ -1,0 +1,62 @@
+"""`fabulate sample RUN`: new images as PNGs in (class) folders, or as one .npz."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+from rich.console import Console
+from rich.progress import Progress
+
+from fabulate.cli.shared import parse, where
+from fabulate.config import PositiveInt
+from fabulate.errors import ConfigError
+from fabulate.samples import write_npz, write_samples
+from fabulate.training import load
+
+
+@dataclass
+class Arguments:
+    """Draw new images from a run: PNGs with a grid and a manifest, or one .npz."""
+
+    run: tyro.conf.Positional[str]
+    """A run folder, a model folder or a model on the Hugging Face hub."""
+    n: Annotated[PositiveInt, tyro.conf.arg(aliases=["-n"])] = 64
+    """How many images."""
+    label: str | None = None
+    """Only images of this class (a conditional model draws every class in turn)."""
+    seed: int = 0
+    """Which images: the same seed draws the same ones."""
+    out: Path | None = None
+    """Folder for the PNGs (default: RUN/drawn/seed-SEED, with the label when one is given)."""
+    npz: Path | None = None
+    """Write one .npz file instead of a folder."""
+    batch_size: PositiveInt = 256
+    """Images held in memory at a time; it changes nothing in the images."""
+    device: str = "cpu"
+    """Where to draw: cpu, cuda, ..."""
+    overwrite: bool = False
+    """Write into a folder that is not empty, or over an existing .npz."""
+
+
+def main(argv: list[str]) -> None:
+    flags = parse(Arguments, argv, "fabulate sample")
+    if flags.out is not None and flags.npz is not None:
+        raise ConfigError("give --out (a folder of PNGs) or --npz (one file), not both")
+    model = load(flags.run, flags.device)
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("drawing", total=flags.n)
+        options: dict[str, Any] = {
+            "seed": flags.seed,
+            "batch_size": flags.batch_size,
+            "overwrite": flags.overwrite,
+            "progress": lambda done, total: bar.update(task, completed=done),
+        }
+        if flags.npz is not None:
+            places = [write_npz(model, flags.npz, flags.n, flags.label, **options)]
+        else:
+            label = "" if flags.label is None else f"-{flags.label}"
+            folder = flags.out or Path(flags.run) / "drawn" / f"seed-{flags.seed}{label}"
+            write_samples(model, folder, flags.n, flags.label, **options)
+            places = [folder, folder / "grid.png"]
+    where("images" if flags.npz is None else "arrays", *places)

@@ -1,0 +1,91 @@
+"""What the verbs share: parsing, reading images with a progress bar, and saying where something was written."""
+
+from contextlib import redirect_stderr
+from dataclasses import fields, replace
+from io import StringIO
+from pathlib import Path
+from typing import TypeVar
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+from fabulate.config import DataSpec
+from fabulate.data import Data, load_data
+from fabulate.errors import ConfigError, RunError
+from fabulate.files import read_json
+
+T = TypeVar("T")
+
+# A network's kind is chosen by --network, not by a sub-command; what is not given is None without being typed so.
+STYLE = (tyro.conf.AvoidSubcommands, tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff)
+
+
+def parse(cls: type[T], argv: list[str], prog: str, default: T | None = None) -> T:
+    """Parse flags into a dataclass; `--help` ends here.
+
+    Errors: `ConfigError` with what tyro would print in a box, as one line.
+    """
+    box = StringIO()
+    try:
+        with redirect_stderr(box):
+            flags = tyro.cli(cls, args=argv, prog=prog, default=default, config=STYLE)
+    except SystemExit as end:
+        if not end.code:
+            raise
+        lines = [line.strip("│╭╮╰╯─ ") for line in box.getvalue().splitlines()[1:]]
+        problem = " ".join(lines[: lines.index("")] if "" in lines else lines)
+        options = [line.split()[0] for line in lines if line.startswith("--")]
+        meant = f"; did you mean {options[0]}?" if options and problem.startswith("Unrecognized") else ""
+        raise ConfigError(f"{problem}{meant} ({prog} --help lists the options)") from None
+    assert flags is not None  # tyro's type says that a default of None could come back
+    return flags
+
+
+def load_images(spec: DataSpec) -> Data:
+    """The images a spec names, with a bar while they are decoded and a line about what was set aside."""
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("reading images"), BarColumn(), MofNCompleteColumn(), console=console, transient=True
+    ) as bar:
+        task = bar.add_task("", total=None)
+        return load_data(
+            spec.source,
+            size=spec.size,
+            channels=spec.channels,
+            limit_broken=spec.limit_broken,
+            progress=lambda done, total: bar.update(task, completed=done, total=total),
+        )
+
+
+def where(what: str, *places: Path | str) -> None:
+    """Say where something was written."""
+    for place in places:
+        Console().print(f"{what:10} {place}", highlight=False, markup=False, soft_wrap=True)
+
+
+def run_data(argv: list[str]) -> DataSpec:
+    """The data flags' defaults for a verb on a run (its first word): the run's own images, read as it read them.
+
+    Other images (`--data`) are by default fitted to the model: its channels, and its size when it is square.
+    """
+    run = Path(argv[0]) if argv and not argv[0].startswith("-") else None
+    if run is None or not (run / "config.json").is_file():
+        return DataSpec()
+    config = read_json(run / "config.json")
+    if "data" not in config:  # a model folder knows only its shape
+        own = DataSpec()
+    else:
+        own = DataSpec(**{field.name: config["data"][field.name] for field in fields(DataSpec)})
+        if not any(word.split("=")[0] == "--data" for word in argv):
+            return own
+    channels, height, width = config["shape"]
+    return replace(own, channels=channels, size=height if height == width else None)
+
+
+def absent(path: Path, overwrite: bool) -> Path:
+    """A path that may be written: its folder is made, and an existing file is refused unless told to overwrite."""
+    if path.exists() and not overwrite:
+        raise RunError(f"{path} exists; give --overwrite to replace it, or another --out")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path

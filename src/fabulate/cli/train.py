@@ -1,0 +1,88 @@
+"""`fabulate train FAMILY`: the flags are the fields of the family's Config, of its network and of Training."""
+
+from dataclasses import make_dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.console import Console
+
+from fabulate import models, training
+from fabulate.cli.shared import load_images, parse, where
+from fabulate.config import BUDGETS, DataSpec, Training, override
+from fabulate.errors import ConfigError
+from fabulate.nets import NETWORKS
+
+Flat = tyro.conf.arg(name="")
+
+
+def main(argv: list[str]) -> None:
+    if not argv or argv[0].startswith("-"):
+        if argv and argv[0] not in ("-h", "--help"):
+            raise ConfigError(f"the family comes first: fabulate train FAMILY (families: {', '.join(models.names())})")
+        print(f"usage: fabulate train FAMILY [options]\n\nfamilies: {', '.join(models.names())}\n")
+        print("`fabulate train FAMILY --help` tells a family's options, `fabulate models` what it can do.")
+        raise SystemExit(0 if argv else 2)
+    name, argv = argv[0], argv[1:]
+    preset, network = peek(argv, "--preset"), peek(argv, "--network")
+    config, schedule = training.configure(name, preset or "default", {"network": network} if network else {})
+    flags = parse(arguments(name, config, schedule, argv), argv, f"fabulate train {name}")
+
+    data = load_images(flags.data)
+    out = flags.out or training.default_out(name, data)
+    console = Console()
+    model = training.run(
+        name, flags.model, flags.training, data, out, device=flags.device, save_every=flags.save_every, console=console
+    )
+    pictures = [
+        path for path in (out / "samples.png", out / "reconstructions.png", out / "curves.png") if path.exists()
+    ]
+    for value in model.record["test"].items():
+        console.print("test {}  {:.5g}".format(*value), highlight=False)
+    where("pictures", *pictures)
+    where("model", out / "model")
+    where("next", f"fabulate sample {out}")
+
+
+def peek(argv: list[str], flag: str) -> str | None:
+    """The value of a flag that decides which other flags there are."""
+    for i, word in enumerate(argv):
+        if word == flag and i + 1 < len(argv):
+            return argv[i + 1]
+        if word.startswith(f"{flag}="):
+            return word.removeprefix(f"{flag}=")
+    return None
+
+
+def arguments(name: str, config: Any, schedule: Training, argv: list[str]) -> type[Any]:
+    """A dataclass of all flags, whose defaults are the preset's."""
+    presets = Literal[tuple(models.family(name).presets)]  # type: ignore[valid-type]
+    if any(word.split("=")[0] == f"--{budget}" for word in argv for budget in BUDGETS):  # replaces the preset's
+        schedule = override(schedule, dict.fromkeys(BUDGETS))
+    extra: list[tuple[str, Any, Any]] = []
+    if hasattr(config, "network"):
+        kinds = Literal[tuple(NETWORKS)]  # type: ignore[valid-type]
+        chosen = Annotated[kinds, tyro.conf.arg(name="network", help="Which network; its own options follow below.")]  # type: ignore[valid-type]
+        extra = [("network", chosen, config.network.kind)]
+    return make_dataclass(
+        "Train",
+        [
+            ("preset", Annotated[presets, tyro.conf.arg(help="Named set of hyperparameters.")], "default"),
+            ("out", Annotated[Path | None, tyro.conf.arg(help="The run folder (default: runs/FAMILY-DATA).")], None),
+            (
+                "device",
+                Annotated[str, tyro.conf.arg(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")],
+                "auto",
+            ),
+            (
+                "save_every",
+                Annotated[int | None, tyro.conf.arg(help="Steps between checkpoints (default: every 30 seconds).")],
+                None,
+            ),
+            *extra,
+            ("data", Annotated[DataSpec, Flat], DataSpec()),
+            ("model", Annotated[type(config), Flat], config),
+            ("training", Annotated[Training, Flat], schedule),
+        ],
+        frozen=True,
+    )

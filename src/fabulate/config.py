@@ -1,0 +1,147 @@
+"""Hyperparameters are declared once, in frozen dataclasses; flags, validation and JSON all come from that declaration.
+
+`@spec` makes a frozen, keyword-only dataclass whose values are checked whenever one is made: types and bounds by
+pydantic (`Annotated[int, Field(gt=0)]`), unknown names refused. Each field carries a one-line docstring, which becomes
+the help of its command-line flag.
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from difflib import get_close_matches
+from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast, dataclass_transform
+
+import tyro
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked_dataclass
+
+from fabulate.errors import ConfigError
+
+T = TypeVar("T")
+
+PositiveInt = Annotated[int, Field(gt=0)]
+PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+
+
+@dataclass_transform(frozen_default=True, kw_only_default=True)
+def spec(cls: type[T]) -> type[T]:
+    """Make a class of annotated fields a frozen dataclass that checks its values and refuses unknown ones."""
+    return cast(type[T], checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))(cls))
+
+
+def to_json(value: Any) -> Any:
+    """The JSON form of a spec: nested dictionaries, lists and plain values."""
+    return TypeAdapter(type(value)).dump_python(value, mode="json")
+
+
+def from_json(cls: type[T], value: Mapping[str, Any]) -> T:
+    """Make a spec from its JSON form.
+
+    Errors: `ConfigError` that names each field that is unknown, missing or out of bounds, and what was given.
+    """
+    try:
+        return TypeAdapter(cls).validate_python(dict(value))
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from error
+
+
+def override(base: T, values: Mapping[str, Any]) -> T:
+    """A copy of a spec with some of its fields changed, checked again.
+
+    Errors: `ConfigError` naming unknown fields (with the nearest known one) and values out of bounds.
+    """
+    known = [field.name for field in fields(base)]  # type: ignore[arg-type]  # T is a spec, hence a dataclass
+    for name in values:
+        if name not in known:
+            raise ConfigError(f"unknown hyperparameter {name!r}{nearest(name, known)}; known: {', '.join(known)}")
+    try:
+        return replace(base, **values)  # type: ignore[type-var]
+    except ValidationError as error:
+        raise ConfigError(explain(error)) from error
+
+
+def explain(error: ValidationError) -> str:
+    """One line for a pydantic error: each field, what is wrong with it and what was given."""
+    problems = []
+    for detail in error.errors():
+        name = ".".join(str(part) for part in detail["loc"])
+        given = "" if detail["type"] in ("missing", "value_error") else f" (given: {detail['input']!r})"
+        problems.append(f"{name + ': ' if name else ''}{detail['msg'].removeprefix('Value error, ')}{given}")
+    return "; ".join(problems)
+
+
+def nearest(word: str, known: list[str]) -> str:
+    """`; did you mean 'x'?` for the known word closest to a mistyped one, or nothing when none is close.
+
+    >>> nearest("mnits", ["mnist", "cifar10"])
+    "; did you mean 'mnist'?"
+    """
+    close = get_close_matches(word, known, n=1)
+    return f"; did you mean {close[0]!r}?" if close else ""
+
+
+@spec
+class DataSpec:
+    """Which images, and how they are read."""
+
+    source: Annotated[str, tyro.conf.arg(name="data", metavar="SOURCE")] = "digits"
+    """Where images come from: digits, mnist, fashion_mnist, cifar10, hf:OWNER/NAME, a folder or an .npz file."""
+    size: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Resize so that the shorter side is this many pixels (antialiased), then crop the centre to a square."""
+    channels: Literal[1, 3] | None = None
+    """1 makes every image gray, 3 makes every image colour (default: gray only when all images are gray)."""
+    limit_broken: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Largest share of unreadable files that may be set aside; above it, intake stops and lists them."""
+
+
+@spec
+class Training:
+    """How a model is trained. One of epochs, steps and minutes is the budget."""
+
+    epochs: PositiveFloat | None = None
+    """Budget: passes over the training images."""
+    steps: PositiveInt | None = None
+    """Budget: steps of one batch each (default: 5000, when no other budget is given)."""
+    minutes: PositiveFloat | None = None
+    """Budget: minutes of training; the learning-rate schedule follows the clock."""
+    batch_size: PositiveInt = 128
+    """Images per step."""
+    accumulate: PositiveInt = 1
+    """Split each batch into this many equal micro-batches, to save memory."""
+    lr: PositiveFloat = 1e-3
+    """Peak learning rate of Adam."""
+    betas: tuple[
+        Annotated[float, Field(ge=0, lt=1)],
+        Annotated[float, Field(ge=0, lt=1)],
+    ] = (0.9, 0.999)
+    """Adam's decay rates of the gradient's mean and of its square."""
+    schedule: Literal["constant", "cosine"] = "cosine"
+    """Learning rate over the budget: constant, or cosine decay to zero; both after the warm-up."""
+    warmup: Annotated[int, Field(ge=0)] = 100
+    """Steps over which the learning rate rises linearly from zero (at most a tenth of the budget)."""
+    clip: NonNegativeFloat = 0.0
+    """Clip the norm of each player's gradient to this value; 0 never clips."""
+    ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    """Decay of the moving average of the weights that samples are drawn with; 0 uses the weights themselves."""
+    conditional: bool = False
+    """Learn p(x | class), so that images of a class can be asked for."""
+    seed: int = 0
+    """Seed of everything random: weights, order of images, noise."""
+
+    def __post_init__(self) -> None:
+        budgets = [name for name in ("epochs", "steps", "minutes") if getattr(self, name) is not None]
+        if len(budgets) > 1:
+            raise ValueError(f"give one budget, not {' and '.join(budgets)}")
+        if self.batch_size % self.accumulate:
+            raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
+
+
+BUDGETS = ("epochs", "steps", "minutes")
+DEFAULT_STEPS = 5000
+
+
+class Preset(NamedTuple):
+    """A named set of hyperparameters: the model's and the training's."""
+
+    model: Any
+    training: Training = Training()

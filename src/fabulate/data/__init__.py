@@ -1,0 +1,11 @@
+"""Data: sources, intake, and images that batches are sliced from.
+
+`load_data` turns a source (digits, a hub name, a folder, an `.npz`, an array) into `Data`: every image is decoded and
+checked first, and `data.report` says what was found, converted and set aside.
+"""
+
+from fabulate.data.images import Images
+from fabulate.data.loading import Data, load_data
+from fabulate.data.report import Report, lines, render
+
+__all__ = ["Data", "Images", "Report", "lines", "load_data", "render"]

@@ -1,0 +1,146 @@
+"""From decoded rows to a data set: the unreadable left out, a test part held out, all of it reported.
+
+Legend: N images, C H W image.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+from pathlib import Path
+
+import numpy as np
+
+from fabulate.config import DataSpec, Training
+from fabulate.data.cache import Stored, allocate
+from fabulate.data.images import Images
+from fabulate.data.intake import Intake, Progress
+from fabulate.data.listing import Contents, Labels, Pixels
+from fabulate.data.report import Report, counted, listed
+from fabulate.errors import DataError
+from fabulate.seeds import permutation
+
+_COPY = 4096  # rows copied at a time between mapped arrays
+_PAIRS = 5  # duplicates named in the report
+
+
+def take_in(contents: Contents, spec: DataSpec, workspace: Path | None, progress: Progress | None = None) -> Stored:
+    """Decode, check and split everything a source holds. Errors: `DataError`, see `Intake.run`."""
+    parts = [contents.train] + ([contents.test] if contents.test else [])
+    intake = Intake(parts, spec.size, spec.channels, workspace)
+    intake.run(progress)
+    sound = [row for row, outcome in enumerate(intake.outcomes) if not outcome.reason]
+    border = len(contents.train)
+    train, test = [row for row in sound if row < border], [row for row in sound if row >= border]
+    if not train:
+        raise DataError("none of the training images can be read, though some of the test images can")
+    notes = list(contents.notes)
+    if not test:
+        train, test = _hold_out(train, notes)
+    labels = _labels(contents)
+    images = [_select(intake.rows, rows, labels, workspace, name) for name, rows in (("train", train), ("test", test))]
+    notes = [*_conversions(intake, spec), *notes, *_warnings(len(train), images[0], contents.classes)]
+    names = [intake.names[row] for row in (*train, *test)]
+    pairs, shared = _duplicates([part.x for part in images])
+    kept = [intake.outcomes[row] for row in sound]
+    report = Report(
+        found=len(intake.names),
+        kept=len(sound),
+        set_aside=tuple((intake.names[i], o.reason) for i, o in enumerate(intake.outcomes) if o.reason),
+        train=len(train),
+        test=len(test),
+        channels=intake.rows.shape[1],
+        height=intake.target[0],
+        width=intake.target[1],
+        sizes=_count(f"{o.size[0]}x{o.size[1]}" for o in kept),
+        modes=_count(o.mode for o in kept),
+        train_classes=_per_class(images[0], contents.classes),
+        test_classes=_per_class(images[1], contents.classes),
+        duplicates=len(pairs),
+        duplicate_pairs=tuple((names[first], names[second]) for first, second in pairs[:_PAIRS]),
+        shared=shared,
+        notes=tuple(notes),
+    )
+    return Stored(images[0], images[1] if test else None, contents.classes, report)
+
+
+def _hold_out(train: list[int], notes: list[str]) -> tuple[list[int], list[int]]:
+    """A tenth of the images to test with: the same ones every time, the order otherwise as it was."""
+    n, held = len(train), len(train) // 10
+    if held == 0:
+        notes.append("no test part, and too few images to hold any out")
+        return train, []
+    picked = set(permutation(n, "holdout")[:held].tolist())
+    notes.append(f"no test part: every tenth image, picked at random, is held out ({held:,} of {n:,})")
+    return [row for i, row in enumerate(train) if i not in picked], [train[i] for i in sorted(picked)]
+
+
+def _labels(contents: Contents) -> Labels | None:
+    if not contents.classes or contents.train.labels is None:
+        return None
+    test = contents.test
+    return np.concatenate([contents.train.labels, *([test.labels] if test and test.labels is not None else [])])
+
+
+def _select(rows: Pixels, chosen: list[int], labels: Labels | None, workspace: Path | None, name: str) -> Images:
+    x = allocate((len(chosen), *rows.shape[1:]), workspace, f"{name}_x")
+    for start in range(0, len(chosen), _COPY):
+        x[start : start + _COPY] = rows[chosen[start : start + _COPY]]
+    return Images(x, None if labels is None else labels[chosen])
+
+
+def _duplicates(parts: Sequence[Pixels]) -> tuple[list[tuple[int, int]], int]:
+    """Every image that equals an earlier one, as (earlier, later), and how many of the last part stand in the first."""
+    seen: dict[bytes, int] = {}
+    pairs: list[tuple[int, int]] = []
+    n, shared = 0, 0
+    for part in parts:
+        begin = n
+        for image in part:
+            earlier = seen.setdefault(blake2b(image, digest_size=16).digest(), n)
+            if earlier != n:
+                pairs.append((earlier, n))
+            n += 1
+        shared = sum(later >= begin and earlier < begin for earlier, later in pairs)
+    return pairs, shared
+
+
+def _conversions(intake: Intake, spec: DataSpec) -> list[str]:
+    kept = [outcome for outcome in intake.outcomes if not outcome.reason]
+    notes = [f"{counted(n, 'image')} {change}" for change, n in _count(c for o in kept for c in o.changes).items()]
+    gray = sum(not outcome.colour for outcome in kept)
+    if intake.rows.shape[1] == 3 and gray:
+        notes.append(
+            f"gray and colour are mixed ({gray:,} gray, {len(kept) - gray:,} colour): gray repeated to three channels"
+        )
+    size = spec.size
+    if size is not None and (resized := [o.size for o in kept if o.size != (size, size)]):
+        enlarged = sum(min(found) < size for found in resized)
+        notes.append(
+            f"{counted(len(resized), 'image')} resized to {size}x{size} with antialiasing (Lanczos), centre-cropped"
+            + (f"; {enlarged:,} of them enlarged" if enlarged else "")
+        )
+    return notes
+
+
+def _warnings(n: int, train: Images, classes: tuple[str, ...]) -> list[str]:
+    notes = []
+    batch = Training().batch_size
+    if n == 1:
+        notes.append("there is one training image only: a model can learn nothing but to repeat it")
+    elif n < batch:
+        notes.append(f"the {n:,} training images are fewer than one batch of the default size {batch}")
+    bare = [name for name, count in _per_class(train, classes).items() if count == 0]
+    if bare:
+        notes.append(f"classes without training images: {', '.join(listed(bare, limit=5))}")
+    return notes
+
+
+def _per_class(images: Images, classes: tuple[str, ...]) -> dict[str, int]:
+    if images.y is None:
+        return {}
+    counts = np.bincount(images.y, minlength=len(classes))
+    return {name: int(n) for name, n in zip(classes, counts, strict=True)}
+
+
+def _count(values: Iterable[str]) -> dict[str, int]:
+    return dict(Counter(values).most_common())

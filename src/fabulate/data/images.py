@@ -1,0 +1,57 @@
+"""Images: one uint8 array that batches are sliced from, without per-sample Python.
+
+Legend: N images, B batch, C H W image.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from fabulate.data.listing import Labels, Pixels
+from fabulate.types import Batch, ImageShape, to_float
+
+
+@dataclass(frozen=True, eq=False)
+class Images:
+    """Images x, uint8 (N, C, H, W), in memory or memory-mapped, and classes y, int64 (N,), or None.
+
+    >>> images = Images(np.zeros((10, 1, 8, 8), np.uint8))
+    >>> len(images), images.shape.size
+    (10, 64)
+    >>> images.batch(torch.tensor([3, 1])).x.shape
+    torch.Size([2, 1, 8, 8])
+    """
+
+    x: Pixels
+    y: Labels | None = None
+
+    def __post_init__(self) -> None:
+        assert self.x.ndim == 4 and self.x.dtype == np.uint8, f"images of {self.x.dtype} {self.x.shape}"
+        assert self.y is None or (self.y.shape == (len(self.x),) and self.y.dtype == np.int64)
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    @property
+    def shape(self) -> ImageShape:
+        """Channels, height and width of one image."""
+        return ImageShape(*self.x.shape[1:])
+
+    def pixels(self, indices: Tensor) -> Pixels:
+        """The images at `indices` (B,) as they are stored: uint8 (B, C, H, W), a copy."""
+        return np.take(self.x, indices.numpy(), axis=0)
+
+    def batch(self, indices: Tensor) -> Batch:
+        """The images at `indices` (B,) as floats in [-1, 1] (B, C, H, W), and their classes (B,) int64 or None."""
+        return Batch(to_float(_gather(self.x, indices)), None if self.y is None else _gather(self.y, indices))
+
+
+def _gather(values: npt.NDArray[Any], indices: Tensor) -> Tensor:
+    # In memory torch gathers, with all its threads; an array mapped read-only from a file is numpy's to read.
+    if values.flags.writeable:
+        return torch.from_numpy(values)[indices]
+    return torch.from_numpy(np.take(values, indices.numpy(), axis=0))

@@ -1,0 +1,166 @@
+"""Intake: every image is decoded and checked before the first step of training, and the report says what was seen.
+
+The first image that can be read settles the shape; room for all is made once; threads decode straight into it, so
+that no more than a few full-size images are in memory at a time. Images of another size are only measured, and
+colour images met in a gray array wait until it has been widened.
+
+Legend: N images, C H W image.
+"""
+
+import os
+import warnings
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from PIL import Image
+
+from fabulate.data.cache import allocate
+from fabulate.data.decode import UnreadableError, decode
+from fabulate.data.listing import Part, Pixels, Raw
+from fabulate.data.report import listed
+from fabulate.errors import DataError
+
+Progress = Callable[[int, int], object]
+Span = tuple[int, int]
+
+_CHUNK = 64  # images per job: enough to make the job worth its while
+_COPY = 4096  # rows copied at a time between mapped arrays
+_WORKERS = min(4, os.cpu_count() or 1)
+
+
+class Outcome(NamedTuple):
+    """What became of one image: size and mode as found and what was converted, or the reason why it is unreadable.
+
+    `waits`: it is sound as far as it was read, but its row was not written: it has another size, or colour where the
+    rows are gray.
+    """
+
+    size: tuple[int, int] = (0, 0)
+    mode: str = ""
+    changes: tuple[str, ...] = ()
+    colour: bool = False
+    reason: str = ""
+    waits: bool = False
+
+
+class Intake:
+    """All images of a source on their way into one array of rows; test images follow the training images."""
+
+    rows: Pixels
+    target: tuple[int, int]
+
+    def __init__(self, parts: Sequence[Part], size: int | None, channels: int | None, workspace: Path | None) -> None:
+        self.parts, self.size, self.channels, self.workspace = parts, size, channels, workspace
+        self.names = [name for part in parts for name in part.names]
+        self.outcomes = [Outcome()] * len(self.names)
+
+    def run(self, progress: Progress | None = None) -> None:
+        """Decode everything into `rows` (N, C, H, W); rows whose outcome has a reason are left undefined.
+
+        Errors: `DataError` when nothing can be read, or when the images differ in size.
+        """
+        Image.init()  # Pillow loads its readers on first use, and not safely from several threads
+        with warnings.catch_warnings():  # the filters are the process's, so this holds in the threads too
+            warnings.simplefilter("ignore")
+            self.target, channels = self._first()
+            self.rows = allocate((len(self.names), channels, *self.target), self.workspace, "gray")
+            self._fill(self._spans(_CHUNK), progress)
+            self._settle_sizes()
+            colour = [row for row, outcome in enumerate(self.outcomes) if outcome.waits]
+            if colour:
+                self._widen()
+                self._fill([(row, row + 1) for row in colour])
+
+    def _raws(self, start: int, stop: int) -> Sequence[Raw] | Pixels:
+        first = self.parts[0]
+        if start < len(first):
+            return first.raws[start:stop]
+        return self.parts[1].raws[start - len(first) : stop - len(first)]
+
+    def _spans(self, step: int) -> Iterator[Span]:
+        """Spans of rows that cover everything; none crosses from one part to the next."""
+        begin = 0
+        for part in self.parts:
+            end = begin + len(part)
+            for start in range(begin, end, step):
+                yield start, min(start + step, end)
+            begin = end
+
+    def _first(self) -> tuple[tuple[int, int], int]:
+        """Height, width and channels of the first image that can be read."""
+        reasons = []
+        for start, stop in self._spans(1):
+            try:
+                pixels = decode(self._raws(start, stop)[0], self.size, self.channels).pixels
+            except UnreadableError as error:
+                reasons.append(f"{self.names[start]}: {error}")
+                continue
+            assert pixels is not None  # everything is decoded unless `only` is given
+            return (pixels.shape[1], pixels.shape[2]), pixels.shape[0]
+        raise DataError("no image can be read:\n  " + "\n  ".join(listed(reasons)))
+
+    def _fill(self, spans: Iterable[Span], progress: Progress | None = None) -> None:
+        """Decode spans of rows in threads, a few ahead of the one that is waited for."""
+        ahead: deque[tuple[Span, Future[list[Outcome]]]] = deque()
+
+        def collect() -> None:
+            (start, stop), future = ahead.popleft()
+            self.outcomes[start:stop] = future.result()
+            if progress is not None:
+                progress(stop, len(self.names))
+
+        with ThreadPoolExecutor(_WORKERS) as pool:
+            for span in spans:
+                ahead.append((span, pool.submit(self._decode_span, *span)))
+                if len(ahead) > 2 * _WORKERS:
+                    collect()
+            while ahead:
+                collect()
+
+    def _decode_span(self, start: int, stop: int) -> list[Outcome]:
+        only = self.target if self.size is None else None
+        return [self._decode_row(start + i, raw, only) for i, raw in enumerate(self._raws(start, stop))]
+
+    def _decode_row(self, row: int, raw: Raw, only: tuple[int, int] | None) -> Outcome:
+        try:
+            pixels, size, mode, changes = decode(raw, self.size, self.channels, only)
+        except UnreadableError as error:
+            return Outcome(reason=str(error))
+        if pixels is None:
+            return Outcome(size, mode, waits=True)
+        fits = pixels.shape[1:] == self.target and pixels.shape[0] <= self.rows.shape[1]
+        if fits:
+            self.rows[row] = pixels  # a gray image spreads over three channels
+        return Outcome(size, mode, changes, colour=len(pixels) == 3, waits=not fits)
+
+    def _settle_sizes(self) -> None:
+        """Images of another size were only measured: the first sound one among them proves that sizes are mixed."""
+        if self.size is not None:
+            return
+        sizes = Counter(outcome.size for outcome in self.outcomes if not outcome.reason)
+        for row, outcome in enumerate(self.outcomes):
+            if outcome.size != self.target and not outcome.reason:
+                self.outcomes[row] = outcome = self._decode_row(row, self._raws(row, row + 1)[0], None)
+                if not outcome.reason and outcome.size != self.target:
+                    raise _mixed(sizes)
+
+    def _widen(self) -> None:
+        gray = self.rows
+        self.rows = allocate((len(gray), 3, *self.target), self.workspace, "colour")
+        for start in range(0, len(gray), _COPY):
+            self.rows[start : start + _COPY] = gray[start : start + _COPY]
+
+
+def _mixed(sizes: Counter[tuple[int, int]]) -> DataError:
+    told = [f"{height}x{width} ({n:,})" for (height, width), n in sizes.most_common()]
+    shorter = sorted(min(size) for size in sizes.elements())
+    middle = shorter[len(shorter) // 2]
+    # a power of two that half of the images reach, small enough for a first try on a laptop
+    size = max([n for n in (8, 16, 32, 64) if n <= middle], default=middle)
+    return DataError(
+        f"the images differ in size: {', '.join(listed(told, limit=5))} (height x width, and how many); "
+        f"give --size N to resize and crop them all, for example --size {size}"
+    )

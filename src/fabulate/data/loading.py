@@ -1,0 +1,119 @@
+"""`load_data`: from a source to images that can be trained on, through the cache when they were decoded before."""
+
+from dataclasses import dataclass, replace
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fabulate.config import DataSpec, override
+from fabulate.data import cache, decode, sources
+from fabulate.data.arrays import array
+from fabulate.data.assembly import take_in
+from fabulate.data.images import Images
+from fabulate.data.intake import Progress
+from fabulate.data.listing import Listing
+from fabulate.data.report import Report, listed
+from fabulate.errors import DataError
+from fabulate.types import ImageShape
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A data set after intake: images, classes, and the report of what was seen."""
+
+    train: Images
+    test: Images | None
+    classes: tuple[str, ...]
+    """Names of the classes; empty when the images have no labels."""
+    spec: DataSpec
+    fingerprint: str
+    """Hexadecimal; equal for equal images, labels and options, wherever they lie and whenever they were written."""
+    report: Report
+    name: str
+    """Short, for run folders."""
+
+    @property
+    def shape(self) -> ImageShape:
+        """Channels, height and width of one image."""
+        return self.train.shape
+
+
+def load_data(
+    source: str | Path | npt.NDArray[Any] = "digits",
+    *,
+    size: int | None = None,
+    channels: int | None = None,
+    limit_broken: float = 0.1,
+    progress: Progress | None = None,
+) -> Data:
+    """Load a data set, decoding and checking every image, or from the cache when that was done before.
+
+    `source`: a string or path as in `DataSpec.source`, or an array (N, H, W), (N, H, W, C) or (N, C, H, W).
+    `progress`: called now and then with (images decoded, images in all).
+    Errors: `DataError` when the source cannot be found or read, holds images of mixed sizes, or more than the share
+    `limit_broken` of unreadable ones; `ConfigError` for options out of bounds.
+
+    >>> data = load_data("digits")
+    >>> len(data.train), len(data.test), data.shape, len(data.classes)
+    (1618, 179, ImageShape(channels=1, height=8, width=8), 10)
+    """
+    held = isinstance(source, np.ndarray)
+    options = {"size": size, "channels": channels, "limit_broken": limit_broken}
+    spec = override(DataSpec(), {"source": "array" if held else str(source), **options})
+    listing = array(source) if isinstance(source, np.ndarray) else sources.find(spec.source)
+    fingerprint = _fingerprint(listing, spec)
+    # An array in memory is its own cache: it is not written to the disk behind its owner's back.
+    stored = _take_in(listing, spec, None, progress) if held else cache.load(fingerprint)
+    if stored is None:
+        with cache.workspace(fingerprint) as workspace:
+            stored = _take_in(listing, spec, workspace, progress)
+            if workspace is not None:
+                cache.store(stored, fingerprint, workspace)
+                if isinstance(stored.train.x, np.memmap):  # its file has just been moved, or removed
+                    stored = cache.load(fingerprint) or stored
+    report = _complete(stored.report, listing)
+    _check_broken(report, spec)
+    return Data(
+        train=stored.train,
+        test=stored.test,
+        classes=stored.classes,
+        spec=spec,
+        fingerprint=fingerprint,
+        report=report,
+        name=listing.name,
+    )
+
+
+def _take_in(listing: Listing, spec: DataSpec, workspace: Path | None, progress: Progress | None) -> cache.Stored:
+    with listing.open() as contents:
+        return take_in(contents, spec, workspace, progress)
+
+
+def _fingerprint(listing: Listing, spec: DataSpec) -> str:
+    # Not the source's name, so that a moved folder stays the same data; not limit_broken, which changes no pixel.
+    key = repr((decode.VERSION, spec.size, spec.channels, listing.fingerprint))
+    return blake2b(key.encode(), digest_size=16).hexdigest()
+
+
+def _complete(report: Report, listing: Listing) -> Report:
+    """The report with what the listing saw, which is told anew on every load."""
+    return replace(
+        report,
+        found=report.found + len(listing.set_aside),
+        set_aside=(*listing.set_aside, *report.set_aside),
+        ignored=listing.ignored,
+        notes=(*listing.notes, *report.notes),
+    )
+
+
+def _check_broken(report: Report, spec: DataSpec) -> None:
+    broken = len(report.set_aside)
+    if broken > spec.limit_broken * report.found:
+        told = "\n  ".join(listed([f"{name}: {reason}" for name, reason in report.set_aside]))
+        raise DataError(
+            f"{broken:,} of {report.found:,} images cannot be read, more than the limit of {spec.limit_broken:.0%}:\n"
+            f"  {told}\nRepair or remove them, or raise --limit-broken."
+        )

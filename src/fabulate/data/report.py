@@ -1,0 +1,135 @@
+"""What intake saw and did, told plainly: counts, sizes, modes, classes, duplicates, what was set aside and why."""
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from fabulate.config import spec
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+_SHOWN = 20  # longer lists end in "... and N more"
+_BAR = 24  # characters of the longest bar in the class table
+
+
+@spec
+class Report:
+    """The intake report of one data set; it goes through JSON unchanged."""
+
+    found: int
+    """Image files (or rows) found."""
+    kept: int
+    """Images that can be trained on or tested with."""
+    set_aside: tuple[tuple[str, str], ...] = ()
+    """Name and reason of each image that was found but cannot be used."""
+    ignored: int = 0
+    """Files that are no images by their name."""
+    train: int
+    """Training images."""
+    test: int
+    """Test images."""
+    channels: int
+    """1 gray, 3 colour."""
+    height: int
+    """Pixels from top to bottom, after resizing."""
+    width: int
+    """Pixels from left to right, after resizing."""
+    sizes: dict[str, int]
+    """Images of each size, height x width as found, the most frequent first."""
+    modes: dict[str, int]
+    """Images of each Pillow mode as found, the most frequent first."""
+    train_classes: dict[str, int]
+    """Training images of each class; empty without classes."""
+    test_classes: dict[str, int]
+    """Test images of each class; empty without classes."""
+    duplicates: int
+    """Images whose pixels equal those of an earlier image."""
+    duplicate_pairs: tuple[tuple[str, str], ...]
+    """The first few of them: the earlier image and its repetition."""
+    shared: int
+    """Test images whose pixels also stand in the training part."""
+    notes: tuple[str, ...] = ()
+    """Sentences: conversions that were made, and what is worth knowing."""
+
+
+def counted(n: int, one: str, many: str | None = None) -> str:
+    """A number with its noun.
+
+    >>> counted(1, "image"), counted(1797, "image")
+    ('1 image', '1,797 images')
+    """
+    return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def listed(words: Sequence[str], limit: int = _SHOWN) -> list[str]:
+    """The first words of a list, and how many more there are.
+
+    >>> listed(["a", "b", "c"], limit=2)
+    ['a', 'b', '... and 1 more']
+    """
+    more = len(words) - limit
+    return [*words[:limit], *([f"... and {more:,} more"] if more > 0 else [])]
+
+
+def rows(report: Report) -> Iterator[tuple[str, str]]:
+    """The report as (heading, text) rows; rows that continue the one above have no heading."""
+    shape = f"{report.height}x{report.width} {'gray' if report.channels == 1 else 'colour'}"
+    yield "images", f"{report.train:,} to train, {report.test:,} to test, {shape}"
+    aside = f", {len(report.set_aside):,} set aside" if report.set_aside else ""
+    other = f" ({counted(report.ignored, 'other file')} ignored)" if report.ignored else ""
+    yield "files", f"{report.found:,} found, {report.kept:,} kept{aside}{other}"
+    yield "sizes", _counts(report.sizes)
+    yield "modes", _counts(report.modes)
+    yield from _under("classes", listed(list(_class_lines(report))))
+    if report.duplicates:
+        shared = f"; {counted(report.shared, 'test image')} also in the training part" if report.shared else ""
+        repeat = "image repeats an earlier one" if report.duplicates == 1 else "images repeat an earlier one"
+        pairs = [f"{first} = {second}" for first, second in report.duplicate_pairs]
+        more = ["..."] if report.duplicates > len(pairs) else []
+        yield from _under("duplicates", [f"{report.duplicates:,} {repeat}{shared}", *pairs, *more])
+    else:
+        yield "duplicates", "none"
+    yield from _under("set aside", listed([f"{name}: {reason}" for name, reason in report.set_aside]))
+    yield from _under("notes", [f"- {note}" for note in report.notes])
+
+
+def lines(report: Report) -> list[str]:
+    """The report as plain lines of text."""
+    return [f"{heading:<12}{text}".rstrip() for heading, text in rows(report)]
+
+
+def render(report: Report) -> "Table":
+    """The report as a table for rich's console."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table.grid(padding=(0, 2))
+    table.add_column(style="bold cyan", justify="right", no_wrap=True)
+    table.add_column(overflow="fold")
+    style = ""
+    for heading, text in rows(report):
+        if heading:
+            style = "yellow" if heading == "set aside" else ""
+        table.add_row(heading, Text(text, style=style))  # Text: a file name may hold what looks like markup
+    return table
+
+
+def _under(heading: str, texts: Sequence[str]) -> Iterator[tuple[str, str]]:
+    for i, text in enumerate(texts):
+        yield ("" if i else heading), text
+
+
+def _counts(counts: dict[str, int]) -> str:
+    return ", ".join(listed([f"{name} ({n:,})" for name, n in counts.items()], limit=6))
+
+
+def _class_lines(report: Report) -> Iterator[str]:
+    if not report.train_classes:
+        yield "none: the images have no labels"
+        return
+    wide = max(len(name) for name in report.train_classes)
+    most = max(1, *report.train_classes.values())
+    for name, n in report.train_classes.items():
+        test = report.test_classes.get(name, 0)
+        bar = "█" * round(_BAR * n / most) or "▏"
+        yield f"{name:<{wide}} {n:>8,} train {test:>7,} test  {bar}"

@@ -1,0 +1,61 @@
+"""From the string a user gives to the listing of a source.
+
+`digits`; `mnist`, `fashion_mnist` and `cifar10`, in `$FABULATE_DATA/NAME` or else on the hub; `hf:OWNER/NAME`; a folder
+of images or of parquet files; an `.npz` file.
+"""
+
+import os
+from pathlib import Path
+
+from fabulate.config import nearest
+from fabulate.data.arrays import digits, npz
+from fabulate.data.folder import EXTENSIONS, folder
+from fabulate.data.hub import hub, parquet, parquet_files
+from fabulate.data.listing import Listing
+from fabulate.errors import DataError
+
+ON_THE_HUB = {
+    "mnist": "ylecun/mnist",
+    "fashion_mnist": "zalando-datasets/fashion_mnist",
+    "cifar10": "uoft-cs/cifar10",
+}
+NAMED = ("digits", *ON_THE_HUB)
+
+
+def find(source: str) -> Listing:
+    """List the source a string names.
+
+    Errors: `DataError` that says what was looked for, with the nearest known name or file when there is one.
+
+    >>> find("digits").name
+    'digits'
+    """
+    if source == "digits":
+        return digits()
+    if source.startswith("hf:"):
+        return hub(source.removeprefix("hf:"))
+    if source in ON_THE_HUB:
+        around = os.environ.get("FABULATE_DATA")
+        here = Path(around).expanduser() / source if around else None
+        return at(here) if here and here.is_dir() else hub(ON_THE_HUB[source])
+    return at(Path(source).expanduser())
+
+
+def at(path: Path) -> Listing:
+    """List the source at a path."""
+    if path.is_dir():
+        return parquet(path) if parquet_files(path) else folder(path)
+    if not path.exists():
+        raise DataError(_missing(path))
+    if path.suffix.lower() == ".npz":
+        return npz(path)
+    what = "one image" if path.suffix.lower() in EXTENSIONS else "a file of an unknown kind"
+    raise DataError(f"{path} is {what}: give the folder around it, or an .npz file")
+
+
+def _missing(path: Path) -> str:
+    hint = nearest(str(path), list(NAMED))
+    if not hint and path.parent.is_dir():
+        siblings = [other.name for other in path.parent.iterdir() if other.is_dir() or other.suffix.lower() == ".npz"]
+        hint = nearest(path.name, siblings)
+    return f"there is no file or folder {str(path)!r}{hint} (known names: {', '.join(NAMED)}, hf:OWNER/NAME)"

@@ -1,0 +1,25 @@
+"""What goes wrong for users: each error says what was wrong, what was given and what to do."""
+
+
+class FabulateError(ValueError):
+    """An error in what the user gave; the command line prints it as one clear line, without a traceback."""
+
+
+class DataError(FabulateError):
+    """A source that cannot be read, or images that cannot be trained on as they are."""
+
+
+class ConfigError(FabulateError):
+    """A hyperparameter, a label or a name that does not fit."""
+
+
+class CapabilityError(FabulateError):
+    """Something was asked of a model that its family cannot do."""
+
+
+class RunError(FabulateError):
+    """A run folder or a model folder that cannot be written, read or continued."""
+
+
+class DivergedError(FabulateError):
+    """Training met a loss or a gradient that is not finite; nothing was updated with it."""

@@ -1,0 +1,127 @@
+"""The autoencoder: learn to copy images through a narrow code.
+
+An encoder e maps an image to a code z of few numbers, a decoder d maps it back, and both learn by the error of the copy
+
+    L = mean (x - d(e(x)))^2                                    x in [0, 1].
+
+What the code cannot hold is lost, so it keeps what matters. With linear layers the best code spans the principal
+components (Baldi, Hornik 1989, https://doi.org/10.1016/0893-6080(89)90014-2). With noise > 0 the encoder sees
+x + noise * eps and the decoder must still give the clean x: a denoising autoencoder, whose code cannot lean on single
+pixels (Vincent et al. 2008, https://doi.org/10.1145/1390156.1390294).
+
+An autoencoder has no p(z) and so does not say how to sample. Ours keeps the mean and covariance of the codes, of each
+class when it is conditional, and samples codes from that Gaussian. Whether images decoded from there look real is not
+part of the loss: the gap that the VAE closes.
+
+Legend: B batch, C H W image, Z latent, K classes.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, spec
+from fabulate.models.base import (
+    Conditional,
+    Encodes,
+    Labels,
+    Player,
+    Reconstructs,
+    Scores,
+    evaluating,
+)
+from fabulate.nets import MLP, Network
+from fabulate.types import Batch, ImageShape, unit
+
+FORGET = 0.99  # decay of the code statistics: they average over about the last 100 batches
+
+
+@spec
+class AEConfig:
+    """An autoencoder, plain or denoising."""
+
+    latent_dim: PositiveInt = 32
+    """Numbers in a code."""
+    noise: NonNegativeFloat = 0.0
+    """Standard deviation of the noise added to the input, in pixels of [0, 1]; above 0 the model denoises."""
+    network: Network = MLP()
+    """Encoder and decoder."""
+
+
+class AE(Encodes, Reconstructs, Scores, Conditional, family="ae"):
+    """Autoencoder (Hinton, Salakhutdinov 2006, https://doi.org/10.1126/science.1127647)."""
+
+    Config = AEConfig
+    presets = {
+        "default": Preset(AEConfig()),
+        "tutorial": Preset(
+            AEConfig(latent_dim=64, network=MLP(hidden=(128,), activation="relu")),
+            Training(epochs=10, batch_size=128, lr=1e-3, schedule="constant", warmup=0, ema=0),
+        ),
+    }
+
+    config: AEConfig
+    counts: Tensor
+    sums: Tensor
+    products: Tensor
+
+    def __init__(self, config: AEConfig, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
+        super().__init__(config, shape, classes)
+        self.encoder = config.network.encoder(self.shape, config.latent_dim, len(classes))
+        self.decoder = config.network.decoder(config.latent_dim, self.shape, len(classes))
+        # Decayed sums of 1, z and z z' over the codes of each class; one code at 0 with variance 1 to begin with.
+        rows, z = max(len(classes), 1), config.latent_dim
+        self.register_buffer("counts", torch.ones(rows))  # (K,)
+        self.register_buffer("sums", torch.zeros(rows, z))  # (K, Z)
+        self.register_buffer("products", torch.eye(z).repeat(rows, 1, 1))  # (K, Z, Z)
+
+    def players(self) -> dict[str, Player]:
+        return {"model": Player(self, self.loss)}
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """The mean squared error of the copy, pixels in [0, 1]."""
+        x = unit(batch.x)
+        noisy = x + self.config.noise * torch.randn_like(x) if self.training and self.config.noise else x
+        z = self.encoder(noisy, batch.y)  # (B, Z)
+        copy = torch.sigmoid(self.decoder(z, batch.y))
+        if self.training:
+            self._remember(z.detach(), batch.y)
+        return {"loss": F.mse_loss(copy, x)}
+
+    @torch.no_grad()
+    def _remember(self, z: Tensor, y: Tensor | None) -> None:
+        rows = len(self.counts)
+        member = F.one_hot(y, rows).to(z.dtype) if y is not None else z.new_ones(len(z), 1)  # (B, K)
+        weighted = member[:, :, None] * z[:, None]  # (B, K, Z)
+        self.counts.mul_(FORGET).add_(member.sum(0))
+        self.sums.mul_(FORGET).add_(weighted.sum(0))
+        self.products.mul_(FORGET).add_(torch.einsum("bkz,bw->kzw", weighted, z))
+
+    def prior(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
+        counts = self.counts.double()
+        mean = self.sums / counts[:, None]  # (K, Z)
+        covariance = self.products / counts[:, None, None] - mean[:, :, None] * mean[:, None]
+        # A square root by eigenvalues, not Cholesky's: codes that never vary in some direction are no error.
+        values, vectors = torch.linalg.eigh(covariance)
+        root = vectors * values.clamp_min(0).sqrt()[:, None]  # (K, Z, Z)
+        eps = torch.randn(n, self.config.latent_dim, generator=generator).to(mean)
+        rows = y if y is not None else torch.zeros(n, dtype=torch.int64, device=mean.device)
+        return (mean[rows] + (root[rows] @ eps[:, :, None]).squeeze(2)).to(self.sums.dtype)
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return 2 * torch.sigmoid(self.decoder(z, y)) - 1
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, y: Labels = None) -> Tensor:
+        batch = self.given(x, y)
+        with evaluating(self):
+            return self.encoder(unit(batch.x), batch.y)
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor, y: Labels = None) -> Tensor:
+        with evaluating(self):
+            return self.decode(self.encode(x, y), self.given(x, y).y)
+
+    def score(self, x: Tensor, y: Labels = None) -> Tensor:
+        """Minus the mean squared error of the copy, pixels in [0, 1]."""
+        return -(unit(self.reconstruct(x, y)) - unit(self.given(x, y).x)).square().mean((1, 2, 3))

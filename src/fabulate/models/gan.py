@@ -1,0 +1,161 @@
+"""Generative adversarial networks: a game instead of a likelihood.
+
+A generator G turns noise z ~ N(0, 1) into images; a critic D gives each image a score, high for real ones. They play
+
+    min_G max_D  E log sigmoid(D(x)) + E log(1 - sigmoid(D(G(z))))
+
+(Goodfellow et al., "Generative adversarial nets", 2014, https://arxiv.org/abs/1406.2661). Played to the letter it often
+ends in mode collapse: G finds the one image D likes best now, D learns to reject it, G moves on; nothing ever asks G
+to cover the data. The default game asks: D scores each real image *relative to* a fake, so every real image matters
+always (Jolicoeur-Martineau 2018, https://arxiv.org/abs/1807.00734), and zero-centred penalties on D's gradient at real
+and at fake images make the game converge locally (Mescheder et al. 2018, https://arxiv.org/abs/1801.04406); together:
+Huang et al., "The GAN is dead; long live the GAN! (R3GAN)", 2024, https://arxiv.org/abs/2501.05441.
+
+A game is a row of a table: what D minimises, what G minimises, and the penalty on D's gradient.
+
+Legend: B batch, C H W image, Z latent.
+"""
+
+from collections.abc import Callable
+from typing import Annotated, Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+
+from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, spec
+from fabulate.models.base import Conditional, HasLatent, Player
+from fabulate.nets import MLP, Network
+from fabulate.types import Batch, ImageShape
+
+Critic = Callable[[Tensor], Tensor]
+
+
+class Game(NamedTuple):
+    """Losses as functions of the critic's scores (B,) of real and fake images."""
+
+    critic: Callable[[Tensor, Tensor], Tensor]
+    generator: Callable[[Tensor, Tensor], Tensor]
+    penalty: Callable[[Critic, Tensor, Tensor], Tensor] | None = None
+
+
+def gradient_norms(critic: Critic, x: Tensor) -> Tensor:
+    """The squared length of the critic's gradient at each image: (B, C, H, W) -> (B,), itself differentiable."""
+    x = x.detach().requires_grad_()
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+    return gradient.square().sum((1, 2, 3))
+
+
+def zero_centred(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
+    """R1 + R2: half the mean squared gradient at real images plus the same at fakes (Mescheder et al. 2018)."""
+    return (gradient_norms(critic, real).mean() + gradient_norms(critic, fake).mean()) / 2
+
+
+def one_centred(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
+    """(|gradient| - 1)^2 at points between real and fake (Gulrajani et al. 2017, https://arxiv.org/abs/1704.00028)."""
+    t = torch.rand(len(real), 1, 1, 1, device=real.device)
+    norms = gradient_norms(critic, t * real + (1 - t) * fake)
+    return ((norms + 1e-12).sqrt() - 1).square().mean()  # the square root's slope at 0 is infinite
+
+
+GAMES: dict[str, Game] = {
+    # Goodfellow et al. 2014, with the non-saturating generator loss of its section 3; the textbook's.
+    "nonsaturating": Game(
+        critic=lambda real, fake: F.softplus(-real).mean() + F.softplus(fake).mean(),
+        generator=lambda real, fake: F.softplus(-fake).mean(),
+    ),
+    # Lim, Ye 2017, https://arxiv.org/abs/1705.02894
+    "hinge": Game(
+        critic=lambda real, fake: F.relu(1 - real).mean() + F.relu(1 + fake).mean(),
+        generator=lambda real, fake: -fake.mean(),
+    ),
+    # Arjovsky et al. 2017, https://arxiv.org/abs/1701.07875, with the penalty of Gulrajani et al. 2017
+    "wasserstein": Game(
+        critic=lambda real, fake: fake.mean() - real.mean(),
+        generator=lambda real, fake: -fake.mean(),
+        penalty=one_centred,
+    ),
+    # Huang et al. 2024: each real image against one fake
+    "relativistic": Game(
+        critic=lambda real, fake: F.softplus(fake - real).mean(),
+        generator=lambda real, fake: F.softplus(real - fake).mean(),
+        penalty=zero_centred,
+    ),
+}
+
+
+@spec
+class GANConfig:
+    """A generative adversarial network."""
+
+    latent_dim: PositiveInt = 64
+    """Numbers in the noise that the generator turns into an image."""
+    game: Literal["nonsaturating", "hinge", "wasserstein", "relativistic"] = "relativistic"
+    """What critic and generator minimise."""
+    penalty: NonNegativeFloat = 1.0
+    """Weight of the penalty on the critic's gradient, in the games that have one (relativistic, wasserstein)."""
+    critic_steps: Annotated[int, Field(ge=1)] = 1
+    """Steps of the critic for each of the generator's."""
+    network: Network = MLP(activation="leaky_relu")
+    """The critic (an encoder to one number) and the generator (a decoder)."""
+
+
+class GAN(HasLatent, Conditional, family="gan"):
+    """Generative adversarial network (Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661)."""
+
+    Config = GANConfig
+    presets = {
+        "default": Preset(GANConfig(), Training(lr=2e-4, betas=(0.0, 0.99))),
+        "tutorial": Preset(
+            GANConfig(game="nonsaturating", network=MLP(hidden=(128,), activation="relu")),
+            Training(epochs=10, batch_size=128, lr=1e-3, schedule="constant", warmup=0, ema=0),
+        ),
+    }
+
+    config: GANConfig
+
+    def __init__(self, config: GANConfig, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
+        super().__init__(config, shape, classes)
+        self.critic = config.network.encoder(self.shape, 1, len(classes))
+        self.generator = config.network.decoder(config.latent_dim, self.shape, len(classes))
+        self.game = GAMES[config.game]
+
+    def players(self) -> dict[str, Player]:
+        return {
+            "critic": Player(self.critic, self.critic_loss),
+            "generator": Player(self.generator, self.generator_loss, every=self.config.critic_steps),
+        }
+
+    def critic_loss(self, batch: Batch) -> dict[str, Tensor]:
+        """What the critic minimises, its mean scores of real and fake, and the penalty on its gradient."""
+        with torch.no_grad():
+            fake = self.fakes(batch)
+        real_score, fake_score = self.scores(batch.x, batch.y), self.scores(fake, batch.y)
+        loss = self.game.critic(real_score, fake_score)
+        terms = {"real": real_score.mean(), "fake": fake_score.mean()}
+        if self.game.penalty is not None:
+            terms["penalty"] = self.game.penalty(lambda x: self.scores(x, batch.y), batch.x, fake)
+            loss = loss + self.config.penalty * terms["penalty"]
+        return {"loss": loss, **terms}
+
+    def generator_loss(self, batch: Batch) -> dict[str, Tensor]:
+        """What the generator minimises."""
+        with torch.no_grad():
+            real_score = self.scores(batch.x, batch.y)
+        return {"loss": self.game.generator(real_score, self.scores(self.fakes(batch), batch.y))}
+
+    def fakes(self, batch: Batch) -> Tensor:
+        """One fake for each image of the batch, of the same class."""
+        return self.decode(torch.randn(len(batch.x), self.config.latent_dim, device=batch.x.device), batch.y)
+
+    def scores(self, x: Tensor, y: Tensor | None) -> Tensor:
+        """The critic's scores (B,): the logit of the textbook's D, whose sigmoid its loss contains."""
+        return self.critic(x, y).squeeze(1)
+
+    def prior(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
+        return torch.randn(n, self.config.latent_dim, generator=generator).to(self.device)
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return torch.tanh(self.generator(z, y))

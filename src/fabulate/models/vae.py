@@ -1,0 +1,142 @@
+"""The variational autoencoder: an autoencoder whose codes have a distribution that can be sampled.
+
+The model says how an image comes to be: draw z from p(z) = N(0, 1), then x from p(x | z), a distribution that a
+decoder computes. The integral p(x) = E_p(z) p(x | z) is out of reach, so an encoder learns where the z that explain x
+lie, q(z | x) = N(mu(x), sigma(x)^2). Jensen's inequality gives the evidence lower bound (ELBO)
+
+    log p(x) >= E_q log p(x | z)  -  KL(q(z | x) || p(z))
+                (reconstruction)     (the price of the code, in nats)
+
+and z = mu + sigma * eps, eps ~ N(0, 1), moves the chance out of the way of the gradient: the reparameterisation trick
+(Kingma, Welling, "Auto-encoding variational Bayes", 2014, https://arxiv.org/abs/1312.6114). K samples instead of one
+tighten the bound (Burda, Grosse, Salakhutdinov, "Importance weighted autoencoders", 2016, https://arxiv.org/abs/1509.00519):
+
+    log p(x) >= E log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x).
+
+Legend: B batch, C H W image, Z latent, K samples.
+"""
+
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, spec
+from fabulate.models.base import (
+    Conditional,
+    Encodes,
+    Labels,
+    Player,
+    Reconstructs,
+    Scores,
+    evaluating,
+)
+from fabulate.nets import MLP, Network
+from fabulate.prob import LIKELIHOODS, kl_to_standard_normal, log_mean_exp, log_normal
+from fabulate.seeds import seeded
+from fabulate.types import Batch, ImageShape, unit
+
+ACTIVE = (
+    0.01  # a code dimension is active when its mean varies more than this over images (Burda et al. 2016, sec. 5.2)
+)
+
+
+@spec
+class VAEConfig:
+    """A variational autoencoder."""
+
+    latent_dim: PositiveInt = 32
+    """Numbers in a code."""
+    likelihood: Literal["bernoulli", "gaussian", "logistic"] = "gaussian"
+    """What p(x | z) is: binary pixels, or a Gaussian or discretised logistic with a learned noise level."""
+    beta: NonNegativeFloat = 1.0
+    """Weight of the KL term; 1 is the ELBO, more gives smoother and simpler codes (Higgins et al. 2017)."""
+    free_bits: NonNegativeFloat = 0.0
+    """Nats that each code dimension may cost for nothing, against unused dimensions (Kingma et al. 2016)."""
+    samples: Annotated[int, Field(ge=1)] = 1
+    """Codes per image in the training bound: 1 is the ELBO, more is the importance-weighted bound."""
+    network: Network = MLP()
+    """Encoder and decoder."""
+
+    def __post_init__(self) -> None:
+        if self.samples > 1 and (self.beta != 1 or self.free_bits):
+            raise ValueError(
+                "the importance-weighted bound (samples > 1) has no KL term for beta or free_bits to weigh"
+            )
+
+
+class VAE(Encodes, Reconstructs, Scores, Conditional, family="vae"):
+    """Variational autoencoder (Kingma, Welling 2014, https://arxiv.org/abs/1312.6114)."""
+
+    Config = VAEConfig
+    presets = {
+        "default": Preset(VAEConfig()),
+        "tutorial": Preset(
+            VAEConfig(latent_dim=64, likelihood="bernoulli", network=MLP(hidden=(128,), activation="relu")),
+            Training(epochs=10, batch_size=128, lr=1e-3, schedule="constant", warmup=0, ema=0),
+        ),
+    }
+
+    config: VAEConfig
+
+    def __init__(self, config: VAEConfig, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
+        super().__init__(config, shape, classes)
+        self.encoder = config.network.encoder(self.shape, 2 * config.latent_dim, len(classes))  # mean and log-variance
+        self.decoder = config.network.decoder(config.latent_dim, self.shape, len(classes))
+        self.likelihood = LIKELIHOODS[config.likelihood]()
+
+    def players(self) -> dict[str, Player]:
+        return {"model": Player(self, self.loss)}
+
+    def posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """q(z | x): mean and log-variance, each (B, Z)."""
+        mean, logvar = self.encoder(unit(batch.x), batch.y).chunk(2, dim=1)
+        return mean, logvar
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Minus the bound, in nats per image, with its two terms and the count of active code dimensions."""
+        mean, logvar = self.posterior(batch)
+        active = (mean.var(0, correction=0) > ACTIVE).sum()
+        if self.config.samples > 1:
+            return {"loss": -self.bound(batch, self.config.samples).mean(), "active_units": active}
+        z = mean + torch.exp(logvar / 2) * torch.randn_like(mean)  # (B, Z)
+        reconstruction = -self.likelihood.log_prob(batch.x, self.decoder(z, batch.y)).mean()
+        kl = kl_to_standard_normal(mean, logvar).mean(0)  # (Z,)
+        price = kl.clamp_min(self.config.free_bits).sum()
+        loss = reconstruction + self.config.beta * price
+        return {"loss": loss, "reconstruction": reconstruction, "kl": kl.sum(), "active_units": active}
+
+    def bound(self, batch: Batch, k: int) -> Tensor:
+        """The importance-weighted lower bound of log p(x) with k codes per image, in nats: (B,)."""
+        mean, logvar = self.posterior(batch)
+        terms = []
+        for _ in range(k):
+            z = mean + torch.exp(logvar / 2) * torch.randn_like(mean)
+            log_p_x = self.likelihood.log_prob(batch.x, self.decoder(z, batch.y))
+            log_p_z = log_normal(z, torch.zeros_like(z), torch.zeros_like(z)).sum(1)
+            log_q_z = log_normal(z, mean, logvar).sum(1)
+            terms.append(log_p_x + log_p_z - log_q_z)
+        return log_mean_exp(torch.stack(terms), dim=0)
+
+    def prior(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
+        return torch.randn(n, self.config.latent_dim, generator=generator).to(self.device)
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return self.likelihood.mean(self.decoder(z, y))
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, y: Labels = None) -> Tensor:
+        with evaluating(self):
+            return self.posterior(self.given(x, y))[0]
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor, y: Labels = None) -> Tensor:
+        with evaluating(self):
+            return self.decode(self.encode(x, y), self.given(x, y).y)
+
+    @torch.no_grad()
+    def score(self, x: Tensor, y: Labels = None, *, k: int = 16, seed: int = 0) -> Tensor:
+        """The importance-weighted lower bound of log p(x) with k codes per image, in nats."""
+        with evaluating(self), seeded(seed, "score", device=self.device):
+            return self.bound(self.given(x, y), k)

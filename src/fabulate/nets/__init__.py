@@ -1,0 +1,18 @@
+"""Networks: shapes in, shapes out. They know no loss, no data and no device.
+
+A network is chosen by its spec (`MLP`, `Conv`), which builds an encoder (images to vectors) and a decoder (vectors to
+images) for any image shape and number of classes.
+"""
+
+from typing import Annotated, get_args
+
+from pydantic import Field
+
+from fabulate.nets.conv import Conv
+from fabulate.nets.mlp import MLP
+
+Network = Annotated[MLP | Conv, Field(discriminator="kind")]
+
+NETWORKS: dict[str, type[MLP] | type[Conv]] = {cls().kind: cls for cls in get_args(get_args(Network)[0])}
+
+__all__ = ["MLP", "NETWORKS", "Conv", "Network"]

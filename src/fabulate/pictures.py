@@ -1,0 +1,96 @@
+"""Pictures people look at: grids, strips, animations and curves. uint8 arrays in, files out.
+
+Legend: N images, C H W image.
+"""
+
+from collections.abc import Mapping, Sequence
+from io import BytesIO
+from math import ceil, sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image
+
+from fabulate.files import write_file
+
+Pixels = npt.NDArray[np.uint8]
+
+_TILE = 64  # a tile of a grid is enlarged to about this many pixels: 8x8 digits are invisible otherwise
+_GAP = 2
+
+
+def to_image(pixels: Pixels) -> Image.Image:
+    """One uint8 image (C, H, W), C 1 or 3, as a Pillow image (mode L or RGB)."""
+    return Image.fromarray(pixels[0] if pixels.shape[0] == 1 else pixels.transpose(1, 2, 0))
+
+
+def grid(images: Pixels, columns: int | None = None) -> Image.Image:
+    """Lay uint8 images (N, C, H, W) out in rows on white, small ones enlarged by a whole factor without smoothing.
+
+    >>> grid(np.zeros((10, 1, 8, 8), np.uint8), columns=5).size
+    (330, 132)
+    """
+    n, channels, height, width = images.shape
+    columns = columns or ceil(sqrt(n))
+    rows = ceil(n / columns)
+    scale = max(1, _TILE // max(height, width))
+    high, wide = height * scale + _GAP, width * scale + _GAP
+    canvas = np.full((channels, rows * high, columns * wide), 255, np.uint8)
+    for i, image in enumerate(images):
+        top, left = (i // columns) * high + _GAP // 2, (i % columns) * wide + _GAP // 2
+        enlarged = image.repeat(scale, axis=1).repeat(scale, axis=2)
+        canvas[:, top : top + height * scale, left : left + width * scale] = enlarged
+    return to_image(canvas)
+
+
+def paired_rows(first: Pixels, second: Pixels, columns: int) -> Pixels:
+    """Interleave two sets (N, C, H, W) row by row, so that a grid shows each image above its partner."""
+    rows = [half[i : i + columns] for i in range(0, len(first), columns) for half in (first, second)]
+    return np.concatenate(rows)
+
+
+def save_png(image: Image.Image, path: Path) -> None:
+    """Write a PNG atomically."""
+    write_file(path, lambda file: image.save(file, format="PNG"))
+
+
+def save_gif(frames: Sequence[Image.Image], path: Path, milliseconds: int = 80) -> None:
+    """Write an endless animation that runs forth and back."""
+    there_and_back = [*frames, *frames[-2:0:-1]]
+    write_file(
+        path,
+        lambda file: there_and_back[0].save(
+            file, format="GIF", save_all=True, append_images=there_and_back[1:], duration=milliseconds, loop=0
+        ),
+    )
+
+
+def save_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
+    """Draw every logged quantity against the step: train as a line, test as dots. Rows are those of `log.jsonl`."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    names = list(dict.fromkeys(name for row in rows for name in {**row.get("train", {}), **row.get("test", {})}))
+    if not names:
+        return
+    columns = min(3, len(names))
+    figure = Figure(figsize=(4.2 * columns, 2.9 * ceil(len(names) / columns)), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(title)
+    for i, name in enumerate(names):
+        axes = figure.add_subplot(ceil(len(names) / columns), columns, i + 1)
+        for part, style, colour in (("train", "-", "#3b6ea8"), ("test", "o", "#d1495b")):
+            points = [(row["step"], row[part][name]) for row in rows if name in row.get(part, {})]
+            if points:
+                axes.plot(*zip(*points, strict=True), style, color=colour, markersize=4, linewidth=1.4, label=part)
+        axes.set_title(name, fontsize=10)
+        axes.set_xlabel("step", fontsize=9)
+        axes.tick_params(labelsize=8)
+        axes.grid(alpha=0.25)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.axes[0].legend(fontsize=8, frameon=False)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=120)
+    write_file(path, lambda file: file.write(buffer.getvalue()))

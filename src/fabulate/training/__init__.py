@@ -1,0 +1,7 @@
+"""Training: the loop, the run folder, checkpoints, guards, and what people see meanwhile."""
+
+from fabulate.training.folder import load, read_config, read_log
+from fabulate.training.signals import InterruptedTraining
+from fabulate.training.train import configure, default_out, run, train
+
+__all__ = ["InterruptedTraining", "configure", "default_out", "load", "read_config", "read_log", "run", "train"]

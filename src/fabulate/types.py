@@ -1,0 +1,75 @@
+"""The words every room shares: image shapes, batches, and the one pixel convention.
+
+At the border (files, arrays, data sets) an image is uint8, 0..255. Inside (models, losses, samplers) it is a float in
+[-1, 1]: x = pixel / 127.5 - 1. Both directions are here and nowhere else. Some textbook models speak of images in
+[0, 1]; they write `unit(x)` where they do.
+
+Legend: B batch, C H W image.
+"""
+
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+
+class ImageShape(NamedTuple):
+    """The shape of one image: channels (1 or 3), height and width in pixels."""
+
+    channels: int
+    height: int
+    width: int
+
+    def __str__(self) -> str:
+        return f"{self.height}x{self.width} {'gray' if self.channels == 1 else 'colour'}"
+
+    @property
+    def size(self) -> int:
+        """How many numbers one image has: C * H * W.
+
+        >>> ImageShape(3, 32, 32).size
+        3072
+        """
+        return self.channels * self.height * self.width
+
+
+class Batch(NamedTuple):
+    """What a loss sees: images x (B, C, H, W) in [-1, 1], and classes y (B,) int64 or None."""
+
+    x: Tensor
+    y: Tensor | None = None
+
+
+class BatchSource(Protocol):
+    """Anything batches can be sliced from; `fabulate.data.Images` is one."""
+
+    def __len__(self) -> int: ...
+
+    def batch(self, indices: Tensor) -> Batch: ...
+
+
+def to_float(pixels: Tensor) -> Tensor:
+    """Turn uint8 pixels (0..255) into floats in [-1, 1]; floats pass through unchanged.
+
+    >>> to_float(torch.tensor([0, 255], dtype=torch.uint8))
+    tensor([-1.,  1.])
+    """
+    if pixels.dtype != torch.uint8:
+        return pixels
+    return pixels.to(torch.get_default_dtype()) / 127.5 - 1
+
+
+def to_uint8(x: Tensor) -> Tensor:
+    """Turn floats in [-1, 1] into uint8 pixels, rounding to the nearest and clipping what lies outside.
+
+    >>> to_uint8(torch.tensor([-1.0, 0.0, 1.0, 7.0]))
+    tensor([  0, 128, 255, 255], dtype=torch.uint8)
+    """
+    if x.dtype == torch.uint8:
+        return x
+    return ((x + 1) * 127.5).round().clamp(0, 255).to(torch.uint8)
+
+
+def unit(x: Tensor) -> Tensor:
+    """Map [-1, 1] to [0, 1], the range in which textbooks write their autoencoders."""
+    return (x + 1) / 2

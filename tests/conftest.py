@@ -1,0 +1,40 @@
+"""What all tests share: one thread per process, a cache of their own, the digits, and the real data sets if present."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import torch
+
+from fabulate.data import Data, load_data
+
+torch.set_num_threads(1)  # several test processes run beside each other, and one thread rounds the same everywhere
+
+
+@pytest.fixture(autouse=True, scope="session")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Decoded images go to a folder of this session, so that no test sees what another day left."""
+    before = os.environ.get("FABULATE_CACHE")
+    os.environ["FABULATE_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    yield
+    if before is None:
+        del os.environ["FABULATE_CACHE"]
+    else:
+        os.environ["FABULATE_CACHE"] = before
+
+
+@pytest.fixture(scope="session")
+def digits(cache: None) -> Data:
+    """The embedded digits."""
+    return load_data("digits")
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of the real data sets, from FABULATE_DATA or beside the checkout; skips where there is none."""
+    places = [os.environ.get("FABULATE_DATA"), Path(__file__).parents[2] / "shared" / "data"]
+    for place in places:
+        if place and (Path(place) / "mnist").is_dir():
+            return Path(place)
+    pytest.skip("no real data sets: set FABULATE_DATA to a folder that has mnist/ and cifar10/")

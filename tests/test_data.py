@@ -1,0 +1,492 @@
+"""Folders through intake and cache: what is kept, what is set aside and why, and that the report tells it."""
+
+import errno
+import json
+import os
+import shutil
+import sys
+from io import StringIO
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from rich.console import Console
+
+from data_files import bomb, encoded, fill, picture, pixels, save
+from fabulate.config import from_json, to_json
+from fabulate.data import Images, Report, cache, intake, lines, load_data, render
+from fabulate.errors import ConfigError, DataError
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("FABULATE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    (tmp_path / "images").mkdir()
+    return tmp_path / "images"
+
+
+def notes(data) -> str:
+    return "\n".join(data.report.notes)
+
+
+# Images and batches
+
+
+def test_batches_are_floats_in_their_range_and_know_their_classes():
+    x = np.stack([pixels(i)[None] for i in range(5)])
+    images = Images(x, np.arange(5))
+    batch = images.batch(torch.tensor([4, 0, 4]))
+    assert batch.x.dtype == torch.float32 and batch.y.tolist() == [4, 0, 4]
+    assert (((batch.x.numpy() + 1) * 127.5).round() == x[[4, 0, 4]]).all()
+    assert batch.x.min() >= -1 and batch.x.max() <= 1
+    assert (images.pixels(torch.tensor([2])) == x[[2]]).all()
+    assert Images(x).batch(torch.tensor([0])).y is None
+
+
+def test_a_mapped_array_gives_the_same_batches(tmp_path):
+    x = np.stack([pixels(i)[None] for i in range(5)])
+    np.save(tmp_path / "x.npy", x)
+    mapped = Images(np.load(tmp_path / "x.npy", mmap_mode="r"))
+    indices = torch.tensor([3, 1])
+    assert mapped.batch(indices).x.equal(Images(x).batch(indices).x)
+
+
+def test_the_default_is_digits():
+    data = load_data()
+    assert (data.name, str(data.shape), data.classes) == ("digits", "8x8 gray", tuple("0123456789"))
+    assert len(data.train) + len(data.test) == 1797 and len(data.test) == 179
+    assert data.train.x.min() == 0 and data.train.x.max() == 255  # 0..16 in scikit-learn
+    assert "held out (179 of 1,797)" in notes(data)
+
+
+# Folders
+
+
+def test_class_folders_in_natural_order_with_deeper_files(folder):
+    for i, name in enumerate(["class 10", "class 9"]):
+        fill(folder / name, 3, first=10 * i)
+    save(picture(99), folder / "class 9" / "deep" / "down" / "X.PNG")
+    data = load_data(folder)
+    assert data.classes == ("class 9", "class 10") and data.name == "images"
+    assert data.report.train_classes == {"class 9": 4, "class 10": 3}
+    assert data.train.y.tolist() == [1, 1, 1, 0, 0, 0, 0]  # files sorted as words, classes numbered naturally
+
+
+def test_images_outside_class_folders_mean_no_classes(folder):
+    fill(folder / "cats", 2)
+    fill(folder, 1, first=5)
+    data = load_data(folder)
+    assert data.classes == () and data.train.y is None
+    assert "no classes: 1 images lie outside class folders, such as 005.png" in notes(data)
+
+
+@pytest.mark.parametrize(("train", "test"), [("train", "test"), ("Training", "TESTING")])
+def test_train_and_test_folders(folder, train, test):
+    for i, kind in enumerate(["a", "b"]):
+        fill(folder / train / kind, 12, first=100 * i)
+        fill(folder / test / kind, 2, first=100 * i + 50)
+    fill(folder / "val" / "a", 1, first=70)
+    fill(folder / "elsewhere", 3, first=80)
+    data = load_data(folder)
+    assert (len(data.train), len(data.test), data.classes) == (24, 4, ("a", "b"))
+    assert data.test.y.tolist() == [0, 0, 1, 1]
+    assert "val/ is not used" in notes(data) and "elsewhere" not in data.classes
+    assert "images outside" in notes(data) and ": 3, not used" in notes(data)
+
+
+def test_validation_stands_in_for_a_missing_test_folder(folder):
+    fill(folder / "train", 12)
+    fill(folder / "valid", 2, first=50)
+    data = load_data(folder)
+    assert len(data.test) == 2 and "no test folder: valid/ is the test part" in notes(data)
+
+
+def test_test_classes_unknown_in_train_are_refused(folder):
+    fill(folder / "train" / "a", 3)
+    fill(folder / "test" / "b", 1, first=9)
+    with pytest.raises(DataError, match=r"training images lack: b; training classes: a"):
+        load_data(folder)
+
+
+def test_a_tenth_is_held_out_and_the_order_kept(folder):
+    fill(folder, 30)
+    data = load_data(folder)
+    whole = np.stack([pixels(i)[None] for i in range(30)])
+    assert len(data.test) == 3
+    places = [[int((whole == image).all((1, 2, 3)).argmax()) for image in part.x] for part in (data.train, data.test)]
+    assert sorted(places[0] + places[1]) == list(range(30))
+    assert places[0] == sorted(places[0]) and places[1] == sorted(places[1])
+
+
+def test_fewer_than_ten_images_fewer_than_a_batch_one_image(folder):
+    fill(folder, 9)
+    data = load_data(folder)
+    assert data.test is None and len(data.train) == 9
+    assert "fewer than one batch" in notes(data) and "too few images to hold any out" in notes(data)
+    for i in range(1, 9):
+        (folder / f"{i:03}.png").unlink()
+    data = load_data(folder)
+    assert len(data.train) == 1 and "one training image only" in notes(data)
+
+
+def test_images_of_one_pixel(folder):
+    fill(folder, 3, height=1, width=1)
+    assert load_data(folder).train.x.shape == (3, 1, 1, 1)
+
+
+def test_extensions_other_files_hidden_files_and_empty_class_folders(folder):
+    for i, name in enumerate(["a.PNG", "b.JpG", "c.jpeg", "d.BMP", "e.Gif", "f.WEBP", "g.tif", "h.TIFF", "i.ppm"]):
+        save(picture(i), folder / "cats" / name)
+    save(picture(9), folder / "cats" / "j.PGM", format="PPM")
+    (folder / "cats" / "notes.txt").write_text("not an image")
+    (folder / "cats" / ".hidden.png").write_text("not an image")
+    fill(folder / ".hidden", 2)
+    (folder / "dogs").mkdir()
+    data = load_data(folder)
+    assert (data.report.found, data.report.kept, data.report.ignored) == (10, 10, 1)
+    assert data.classes == ("cats",) and "folders without images, not counted as classes: dogs" in notes(data)
+
+
+def test_links_are_followed_and_loops_end(folder, tmp_path):
+    fill(folder / "cats", 11)
+    fill(tmp_path / "elsewhere", 2, first=50)
+    (folder / "dogs").symlink_to(tmp_path / "elsewhere")
+    (folder / "cats" / "linked.png").symlink_to(tmp_path / "elsewhere" / "050.png")
+    (folder / "cats" / "loop").symlink_to(folder)
+    (folder / "cats" / "broken.png").symlink_to("nowhere.png")
+    (folder / "cats" / "itself.png").symlink_to("itself.png")
+    data = load_data(folder, limit_broken=0.2)
+    assert data.classes == ("cats", "dogs") and data.report.kept == 14 and data.report.found == 16
+    assert dict(data.report.set_aside)["cats/broken.png"] == "broken link to nowhere.png"
+    assert "cats/itself.png" in dict(data.report.set_aside)
+    assert "not followed again: cats/loop" in notes(data)
+    with pytest.raises(DataError, match=r"broken link to nowhere"):
+        load_data(folder)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_does_not_hang(folder):
+    fill(folder, 10)
+    os.mkfifo(folder / "pipe.png")
+    assert dict(load_data(folder).report.set_aside) == {"pipe.png": "not a regular file"}
+
+
+# Bad images
+
+
+def spoil(folder) -> set[str]:
+    bad = {
+        "bomb.png": bomb(),
+        "empty.png": b"",
+        "text.png": b"hello, this is a text",
+        "truncated.png": encoded(picture(0, 64, 64))[:-300],  # of another size than the rest, and broken
+    }
+    for name, data in bad.items():
+        (folder / name).write_bytes(data)
+    return set(bad)
+
+
+def test_below_the_limit_broken_images_are_set_aside(folder):
+    fill(folder, 40)
+    bad = spoil(folder)
+    data = load_data(folder)
+    assert {name for name, _ in data.report.set_aside} == bad
+    assert (data.report.found, data.report.kept) == (44, 40) and len(data.train) == 36
+    told = "\n".join(lines(data.report))
+    assert "44 found, 40 kept, 4 set aside" in told and "empty.png: empty file (0 bytes)" in told
+
+
+def test_removing_the_broken_images_changes_neither_images_nor_parts(folder):
+    fill(folder, 40)
+    clean = load_data(folder)
+    spoil(folder)
+    dirty = load_data(folder)
+    assert (clean.train.x == dirty.train.x).all() and (clean.test.x == dirty.test.x).all()
+    assert clean.fingerprint != dirty.fingerprint
+
+
+def test_above_the_limit_they_are_listed(folder):
+    fill(folder, 10)
+    for i in range(25):
+        (folder / f"bad{i:02}.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"25 of 35 images cannot be read, more than the limit of 10%") as caught:
+        load_data(folder)
+    words = str(caught.value)
+    assert "bad19.png: empty file" in words and "bad20.png" not in words
+    assert "... and 5 more" in words and "--limit-broken" in words
+    assert load_data(folder, limit_broken=0.8).report.kept == 10
+    with pytest.raises(DataError, match=r"--limit-broken"):  # from the cache it is checked again
+        load_data(folder)
+
+
+def test_nothing_readable(folder):
+    with pytest.raises(DataError, match=r"no images in .*an image is a file that ends in"):
+        load_data(folder)
+    (folder / "a.png").write_bytes(b"")
+    with pytest.raises(DataError, match=r"no image can be read:\n  a.png: empty file"):
+        load_data(folder, limit_broken=1)
+    (folder / "a.png").unlink()
+    (folder / "a.png").symlink_to("nowhere")
+    with pytest.raises(DataError, match=r"no image can be read:\n  a.png: broken link"):
+        load_data(folder, limit_broken=1)
+
+
+def test_train_unreadable_and_test_readable(folder):
+    (folder / "train").mkdir()
+    (folder / "train" / "a.png").write_bytes(b"")
+    fill(folder / "test", 2)
+    with pytest.raises(DataError, match=r"none of the training images"):
+        load_data(folder, limit_broken=1)
+
+
+def test_mixed_sizes_are_refused_with_a_way_out(folder):
+    fill(folder, 5, height=20, width=30)
+    fill(folder, 3, first=10, height=40, width=40)
+    with pytest.raises(DataError, match=r"20x30 \(5\), 40x40 \(3\).*--size N.*--size 16"):
+        load_data(folder)
+    data = load_data(folder, size=16)
+    assert data.train.x.shape == (8, 1, 16, 16)
+    assert "8 images resized to 16x16 with antialiasing (Lanczos), centre-cropped" in notes(data)
+    assert "5 of them enlarged" in notes(load_data(folder, size=32))
+    assert data.report.sizes == {"20x30": 5, "40x40": 3}
+
+
+def test_gray_stays_gray_and_mixed_becomes_colour(folder):
+    fill(folder, 20)
+    assert load_data(folder).shape.channels == 1
+    save(picture(50, channels=3), folder / "colour.png")  # met after gray rows: they are widened
+    data = load_data(folder)
+    assert data.shape.channels == 3 and "20 gray, 1 colour" in notes(data)
+    everything = np.concatenate([data.train.x, data.test.x])
+    for i in range(20):
+        assert (everything == pixels(i)).all((1, 2, 3)).sum() == 1
+    assert (everything == pixels(50, channels=3).transpose(2, 0, 1)).all((1, 2, 3)).sum() == 1
+    assert load_data(folder, channels=1).shape.channels == 1
+    save(picture(51, channels=3), folder / "000.png")  # met first: the rows are colour from the start
+    assert load_data(folder).shape.channels == 3
+
+
+def test_conversions_are_told(folder):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save(picture(0), folder / "a.png", exif=exif)
+    save(picture(1), folder / "b.gif", save_all=True, append_images=[picture(2)])
+    save(Image.fromarray(pixels(3).astype(np.uint16) * 257), folder / "c.png")
+    save(picture(4).convert("LA"), folder / "d.png")
+    data = load_data(folder)
+    for words in ("1 image rotated by their EXIF", "first frame taken", "16-bit gray divided by 257", "on white"):
+        assert words in notes(data)
+    assert data.report.modes["I;16"] == 1 and data.shape.channels == 1
+
+
+def test_duplicates(folder):
+    fill(folder / "train", 12)
+    for name in ("train/zz.bmp", "test/same.png"):  # equal pixels, whatever the file
+        save(picture(3), folder / name)
+    report = load_data(folder).report
+    assert report.duplicates == 2 and report.shared == 1
+    assert report.duplicate_pairs == (("train/003.png", "train/zz.bmp"), ("train/003.png", "test/same.png"))
+    assert "2 images repeat an earlier one; 1 test image also in the training part" in "\n".join(lines(report))
+
+
+def test_the_report_goes_through_json_and_onto_a_console(folder):
+    fill(folder / "[red]cats", 40)
+    (folder / "[red]cats" / "[bold]empty.png").write_bytes(b"")
+    report = load_data(folder).report
+    assert from_json(Report, json.loads(json.dumps(to_json(report)))) == report
+    console = Console(file=StringIO(), width=100)
+    console.print(render(report))
+    assert "[bold]empty.png" in console.file.getvalue()
+
+
+def test_progress_reaches_the_end(folder):
+    fill(folder, 150)
+    seen = []
+    load_data(folder, progress=lambda done, total: seen.append((done, total)))
+    assert seen[-1] == (150, 150) and seen == sorted(seen) and len(seen) > 1
+
+
+# Names and options
+
+
+def test_a_path_that_does_not_exist_and_names_nearly_right(tmp_path):
+    with pytest.raises(DataError, match=r"no file or folder 'mnits'; did you mean 'mnist'"):
+        load_data("mnits")
+    fill(tmp_path / "flowers", 1)
+    with pytest.raises(DataError, match=r"did you mean 'flowers'"):
+        load_data(tmp_path / "flowrs")
+    with pytest.raises(DataError, match=r"no file or folder '[^']*' \(known names: digits"):
+        load_data(tmp_path / "something else entirely")
+    with pytest.raises(DataError, match=r"is one image: give the folder around it"):
+        load_data(tmp_path / "flowers" / "000.png")
+
+
+def test_options_out_of_bounds_are_refused():
+    for options in ({"size": 0}, {"channels": 2}, {"limit_broken": 1.5}):
+        with pytest.raises(ConfigError, match=next(iter(options))):
+            load_data("digits", **options)
+
+
+# Cache
+
+
+def same(a, b) -> bool:
+    return (
+        (a.train.x == b.train.x).all()
+        and (a.test.x == b.test.x).all()
+        and (a.train.y == b.train.y).all()
+        and (a.report, a.classes, a.fingerprint) == (b.report, b.classes, b.fingerprint)
+    )
+
+
+@pytest.fixture
+def classes(folder):
+    fill(folder / "cats", 15)
+    fill(folder / "dogs", 15, first=50)
+    return folder
+
+
+@pytest.fixture
+def no_decoding(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("decoded again")
+
+    return lambda: monkeypatch.setattr(intake, "decode", refuse)
+
+
+def test_a_second_load_is_equal_and_decodes_nothing(classes, no_decoding, own_cache):
+    first = load_data(classes)
+    no_decoding()
+    assert same(load_data(classes), first)
+    assert [path.name for path in (own_cache / "data").iterdir()] == [first.fingerprint]  # nothing is left over
+    with pytest.raises(AssertionError, match=r"decoded again"):
+        load_data(classes, size=4)
+
+
+def test_what_is_not_an_image_changes_the_report_but_not_the_fingerprint(classes, no_decoding):
+    first = load_data(classes)
+    no_decoding()
+    (classes / "readme.txt").write_text("new")
+    again = load_data(classes)
+    assert again.fingerprint == first.fingerprint and again.report.ignored == 1
+
+
+def test_a_moved_folder_is_the_same_and_a_changed_file_is_not(classes, no_decoding, tmp_path):
+    first = load_data(classes)
+    moved = tmp_path / "moved"
+    shutil.move(classes, moved)
+    os.utime(moved / "cats" / "000.png", (1, 1))
+    save(picture(0), moved / "cats" / "000.png")
+    no_decoding()
+    assert same(load_data(moved), first) and load_data(moved).name == "moved"
+    save(picture(77), moved / "cats" / "000.png")
+    with pytest.raises(AssertionError, match=r"decoded again"):
+        load_data(moved)
+
+
+def test_fingerprints_tell_data_and_options_apart(classes):
+    fingerprints = [load_data(classes, **options).fingerprint for options in ({}, {"size": 4}, {"channels": 3})]
+    (classes / "cats" / "000.png").rename(classes / "dogs" / "000.png")  # the same pixels under another label
+    fingerprints.append(load_data(classes).fingerprint)
+    assert len(set(fingerprints)) == 4
+    assert load_data(classes, limit_broken=0.5).fingerprint == fingerprints[-1]
+
+
+@pytest.mark.parametrize("harm", ["cut", "flip", "empty", "json", "missing", "wrong"])
+def test_a_corrupt_cache_is_made_anew(classes, own_cache, no_decoding, harm):
+    first = load_data(classes)
+    entry = own_cache / "data" / first.fingerprint
+    array = entry / "train_x.npy"
+    data = bytearray(array.read_bytes())
+    if harm == "cut":
+        array.write_bytes(data[:-100])
+    elif harm == "flip":
+        data[-100] ^= 255
+        array.write_bytes(data)
+    elif harm == "empty":
+        array.write_bytes(b"")
+    elif harm == "json":
+        (entry / "data.json").write_text('{"classes": [')
+    elif harm == "missing":
+        (entry / "data.json").unlink()
+    else:
+        (entry / "data.json").write_text("[]")
+    assert same(load_data(classes), first)
+    no_decoding()  # and it was stored again
+    assert same(load_data(classes), first)
+
+
+def test_a_cache_that_cannot_be_written_is_done_without(classes, monkeypatch, tmp_path):
+    first = load_data(classes)
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("FABULATE_CACHE", str(tmp_path / "file"))
+    assert same(load_data(classes), first)
+
+
+def test_a_full_disk_is_done_without(classes, monkeypatch, own_cache):
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(cache.np, "save", full)
+    assert len(load_data(classes).train) == 27
+    assert list((own_cache / "data").iterdir()) == []
+
+
+def test_another_process_may_be_first(classes, monkeypatch, own_cache):
+    first = load_data(classes)
+    shutil.move(own_cache, own_cache.with_name("winner"))
+    store = cache.store
+
+    def late(stored, fingerprint, workspace):
+        shutil.copytree(own_cache.with_name("winner") / "data" / fingerprint, own_cache / "data" / fingerprint)
+        store(stored, fingerprint, workspace)
+
+    monkeypatch.setattr(cache, "store", late)
+    assert same(load_data(classes), first)
+    assert [path.name for path in (own_cache / "data").iterdir()] == [first.fingerprint]
+
+
+def test_what_does_not_fit_is_mapped(classes, monkeypatch, own_cache):
+    (classes / "cats" / "bad.png").write_bytes(b"")
+    save(picture(99, channels=3), classes / "dogs" / "zz.png")
+    first = load_data(classes)
+    shutil.rmtree(own_cache)
+    monkeypatch.setattr(cache, "in_memory", lambda nbytes: False)
+    mapped = load_data(classes)
+    assert isinstance(mapped.train.x, np.memmap) and same(mapped, first) and same(load_data(classes), first)
+    indices = torch.tensor([5, 2])
+    assert mapped.train.batch(indices).x.equal(first.train.batch(indices).x)
+    assert sorted(path.name for path in (own_cache / "data" / first.fingerprint).iterdir()) == [
+        "data.json",
+        "test_x.npy",
+        "test_y.npy",
+        "train_x.npy",
+        "train_y.npy",
+    ]
+    monkeypatch.setenv("FABULATE_CACHE", os.devnull)
+    with pytest.raises(DataError, match=r"set FABULATE_CACHE to a folder with room"):
+        load_data(classes)
+
+
+def test_the_cache_lies_where_the_environment_says(monkeypatch, tmp_path):
+    monkeypatch.delenv("FABULATE_CACHE")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache.root() == tmp_path / "fabulate"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert cache.root().parts[-2:] == (".cache", "fabulate")
+
+
+def test_names_that_are_not_unicode(folder):
+    if sys.platform != "linux":
+        pytest.skip("this file system takes Unicode names only")
+    fill(folder, 10)
+    os.rename(os.fsencode(folder / "000.png"), os.fsencode(folder) + b"/\xff.png")  # noqa: PTH104  # bytes, not a Path
+    (folder / "001.png").write_bytes(b"")
+    data = load_data(folder)
+    assert data.report.kept == 9 and load_data(folder).report == data.report

@@ -1,0 +1,301 @@
+"""Arrays, `.npz` files, parquet folders and the hub, and what is known about the real data sets."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from data_files import bomb, encoded, fill, parquet, picture, pixels
+from fabulate.data import load_data
+from fabulate.errors import DataError
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("FABULATE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    return tmp_path / "cache"
+
+
+def stack(n: int, *, first: int = 0, channels: int = 1) -> np.ndarray:
+    return np.stack([pixels(i, channels=channels) for i in range(first, first + n)])
+
+
+def notes(data) -> str:
+    return "\n".join(data.report.notes)
+
+
+# Arrays
+
+
+def test_the_three_layouts_of_an_array_are_one():
+    x = stack(9, channels=3)
+    last, first = load_data(x), load_data(x.transpose(0, 3, 1, 2))
+    assert (last.train.x == first.train.x).all() and last.train.x.shape == (9, 3, 8, 8)
+    assert last.fingerprint == first.fingerprint != load_data(x[::-1]).fingerprint
+    assert (load_data(stack(9)).train.x[:, 0] == stack(9)).all()
+    assert load_data(x, size=4, channels=1).train.x.shape == (9, 1, 4, 4)
+
+
+def test_an_array_in_memory_is_not_written_to_the_disk(own_cache):
+    data = load_data(stack(9))
+    assert data.name == "array" and not own_cache.exists()
+
+
+def test_kinds_of_numbers():
+    x = stack(9)
+    for given, words in (
+        (x > 127, "true and false"),
+        ((x / 255).astype(np.float32), "floats in [0, 1]"),
+        (x.astype(np.uint16) * 257, "16-bit integers divided by 257"),
+    ):
+        data = load_data(given)
+        expected = (x > 127) * 255 if given.dtype == bool else x
+        assert (data.train.x[:, 0] == expected).all()
+        assert words in notes(data)
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (np.zeros((2, 8, 8), np.int64), "given: int64 of shape .2, 8, 8., values 0..0"),
+        (np.full((2, 8, 8), 200.0), "given: float64 of shape .*values 200..200"),
+        (np.full((2, 8, 8), np.nan), "given: float64 .*values nan..nan"),
+        (np.full((2, 8, 8), 9, np.uint16), "16-bit integers above 255; given: uint16"),
+        (np.zeros((2, 64), np.uint8), r"must have the shape \(N, H, W\).*given: uint8 of shape \(2, 64\)"),
+        (np.zeros((2, 8, 8, 2), np.uint8), "C 1, 3 or 4"),
+        (np.zeros((0, 8, 8), np.uint8), "holds no images"),
+        (np.full((2, 8, 8), "a"), "given: <U1"),
+    ],
+)
+def test_other_numbers_are_refused_rather_than_guessed(x, words):
+    with pytest.raises(DataError, match=words):
+        load_data(x)
+
+
+# .npz
+
+
+def npz(tmp_path, **arrays) -> Path:
+    np.savez(tmp_path / "shapes.npz", **arrays)
+    return tmp_path / "shapes.npz"
+
+
+@pytest.mark.parametrize("keys", [("x", "y"), ("images", "labels"), ("arr_0", "y"), ("x", "labels")])
+def test_npz_plain(tmp_path, keys):
+    data = load_data(npz(tmp_path, **{keys[0]: stack(20), keys[1]: np.array([7, 12] * 10)}))
+    assert data.name == "shapes" and data.classes == ("7", "12") and len(data.test) == 2
+    assert set(data.train.y.tolist()) == {0, 1}
+
+
+def test_npz_keras_and_words_as_labels(tmp_path):
+    path = npz(
+        tmp_path,
+        x_train=stack(20, channels=3),
+        y_train=np.array([["dog"], ["cat"]] * 10),
+        x_test=stack(3, first=50, channels=3),
+        y_test=np.array(["cat", "dog", "cat"]),
+    )
+    data = load_data(str(path))
+    assert data.classes == ("cat", "dog") and data.test.y.tolist() == [0, 1, 0] and len(data.train) == 20
+    assert (data.test.x == stack(3, first=50, channels=3).transpose(0, 3, 1, 2)).all()
+
+
+def test_npz_medmnist(tmp_path):
+    parts = {"train": 20, "val": 4, "test": 3}
+    arrays = {f"{part}_images": stack(n, first=100 * n) for part, n in parts.items()}
+    labels = {f"{part}_labels": np.arange(n)[:, None] % 2 for part, n in parts.items()}
+    data = load_data(npz(tmp_path, **arrays, **labels))
+    assert (len(data.train), len(data.test), data.classes) == (20, 3, ("0", "1"))
+    assert "val_images is not used" in notes(data)
+    without = {key: value for key, value in (arrays | labels).items() if not key.startswith("test")}
+    data = load_data(npz(tmp_path, **without))
+    assert len(data.test) == 4 and "val_images is the test part" in notes(data)
+
+
+def test_npz_without_labels_with_many_per_image_and_with_unknown_classes(tmp_path):
+    assert load_data(npz(tmp_path, x=stack(9))).classes == ()
+    data = load_data(npz(tmp_path, x=stack(9), y=np.zeros((9, 14), int)))
+    assert data.classes == () and "14 labels per image" in notes(data)
+    with pytest.raises(DataError, match=r"one class per image, 9 integers or words; given: int64 of shape \(8,\)"):
+        load_data(npz(tmp_path, x=stack(9), y=np.zeros(8, int)))
+    with pytest.raises(DataError, match=r"training images lack: 5"):
+        load_data(npz(tmp_path, x_train=stack(9), y_train=np.zeros(9, int), x_test=stack(1), y_test=np.array([5])))
+
+
+def test_npz_that_is_none(tmp_path):
+    path = tmp_path / "a.npz"
+    path.write_text("a text")
+    with pytest.raises(DataError, match=r"cannot be read as an .npz file"):
+        load_data(path)
+    path.write_bytes(b"")
+    with pytest.raises(DataError, match=r"cannot be read as an .npz file"):
+        load_data(path)
+    whole = npz(tmp_path, x=stack(20)).read_bytes()
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"cannot be read as an .npz file"):
+        load_data(path)
+    with path.open("wb") as file:
+        np.save(file, stack(2))
+    with pytest.raises(DataError, match=r"is a single array"):
+        load_data(path)
+    with pytest.raises(DataError, match=r"no images under a known name; given: pictures uint8\[2, 8, 8\]"):
+        load_data(npz(tmp_path, pictures=stack(2)))
+    with pytest.raises(DataError, match=r"a zip of plain arrays.*: x: "):  # pickled objects are never loaded
+        load_data(npz(tmp_path, x=np.array([{}, {}], object)))
+
+
+# Parquet in the hub's layout
+
+
+@pytest.fixture
+def hub_folder(tmp_path):
+    images = [encoded(picture(i)) for i in range(20)]
+    parquet(tmp_path / "shapes" / "train-00000-of-00002.parquet", images[:12], [0, 1] * 6, ["round", "angular"])
+    parquet(tmp_path / "shapes" / "train-00001-of-00002.parquet", images[12:18], [0, 1] * 3, ["round", "angular"])
+    parquet(tmp_path / "shapes" / "test-00000-of-00001.parquet", images[18:], [1, 0], ["round", "angular"])
+    return tmp_path / "shapes"
+
+
+def test_a_parquet_folder(hub_folder, own_cache):
+    data = load_data(hub_folder)
+    assert data.name == "shapes" and data.classes == ("round", "angular")  # in the order the file lists them
+    assert (data.train.x[:, 0] == stack(18)).all() and (data.test.x[:, 0] == stack(2, first=18)).all()
+    assert data.test.y.tolist() == [1, 0]
+    again = load_data(hub_folder)
+    assert again.report == data.report and (again.train.x == data.train.x).all()
+    moved = hub_folder.rename(hub_folder.with_name("moved"))
+    assert load_data(moved).fingerprint == data.fingerprint
+    assert [path.name for path in own_cache.iterdir()] == ["data"]  # no second copy of the files is kept
+
+
+def test_broken_images_in_parquet_are_set_aside(tmp_path):
+    images = [encoded(picture(i)) for i in range(40)] + [b"", b"a text", bomb()]
+    parquet(tmp_path / "shapes" / "train.parquet", images, [0, 1] * 21 + [0])  # plain labels: no names
+    data = load_data(tmp_path / "shapes")
+    assert dict(data.report.set_aside).keys() == {"train[40]", "train[41]", "train[42]"}
+    assert data.report.kept == 40 and data.classes == ("0", "1") and len(data.test) == 4
+
+
+def test_parquet_without_images_with_hidden_labels_and_damaged(tmp_path):
+    images = [encoded(picture(i)) for i in range(10)]
+    folder = tmp_path / "hidden"
+    parquet(folder / "train.parquet", images, [0, 1] * 5, ["a", "b"])
+    parquet(folder / "test.parquet", images[:2], [-1, -1], ["a", "b"])
+    data = load_data(folder)
+    assert data.classes == () and data.test.y is None and "some images have no label" in notes(data)
+    import pyarrow.parquet as pq
+
+    (tmp_path / "words").mkdir()
+    pq.write_table(pq.read_table(folder / "train.parquet").select(["label"]), tmp_path / "words" / "train.parquet")
+    with pytest.raises(DataError, match=r"no column of images; given: label"):
+        load_data(tmp_path / "words")
+    (folder / "train.parquet").write_bytes(b"PAR1 and nothing more")
+    with pytest.raises(DataError, match=r"parquet files in .* cannot be loaded: .*Are they whole\?"):
+        load_data(folder)
+
+
+def test_fabulate_data_holds_named_sets(hub_folder, monkeypatch, tmp_path):
+    hub_folder.rename(tmp_path / "mnist")
+    monkeypatch.setenv("FABULATE_DATA", str(tmp_path))
+    data = load_data("mnist")
+    assert data.name == "mnist" and data.classes == ("round", "angular")
+    monkeypatch.chdir(tmp_path.parent)
+    monkeypatch.setenv("FABULATE_DATA", tmp_path.name)  # relative
+    assert load_data("mnist").fingerprint == data.fingerprint
+    fill(tmp_path / "cifar10", 9)  # a folder of images serves as well
+    assert len(load_data("cifar10").train) == 9
+
+
+# The hub
+
+
+@pytest.fixture
+def pretend_hub(hub_folder, monkeypatch):
+    """A hub that serves one folder, and tells which requests it saw."""
+    import datasets
+    import huggingface_hub
+
+    seen = []
+    load = datasets.load_dataset
+
+    def info(self, name, **_):
+        seen.append(name)
+        return SimpleNamespace(sha="abc")
+
+    def serve(path, revision, cache_dir):
+        seen.append((path, revision))
+        return load(str(hub_folder), cache_dir=cache_dir)
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", info)
+    monkeypatch.setattr(datasets, "load_dataset", serve)
+    monkeypatch.delenv("FABULATE_DATA", raising=False)
+    return seen
+
+
+def test_the_hub_is_asked_once(pretend_hub):
+    data = load_data("hf:someone/shapes")
+    assert pretend_hub == ["someone/shapes", ("someone/shapes", "abc")]
+    assert data.name == "shapes" and len(data.train) == 18
+    assert load_data("hf:someone/shapes").fingerprint == data.fingerprint
+    assert len(pretend_hub) == 2
+    load_data("mnist")
+    assert pretend_hub[2:] == ["ylecun/mnist", ("ylecun/mnist", "abc")]
+
+
+def test_the_hub_without_a_cache(pretend_hub, monkeypatch):
+    monkeypatch.setenv("FABULATE_CACHE", os.devnull)
+    assert len(load_data("hf:someone/shapes").train) == 18
+
+
+@pytest.mark.parametrize("error", [ConnectionError("Name or service not known"), TimeoutError("timed out")])
+def test_without_a_connection_the_error_says_what_to_do(monkeypatch, error):
+    import huggingface_hub
+
+    def offline(self, name, **_):
+        raise error
+
+    monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", offline)
+    monkeypatch.delenv("FABULATE_DATA", raising=False)
+    with pytest.raises(DataError, match=r"fashion_mnist on the Hugging Face hub cannot be loaded: .*FABULATE_DATA"):
+        load_data("fashion_mnist")
+
+
+def test_a_hub_name_has_an_owner():
+    with pytest.raises(DataError, match=r"hf:OWNER/NAME.*given: hf:mnist"):
+        load_data("hf:mnist")
+
+
+# The real data sets
+
+
+def real(name: str, monkeypatch) -> None:
+    around = os.environ.get("FABULATE_DATA") or Path(__file__).parents[2] / "shared" / "data"
+    if not (Path(around) / name).is_dir():
+        pytest.skip(f"{name} is not in FABULATE_DATA")
+    monkeypatch.setenv("FABULATE_DATA", str(around))
+
+
+def test_mnist(monkeypatch):
+    real("mnist", monkeypatch)
+    data = load_data("mnist")
+    assert (len(data.train), len(data.test), str(data.shape)) == (60_000, 10_000, "28x28 gray")
+    assert data.train.x.mean() / 255 == pytest.approx(0.1307, abs=5e-5)
+    assert data.classes == tuple("0123456789") and data.report.train_classes["1"] == 6742
+    code = (
+        "import sys; from fabulate.data import load_data; load_data('mnist');"
+        "print([name for name in ('datasets', 'sklearn', 'pyarrow', 'matplotlib') if name in sys.modules])"
+    )
+    again = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
+    assert again.stdout.strip() == "[]"  # from the cache, without their imports
+
+
+def test_cifar10(monkeypatch):
+    real("cifar10", monkeypatch)
+    data = load_data("cifar10", size=8)
+    assert (len(data.train), len(data.test), str(data.shape)) == (50_000, 10_000, "8x8 colour")
+    assert set(data.report.train_classes.values()) == {5000} and "airplane" in data.classes
