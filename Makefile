@@ -17,3 +17,18 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
+
+demo: env
+	$(BIN)/fabulate train vae --data digits --out runs/demo
+	@test -d runs/demo/drawn/seed-1 || $(BIN)/fabulate sample runs/demo --seed 1
+
+test: env lint
+	$(BIN)/pytest -n 2
+
+lint: env
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) runs/demo

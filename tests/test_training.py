@@ -241,9 +241,12 @@ def test_a_loss_that_is_not_finite_stops_before_the_update(digits: Data) -> None
     lesson = learner("vae", digits)
     broken_loss(lesson.model, after=5)
     lesson.players = lesson.model.players()
+    steps = lesson.steps()
+    for _ in range(5):
+        next(steps)
+    before = weights(lesson.model)
     with pytest.raises(DivergedError, match=r"step 6: the player 'model' has loss = nan.*lower --lr"):
-        for _ in lesson.steps():
-            before = weights(lesson.model)
+        next(steps)
     assert lesson.step == 5
     assert torch.equal(weights(lesson.model), before)
 
@@ -273,7 +276,7 @@ def test_divergence_keeps_the_last_good_checkpoint(
         return terms if next(calls) < 14 else {**terms, "loss": terms["loss"] / 0}
 
     monkeypatch.setattr(VAE, "loss", loss)
-    with pytest.raises(DivergedError, match="Last good checkpoint in .*: step 10"):
+    with pytest.raises(DivergedError, match=r"Last good checkpoint in .*: step 10"):
         tiny("vae", tmp_path, fabulate.load_data(digits.train.x[:9]), save_every=5, steps=500)
     monkeypatch.undo()
     tiny("vae", tmp_path, fabulate.load_data(digits.train.x[:9]), steps=500)

@@ -75,6 +75,6 @@ def run_verb(verb: str, argv: list[str]) -> None:
 
 
 def fail(message: str, code: int = 2) -> None:
-    """End with one line on standard error."""
-    print(f"fabulate: {' '.join(message.split())}", file=sys.stderr)
+    """End with one line on standard error (more only where the message is a list)."""
+    print(f"fabulate: {message}", file=sys.stderr)
     raise SystemExit(code)

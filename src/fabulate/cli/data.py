@@ -1,6 +1,5 @@
 """`fabulate data SOURCE`: the intake report, and a picture of a random grid."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -8,13 +7,13 @@ import tyro
 from rich.console import Console
 
 from fabulate.cli.shared import load_images, parse, where
-from fabulate.config import DataSpec
+from fabulate.config import DataSpec, spec
 from fabulate.data import render
 from fabulate.pictures import grid, save_png
 from fabulate.seeds import permutation
 
 
-@dataclass
+@spec
 class Arguments:
     """Look at images before training: what is there, what was set aside and why."""
 

@@ -1,6 +1,5 @@
 """`fabulate info RUN`: what a run is, how far it came, how good it is."""
 
-from dataclasses import dataclass
 from pathlib import Path
 
 import tyro
@@ -8,10 +7,11 @@ from rich.console import Console
 from rich.table import Table
 
 from fabulate.cli.shared import parse
+from fabulate.config import spec
 from fabulate.training import read_config, read_log
 
 
-@dataclass
+@spec
 class Arguments:
     """Tell what a run is: its model, its images, how far it came and its numbers on test images."""
 
@@ -54,7 +54,10 @@ def words(values: dict[str, object]) -> str:
     texts = []
     for name, value in values.items():
         if isinstance(value, dict):
-            texts += [f"{name} {value.get('kind', '')}", *(f"{name}.{k} {spaced(v)}" for k, v in value.items() if k != "kind")]
+            texts += [
+                f"{name} {value.get('kind', '')}",
+                *(f"{name}.{k} {spaced(v)}" for k, v in value.items() if k != "kind"),
+            ]
         elif value is not None:
             texts.append(f"{name} {spaced(value)}")
     return ", ".join(texts)

@@ -1,6 +1,5 @@
 """`fabulate interpolate RUN`: a walk between two images or two noise seeds, as a strip and a GIF."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -8,6 +7,7 @@ import tyro
 from torch import Tensor
 
 from fabulate.cli.shared import absent, parse, where
+from fabulate.config import spec
 from fabulate.data import read_image
 from fabulate.errors import CapabilityError
 from fabulate.models.base import Encodes, HasLatent, able
@@ -18,7 +18,7 @@ from fabulate.types import to_uint8
 BETWEEN = 6  # frames of the GIF for each step of the strip
 
 
-@dataclass
+@spec
 class Arguments:
     """Walk between two noise seeds, or two images, and draw what the model sees on the way."""
 

@@ -1,16 +1,15 @@
 """`fabulate models`: a table of families, what each can do, and their presets."""
 
-from dataclasses import dataclass
-
 from rich.console import Console
 from rich.table import Table
 
 from fabulate import models
 from fabulate.cli.shared import parse
+from fabulate.config import spec
 from fabulate.models.base import CAPABILITIES
 
 
-@dataclass
+@spec
 class Arguments:
     """List the families, what each can do, and their presets."""
 

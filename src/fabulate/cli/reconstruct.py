@@ -1,13 +1,12 @@
 """`fabulate reconstruct RUN`: real images above what the model makes of them."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 
 from fabulate.cli.shared import absent, load_images, parse, run_data, where
-from fabulate.config import DataSpec, PositiveInt
+from fabulate.config import DataSpec, PositiveInt, spec
 from fabulate.errors import CapabilityError
 from fabulate.models.base import Reconstructs, able
 from fabulate.pictures import grid, paired_rows, save_png
@@ -16,7 +15,7 @@ from fabulate.training import load
 from fabulate.types import to_uint8
 
 
-@dataclass
+@spec
 class Arguments:
     """Pass real images through a run's model and draw each above its reconstruction."""
 
@@ -34,7 +33,7 @@ class Arguments:
 
 
 def main(argv: list[str]) -> None:
-    default = None if argv[:1] in ([], ["-h"], ["--help"]) else Arguments(Path(argv[0]), run_data(argv))
+    default = None if argv[:1] in ([], ["-h"], ["--help"]) else Arguments(run=Path(argv[0]), data=run_data(argv))
     flags = parse(Arguments, argv, "fabulate reconstruct", default)
     out = absent(flags.out or flags.run / "drawn" / f"reconstructions-seed-{flags.seed}.png", flags.overwrite)
     model = load(flags.run)

@@ -1,21 +1,18 @@
 """`fabulate sample RUN`: new images as PNGs in (class) folders, or as one .npz."""
 
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
-from rich.console import Console
-from rich.progress import Progress
 
-from fabulate.cli.shared import parse, where
-from fabulate.config import PositiveInt
+from fabulate.cli.shared import counting, parse, where
+from fabulate.config import PositiveInt, spec
 from fabulate.errors import ConfigError
-from fabulate.samples import write_npz, write_samples
+from fabulate.samples import folder_name, write_npz, write_samples
 from fabulate.training import load
 
 
-@dataclass
+@spec
 class Arguments:
     """Draw new images from a run: PNGs with a grid and a manifest, or one .npz."""
 
@@ -44,19 +41,13 @@ def main(argv: list[str]) -> None:
     if flags.out is not None and flags.npz is not None:
         raise ConfigError("give --out (a folder of PNGs) or --npz (one file), not both")
     model = load(flags.run, flags.device)
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("drawing", total=flags.n)
-        options: dict[str, Any] = {
-            "seed": flags.seed,
-            "batch_size": flags.batch_size,
-            "overwrite": flags.overwrite,
-            "progress": lambda done, total: bar.update(task, completed=done),
-        }
+    options: dict[str, Any] = {"seed": flags.seed, "batch_size": flags.batch_size, "overwrite": flags.overwrite}
+    with counting("drawing") as progress:
         if flags.npz is not None:
-            places = [write_npz(model, flags.npz, flags.n, flags.label, **options)]
+            places = [write_npz(model, flags.npz, flags.n, flags.label, **options, progress=progress)]
         else:
-            label = "" if flags.label is None else f"-{flags.label}"
+            label = "" if flags.label is None else f"-{folder_name(flags.label)}"
             folder = flags.out or Path(flags.run) / "drawn" / f"seed-{flags.seed}{label}"
-            write_samples(model, folder, flags.n, flags.label, **options)
+            write_samples(model, folder, flags.n, flags.label, **options, progress=progress)
             places = [folder, folder / "grid.png"]
     where("images" if flags.npz is None else "arrays", *places)

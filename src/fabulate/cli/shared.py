@@ -1,6 +1,7 @@
 """What the verbs share: parsing, reading images with a progress bar, and saying where something was written."""
 
-from contextlib import redirect_stderr
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import fields, replace
 from io import StringIO
 from pathlib import Path
@@ -44,18 +45,24 @@ def parse(cls: type[T], argv: list[str], prog: str, default: T | None = None) ->
 
 def load_images(spec: DataSpec) -> Data:
     """The images a spec names, with a bar while they are decoded and a line about what was set aside."""
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("reading images"), BarColumn(), MofNCompleteColumn(), console=console, transient=True
-    ) as bar:
-        task = bar.add_task("", total=None)
+    with counting("reading images") as progress:
         return load_data(
             spec.source,
             size=spec.size,
             channels=spec.channels,
             limit_broken=spec.limit_broken,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
+            progress=progress,
         )
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal, nothing elsewhere; told (done, total) it moves, and it is gone afterwards."""
+    console = Console(stderr=True)
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def where(what: str, *places: Path | str) -> None:

@@ -126,7 +126,7 @@ def load(fingerprint: str) -> Stored | None:
 
 def _read(path: Path, check: int | None) -> npt.NDArray[Any]:
     if not in_memory(path.stat().st_size):
-        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+        return np.load(path, mmap_mode="r", allow_pickle=False)
     value: npt.NDArray[Any] = np.load(path, allow_pickle=False)
     if check is not None and _checksum(value) != check:
         raise ValueError(f"{path} is damaged")

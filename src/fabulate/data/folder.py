@@ -42,6 +42,9 @@ def folder(path: Path) -> Listing:
     """List a folder of images. Errors: `DataError` when it holds no image, or test classes that train lacks."""
     scan = _Scan()
     _walk(path, "", (), scan)
+    if (path / "manifest.json").is_file() and "grid.png" in scan.images:  # the overview of drawn samples
+        del scan.images["grid.png"]
+        scan.ignored += 1
     if not scan.images and not scan.set_aside:
         raise DataError(
             f"no images in {path} ({scan.ignored} other files); "

@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from fabulate.config import DataSpec, override
 from fabulate.data import cache, decode, sources
@@ -85,6 +87,20 @@ def load_data(
         report=report,
         name=listing.name,
     )
+
+
+def read_image(path: str | Path, shape: ImageShape) -> Tensor:
+    """One image file as uint8 (C, H, W), read as a data set's images are and fitted to a square model's size.
+
+    Errors: `DataError` when it cannot be read.
+    """
+    size = shape.height if shape.height == shape.width else None
+    try:
+        pixels = decode.decode(Path(path), size, shape.channels).pixels
+    except decode.UnreadableError as error:
+        raise DataError(f"{path}: {error}") from error
+    assert pixels is not None
+    return torch.from_numpy(np.array(pixels))
 
 
 def _take_in(listing: Listing, spec: DataSpec, workspace: Path | None, progress: Progress | None) -> cache.Stored:

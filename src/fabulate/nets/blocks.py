@@ -19,20 +19,25 @@ ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
 
 
 def with_class(features: Tensor, y: Tensor | None, classes: int) -> Tensor:
-    """Append the class as a one-hot vector: (B, F) -> (B, F + K). Without classes the features stay as they are."""
+    """Append the class as a one-hot vector: (B, F) -> (B, F + K). Without classes the features stay as they are.
+
+    The vector is as long as F features of variance 1 are. At length 1 a decoder hardly hears it beside the code, and
+    learns to take the class from there: then a sample of a class is often not of it.
+    """
     if not classes:
         return features
     assert y is not None, "a class-conditional network was called without classes"
     # One-hot times a matrix rather than an embedding: its backward pass adds in a fixed order, so runs repeat exactly.
-    return torch.cat([features, F.one_hot(y, classes).to(features.dtype)], dim=1)
+    loudness = max(features.shape[1], 1) ** 0.5
+    return torch.cat([features, loudness * F.one_hot(y, classes).to(features.dtype)], dim=1)
 
 
 class Residual(nn.Module):
     """x + f(x) with two 3x3 convolutions and no normalisation.
 
-    The second convolution starts at zero (`keep_variance`), so that a stack of blocks begins as the identity and needs no normalisation
-    to train (Zhang et al., "Fixup initialization", 2019, https://arxiv.org/abs/1901.09321). Critics with a gradient
-    penalty need this: batch statistics would make one image's gradient depend on the others.
+    The second convolution starts at zero (`keep_variance`), so that a stack of blocks begins as the identity and needs
+    no normalisation to train (Zhang et al., "Fixup initialization", 2019, https://arxiv.org/abs/1901.09321). Critics
+    with a gradient penalty need this: batch statistics would make one image's gradient depend on the others.
     """
 
     def __init__(self, channels: int, activation: Activation) -> None:
@@ -53,7 +58,8 @@ def keep_variance(network: nn.Module) -> None:
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
     for module in network.modules():
         if isinstance(module, Residual):
             nn.init.zeros_(module.second.weight)

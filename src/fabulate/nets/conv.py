@@ -30,7 +30,7 @@ class Conv:
     """Strided convolutions with residual blocks."""
 
     kind: Annotated[Literal["conv"], tyro.conf.Suppress] = "conv"
-    width: PositiveInt = 32
+    width: PositiveInt = 16
     """Channels at half the image's size; they double at each halving, up to four times this."""
     blocks: Annotated[int, Field(ge=0)] = 1
     """Residual blocks at each size."""

@@ -1,0 +1,274 @@
+"""The command line as a stranger uses it: what it prints, what it writes, and how it ends."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import fabulate
+from fabulate.cli import VERBS, main
+
+TINY = ["--network.hidden", "16", "--latent-dim", "4", "--steps", "20", "--batch-size", "16"]
+
+
+def ends(*words: object) -> int:
+    """Run a command in this process; its exit code."""
+    try:
+        main([str(word) for word in words])
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A plain VAE and a class-conditional one, and a GAN, trained by the command."""
+    folder = tmp_path_factory.mktemp("runs")
+    assert ends("train", "vae", *TINY, "--out", folder / "vae") == 0
+    assert ends("train", "vae", *TINY, "--conditional", "--out", folder / "classes") == 0
+    assert ends("train", "gan", *TINY, "--out", folder / "gan") == 0
+    return folder
+
+
+def size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
+
+
+def pixels(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.png"))}
+
+
+def test_help_names_every_verb_and_does_not_import_torch() -> None:
+    code = "import sys; from fabulate.cli import main\ntry: main(['--help'])\nfinally: print('torch' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert all(verb in shown for verb in VERBS)
+    assert shown.endswith("False\n")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
+    words = [verb, "vae", "--help"] if verb == "train" else [verb, "--help"]
+    assert ends(*words) == 0
+    assert f"fabulate {verb}" in capsys.readouterr().out
+
+
+def test_help_of_train_shows_the_flags_of_the_chosen_network(capsys: pytest.CaptureFixture[str]) -> None:
+    ends("train", "vae", "--network", "conv", "--help")
+    shown = capsys.readouterr().out
+    assert "--network.width" in shown
+    assert "--network.hidden" not in shown
+    assert "--latent-dim" in shown
+    assert "--lr" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["trian"], "there is no verb 'trian'; did you mean 'train'?"),
+        (["train"], "usage: fabulate train FAMILY"),
+        (["train", "vea"], "there is no family 'vea'; did you mean 'vae'?"),
+        (["train", "--steps", "3"], "the family comes first"),
+        (["train", "vae", "--stepz", "3"], "Unrecognized options: --stepz, 3; did you mean --steps?"),
+        (["train", "vae", "--steps", "0"], "steps: Input should be greater than 0 (given: 0)"),
+        (["train", "vae", "--steps", "3", "--epochs", "1"], "give one budget, not epochs and steps"),
+        (["train", "vae", "--network", "cnov"], "there is no network 'cnov'; did you mean 'conv'?"),
+        (["train", "vae", "--preset", "tutoral"], "did you mean 'tutorial'?"),
+        (["train", "vae", "--likelihood", "poisson"], "invalid choice 'poisson'"),
+        (["train", "vae", "--samples", "5", "--beta", "2"], "no KL term"),
+        (["train", "vae", "--data", "mnits"], "did you mean 'mnist'?"),
+        (["train", "vae", "--network", "conv", "--data", "digits", "--size", "4"], "takes sides from 8 to 64"),
+        (["data", "nowhere/at/all"], "there is no file or folder 'nowhere/at/all'"),
+        (["info", "nowhere"], "is not a run folder"),
+        (["sample", "nowhere"], "there is no run or model folder nowhere"),
+        (["sample", "nowhere", "-n", "0"], "Input should be greater than 0"),
+        (["sample", "a", "--out", "b", "--npz", "c"], "not both"),
+    ],
+)
+def test_mistakes_end_in_one_clear_line(
+    words: list[str], message: str, capfd: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert ends(*words) == 2
+    out, err = capfd.readouterr()
+    assert message in out + err
+    if err:
+        assert err.startswith("fabulate: ")
+        assert err.count("\n") == 1
+    assert not list(tmp_path.iterdir()), "a mistake left something behind"
+
+
+def test_models_lists_families_and_what_they_can(capsys: pytest.CaptureFixture[str]) -> None:
+    assert ends("models") == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in fabulate.families())
+    assert "reconstruct" in shown
+    assert "tutorial" in shown
+
+
+def test_train_tells_where_everything_is(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ends("train", "ae", *TINY, "--out", tmp_path / "ae") == 0
+    shown = capsys.readouterr().out
+    for name in ("samples.png", "reconstructions.png", "curves.png", "model"):
+        assert str(tmp_path / "ae" / name) in shown
+        assert (tmp_path / "ae" / name).exists()
+    assert "test loss" in shown
+    assert ends("train", "ae", *TINY, "--out", tmp_path / "ae") == 0
+    assert "is finished: 20 steps" in capsys.readouterr().out
+    assert ends("train", "ae", *TINY, "--lr", "0.5", "--out", tmp_path / "ae") == 2
+    assert "training.lr was 0.001, now 0.5" in capsys.readouterr().err
+
+
+def test_a_preset_is_a_default_that_flags_change(tmp_path: Path) -> None:
+    words = ["--preset", "tutorial", "--steps", "2", "--latent-dim", "3", "--out", tmp_path]
+    assert ends("train", "vae", *words) == 0
+    config = json.loads((tmp_path / "config.json").read_text())
+    assert config["model"]["likelihood"] == "bernoulli"
+    assert config["model"]["latent_dim"] == 3
+    assert config["training"]["steps"] == 2
+    assert config["training"]["epochs"] is None
+    assert config["training"]["schedule"] == "constant"
+
+
+def test_info_prints_the_test_numbers(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ends("info", runs / "vae") == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    rows = [json.loads(line) for line in (runs / "vae" / "log.jsonl").read_text().splitlines()]
+    loss = [row["test"]["loss"] for row in rows if "test" in row][-1]
+    assert f"test loss {loss:.5g}" in shown
+    assert "network mlp, network.hidden 16" in shown
+    assert "finished" in shown
+
+
+def test_sample_twice_and_in_another_batch_size_gives_identical_files(runs: Path, tmp_path: Path) -> None:
+    for name, batch in (("a", 256), ("b", 256), ("c", 7)):
+        words = ["-n", 40, "--seed", 1, "--batch-size", batch, "--out", tmp_path / name]
+        assert ends("sample", runs / "vae", *words) == 0
+    assert len(pixels(tmp_path / "a")) == 41  # and the grid
+    assert pixels(tmp_path / "a") == pixels(tmp_path / "b") == pixels(tmp_path / "c")
+    assert ends("sample", runs / "vae", "-n", 40, "--seed", 2, "--out", tmp_path / "d") == 0
+    assert pixels(tmp_path / "d") != pixels(tmp_path / "a")
+
+
+def test_sample_of_a_class_writes_its_folder(runs: Path, tmp_path: Path) -> None:
+    assert ends("sample", runs / "classes", "--label", "7", "-n", 12, "--out", tmp_path / "sevens") == 0
+    assert len(list((tmp_path / "sevens" / "7").glob("*.png"))) == 12
+    manifest = json.loads((tmp_path / "sevens" / "manifest.json").read_text())
+    assert manifest["seed"] == 0
+    assert manifest["n"] == len(manifest["images"]) == 12
+    assert len(manifest["model_sha256"]) == 64
+    assert size(tmp_path / "sevens" / "7" / "00000.png") == (8, 8)
+
+
+def test_samples_with_classes_are_a_data_set(runs: Path, tmp_path: Path) -> None:
+    """What `sample` writes, `train` reads: class folders, the overview left out."""
+    assert ends("sample", runs / "classes", "-n", 40, "--out", tmp_path / "drawn") == 0
+    data = fabulate.load_data(tmp_path / "drawn")
+    assert data.classes == tuple(map(str, range(10)))
+    assert data.report.kept == 40
+    assert ends("train", "ae", *TINY, "--data", tmp_path / "drawn", "--conditional", "--out", tmp_path / "run") == 0
+
+
+def test_sample_to_npz(runs: Path, tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "samples.npz"
+    assert ends("sample", runs / "classes", "-n", 25, "--npz", path, "--batch-size", 10) == 0
+    arrays = np.load(path)
+    assert arrays["images"].shape == (25, 1, 8, 8)
+    assert arrays["images"].dtype == np.uint8
+    assert arrays["labels"].tolist() == [i % 10 for i in range(25)]
+    expected = fabulate.to_uint8(fabulate.load(runs / "classes").sample(25)).numpy()
+    assert (arrays["images"] == expected).all()
+    assert ends("sample", runs / "classes", "--npz", path) == 2
+    assert ends("sample", runs / "classes", "--npz", path, "--overwrite") == 0
+
+
+def test_sample_never_writes_over_something_unasked(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "mine.txt").write_text("keep")
+    assert ends("sample", runs / "vae", "-n", 2, "--out", tmp_path) == 2
+    assert "is not empty; give --overwrite" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+    assert ends("sample", runs / "vae", "-n", 2, "--out", tmp_path, "--overwrite") == 0
+    assert (tmp_path / "mine.txt").read_text() == "keep"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["sample", "vae", "--label", "3"], "this model learnt no classes"),
+        (["sample", "classes", "--label", "sevn"], "there is no class 'sevn'"),
+        (["reconstruct", "gan"], "gan cannot reconstruct images; families that can: ae, vae"),
+        (["interpolate", "gan", "--images", "a.png", "b.png"], "families that can: ae, vae"),
+        (["interpolate", "vae", "--images", "a.png", "b.png"], "a.png: "),
+        (["interpolate", "vae", "--steps", "1"], "at least 2 steps"),
+    ],
+)
+def test_what_a_model_cannot_do_is_said(
+    words: list[str], message: str, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    verb, run, *rest = words
+    assert ends(verb, runs / run, *rest, "--out", tmp_path / "x.png") == 2
+    assert message in capsys.readouterr().err
+
+
+def test_reconstruct_shows_each_image_above_its_copy(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ends("reconstruct", runs / "classes", "-n", 8, "--out", tmp_path / "r.png") == 0
+    assert size(tmp_path / "r.png") == (8 * 66, 2 * 66)
+    assert "mean squared error" in capsys.readouterr().out
+    assert ends("reconstruct", runs / "classes", "--out", tmp_path / "r.png") == 2
+
+
+def test_reconstruct_fits_other_images_to_the_model(runs: Path, tmp_path: Path) -> None:
+    Image.new("RGB", (20, 30), "red").save(tmp_path / "one.png")
+    Image.new("RGB", (33, 21), "blue").save(tmp_path / "two.png")
+    assert ends("reconstruct", runs / "vae", "--data", tmp_path, "--out", tmp_path / "out" / "r.png") == 0
+
+
+def test_interpolate_between_seeds_and_between_images(runs: Path, tmp_path: Path) -> None:
+    assert ends("interpolate", runs / "gan", "--seeds", 3, 4, "--steps", 5, "--out", tmp_path / "s.png") == 0
+    assert size(tmp_path / "s.png") == (5 * 66, 66)
+    with Image.open(tmp_path / "s.gif") as animation:
+        assert animation.n_frames > 20
+    assert ends("sample", runs / "vae", "-n", 2, "--out", tmp_path / "drawn") == 0
+    ends_of_walk = [tmp_path / "drawn" / "00000.png", tmp_path / "drawn" / "00001.png"]
+    words = ["--images", *ends_of_walk, "--path", "linear", "--out", tmp_path / "i.png"]
+    assert ends("interpolate", runs / "vae", *words) == 0
+    assert (tmp_path / "i.gif").exists()
+
+
+def test_data_prints_the_report_and_saves_a_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ends("data", "digits", "--out", tmp_path / "grid.png") == 0
+    assert "1,797" in capsys.readouterr().out
+    assert size(tmp_path / "grid.png") == (10 * 66, 10 * 66)
+
+
+def test_a_folder_of_ones_own_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Colour images of mixed sizes in two classes, broken files among them: look, train, draw a class."""
+    chance = np.random.default_rng(0)
+    for name, colour in (("red", 0), ("blue", 2)):
+        (tmp_path / "mine" / name).mkdir(parents=True)
+        for i in range(30):
+            image = np.zeros((chance.integers(20, 50), chance.integers(20, 50), 3), np.uint8)
+            image[..., colour] = chance.integers(150, 255)
+            Image.fromarray(image).save(tmp_path / "mine" / name / f"{i}.JPG", format="JPEG")
+    for i in range(4):
+        (tmp_path / "mine" / "red" / f"broken{i}.png").write_bytes(b"not an image")
+    assert ends("data", tmp_path / "mine") == 2
+    assert "--size" in capsys.readouterr().err
+    assert ends("data", tmp_path / "mine", "--size", 16) == 0
+    shown = capsys.readouterr().out
+    assert all(f"broken{i}.png" in shown for i in range(4))
+    words = ["--data", tmp_path / "mine", "--size", 16, "--conditional", "--steps", 300, "--out", tmp_path / "run"]
+    assert ends("train", "vae", *words) == 0
+    for name, colour in (("red", 0), ("blue", 2)):
+        assert ends("sample", tmp_path / "run", "--label", name, "-n", 10, "--out", tmp_path / name) == 0
+        drawn = np.stack([np.asarray(Image.open(path)) for path in (tmp_path / name / name).glob("*.png")])
+        assert drawn.shape == (10, 16, 16, 3)
+        assert drawn.mean((0, 1, 2)).argmax() == colour

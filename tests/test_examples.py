@@ -1,0 +1,87 @@
+"""Every example runs, in a small way, and does what it says."""
+
+import math
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import fabulate
+from fabulate.models.base import GenerativeModel, HasLikelihood
+from fabulate.seeds import generator
+
+EXAMPLES = Path(__file__).parents[1] / "examples"
+
+
+@pytest.fixture(autouse=True)
+def reachable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(EXAMPLES)
+
+
+def test_examples_are_short() -> None:
+    lengths = {path.name: len(path.read_text().splitlines()) for path in EXAMPLES.glob("*.py")}
+    assert lengths
+    assert max(lengths.values()) <= 60, lengths
+
+
+def test_quickstart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import quickstart
+
+    quickstart.main(tmp_path, steps=60)
+    assert (tmp_path / "digits.png").exists()
+    assert (tmp_path / "sevens.png").exists()
+    assert "8 images, 32 numbers each" in capsys.readouterr().out
+
+
+def test_own_loop_learns() -> None:
+    import own_loop
+
+    assert own_loop.main(200) < own_loop.main(1)
+
+
+@pytest.fixture
+def own_family() -> type[GenerativeModel]:
+    """The example's class, registered only as long as the test runs: other tests go over the registry."""
+    import own_family
+
+    yield own_family.PPCA
+    GenerativeModel.families.pop("ppca", None)
+    del sys.modules["own_family"]
+
+
+def test_own_family_trains_saves_and_loads_like_the_others(own_family: type[GenerativeModel], tmp_path: Path) -> None:
+    model = fabulate.train("ppca", "digits", out=tmp_path, steps=40, quiet=True)
+    assert isinstance(model, own_family)
+    assert isinstance(model, HasLikelihood)
+    assert torch.equal(fabulate.load(tmp_path).sample(40), model.sample(40))
+
+
+def test_own_family_reaches_its_exact_optimum(own_family: type[GenerativeModel]) -> None:
+    """Tipping, Bishop 1999: at the optimum the noise is the mean of the discarded eigenvalues of the covariance."""
+    x = torch.randn(500, 1, 2, 3, generator=generator(0, "data")) * torch.tensor([2.0, 1, 0.5]) + 0.3
+    values = torch.linalg.eigvalsh(torch.cov(x.flatten(1).T, correction=0)).flip(0)
+    noise, kept = values[2:].mean(), values[:2]
+    optimum = -(6 * math.log(2 * math.pi) + kept.log().sum() + 4 * noise.log() + 6) / 2
+
+    torch.manual_seed(0)
+    model = own_family(own_family.Config(latent_dim=2), fabulate.ImageShape(1, 2, 3))
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=500, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = model.loss(fabulate.Batch(x))["loss"]
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    assert float(-model.loss(fabulate.Batch(x))["loss"].detach()) == pytest.approx(float(optimum), abs=1e-3)
+
+
+def test_count_modes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import count_modes
+
+    fabulate.train("ae", "digits", out=tmp_path, steps=20, quiet=True)
+    shares = count_modes.main(tmp_path, n=100, references=200)
+    assert shares.sum() == pytest.approx(1)
+    assert "smallest share" in capsys.readouterr().out

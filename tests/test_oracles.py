@@ -1,0 +1,470 @@
+"""Each family against something known exactly: PCA, the linear-Gaussian model, closed forms, the textbook's own code.
+
+Maths in float64. A statistic says its n and is allowed five standard errors: a sound one fails once in two million.
+
+Legend: N images or samples, D pixels, Z latent.
+"""
+
+from math import log
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.distributions import MultivariateNormal, Normal, kl_divergence
+
+from fabulate.config import Training
+from fabulate.models.ae import AE, AEConfig
+from fabulate.models.gan import GAMES, GAN, GANConfig, gradient_norms, one_centred, zero_centred
+from fabulate.models.vae import VAE, VAEConfig
+from fabulate.nets import MLP
+from fabulate.prob import Gaussian, kl_to_standard_normal
+from fabulate.seeds import generator, seeded
+from fabulate.training.loop import Learner
+from fabulate.types import Batch, ImageShape, unit
+from tiny import CLASSES, SMALL, Pixels, pictures
+
+LINEAR = MLP(hidden=())
+D, Z = SMALL.size, 3
+
+
+def normal(*size: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*size, generator=generator(seed, "oracle"), dtype=torch.float64)
+
+
+def within_five_errors(estimate: torch.Tensor, exact: torch.Tensor | float, error: torch.Tensor) -> bool:
+    return bool(((estimate - exact).abs() <= 5 * error).all())
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    """Models, and the noise that a loss draws, in float64 where a test does not say otherwise."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
+# The autoencoder
+
+
+def test_a_linear_autoencoder_spans_the_principal_components():
+    # Pixels differ from mid-gray by about x = 0.04, where the output's sigmoid(a) = 1/2 + a/4 - a^3/48 is linear up to
+    # a share a^2/12 = 5e-4 (a = 2 x). Smaller x would be more linear and worse conditioned: the encoder sees 1/2 + x/2.
+    n, spectrum = 200, torch.tensor([4.0, 3.0, 2.0, *[0.5] * (D - Z)])
+    basis, _ = torch.linalg.qr(normal(D, D))
+    x = 0.05 * normal(n, D, seed=1) * spectrum @ basis.T  # (N, D)
+    with seeded(0):
+        model = AE(AEConfig(latent_dim=Z, network=LINEAR), SMALL).eval()
+    batch = Batch(x.view(n, *SMALL))
+    optimizer = torch.optim.LBFGS(
+        model.parameters(), max_iter=500, history_size=100, tolerance_change=0, line_search_fn="strong_wolfe"
+    )
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = 1e3 * model.loss(batch)["loss"]
+        loss.backward()
+        return loss
+
+    optimizer.step(closure)
+    centred = x - x.mean(0)
+    components = torch.linalg.svd(centred, full_matrices=False).Vh[:Z].T  # (D, Z)
+    learnt, _ = torch.linalg.qr(model.decoder.layers[0].weight.detach())  # (D, Z)
+    sines = torch.linalg.svdvals(learnt - components @ (components.T @ learnt))  # of the principal angles
+    assert sines.max() < 0.01
+    projected = x.mean(0) + centred @ components @ components.T
+    error = (model.reconstruct(batch.x).flatten(1) - projected).norm() / (x - projected).norm()
+    assert error < 0.02
+
+
+@pytest.mark.parametrize("classes", [(), CLASSES], ids=["one", "classes"])
+def test_an_autoencoder_samples_codes_with_the_mean_and_covariance_of_those_it_saw(classes):
+    rounds, n = 800, 20_000  # the memory of the start has decayed to 0.99^800 = 3e-4 of one code among thousands
+    with seeded(0):
+        model = AE(AEConfig(latent_dim=Z, network=LINEAR), SMALL, classes).train()
+    data = pictures(SMALL, 60, CLASSES)
+    x, y = data.batch(torch.arange(60))
+    batch = Batch(x, y if classes else None)
+    with torch.no_grad():
+        for _ in range(rounds):
+            model.loss(batch)
+    codes = model.encode(batch.x, batch.y)
+    for row in range(max(len(classes), 1)):
+        seen = codes[y == row] if classes else codes
+        drawn = model.prior(n, torch.full((n,), row) if classes else None, generator(1))
+        covariance = seen.T.cov(correction=0)
+        variance = covariance.diagonal()
+        assert within_five_errors(drawn.mean(0), seen.mean(0), (variance / n).sqrt())
+        error = ((variance[:, None] * variance + covariance.square()) / n).sqrt()
+        assert within_five_errors(drawn.T.cov(), covariance, error)
+
+
+@pytest.mark.parametrize(
+    ("codes", "rounds"),
+    [
+        (torch.full((8, Z), 2.0), 3000),
+        (torch.tensor([[300.0, 0.0, 1.0]]) + normal(8, Z).float() * torch.tensor([1.0, 0.0, 1e-3]), 3000),
+        (torch.zeros(8, Z), 12_000),  # the start, a code at 0 with variance 1, has underflowed
+    ],
+    ids=["one_image", "far_from_the_origin", "dead"],
+)
+def test_an_autoencoder_samples_whatever_its_codes_are(codes, rounds):
+    """A class of one image, a code that never varies, codes far from 0: the covariance is singular, or rounded so."""
+    model = AE(AEConfig(latent_dim=Z, network=LINEAR), SMALL).float().train()  # as users have it
+    for _ in range(rounds):
+        model._remember(codes.float(), None)
+    drawn, n = model.prior(1000, None, generator(0)), 1000
+    # Five standard errors, and the rounding of float32 second moments: sqrt(2^-24) of a code's size, each round.
+    spread = codes.std(0, correction=0)
+    allowed = 5 * spread / n**0.5 + 5e-3 * (1 + codes.abs().max(0).values)
+    assert ((drawn.mean(0) - codes.mean(0)).abs() < allowed).all()
+    assert ((drawn.std(0) - spread).abs() < allowed).all()
+
+
+def test_an_autoencoder_samples_a_class_that_left_the_data_long_ago():
+    model = AE(AEConfig(latent_dim=Z, network=LINEAR), SMALL, CLASSES).float().train()
+    for _ in range(12_000):  # 0.99^12000 underflows
+        model._remember(torch.ones(4, Z).float(), torch.zeros(4, dtype=torch.int64))
+    assert model.sample(6).isfinite().all()
+
+
+def test_noise_reaches_the_encoder_in_training_only_and_with_its_standard_deviation():
+    noise, n = 0.3, 200
+    model = AE(AEConfig(latent_dim=Z, network=LINEAR, noise=noise), SMALL)
+    x = unit(normal(n, *SMALL).clamp(-1, 1))
+    seen: list[torch.Tensor] = []
+    model.encoder.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    with torch.no_grad():
+        model.eval().loss(Batch(2 * x - 1))
+        with seeded(0):
+            model.train().loss(Batch(2 * x - 1))
+    torch.testing.assert_close(seen[0], x)
+    added = seen[1] - x  # n D = 12800 numbers
+    size = torch.tensor(added.numel())
+    assert within_five_errors(added.mean(), 0.0, noise / size.sqrt())
+    assert within_five_errors(added.std(), noise, noise / (2 * size).sqrt())
+
+
+def test_a_denoising_autoencoder_is_asked_for_the_clean_image():
+    model = AE(AEConfig(latent_dim=Z, network=LINEAR, noise=0.5), SMALL).train()
+    nn.init.zeros_(model.decoder.layers[0].weight)
+    nn.init.zeros_(model.decoder.layers[0].bias)  # whatever the code, the copy is mid-gray
+    x = normal(20, *SMALL).clamp(-1, 1)
+    torch.testing.assert_close(model.loss(Batch(x))["loss"], (unit(x) - 0.5).square().mean())
+
+
+# The variational autoencoder
+
+
+class LinearGaussian(Gaussian):
+    """x = raw + noise, without the sigmoid: with linear layers p(x) is then a Gaussian."""
+
+    def mean(self, raw: torch.Tensor) -> torch.Tensor:
+        return raw
+
+
+def linear_vae(posterior_scale: float = 1.0, **config: object) -> tuple[VAE, MultivariateNormal]:
+    """x = W z + b + s eps with orthogonal columns in W, its exact p(x), and an encoder set to p(z | x).
+
+    p(z | x) = N(S W'(x - b) / s^2, S), S = (1 + W'W / s^2)^-1, diagonal here. The encoder sees (x + 1) / 2.
+    A posterior_scale other than 1 makes its standard deviation wrong by this factor.
+    """
+    model = VAE(VAEConfig(latent_dim=Z, network=LINEAR, **config), SMALL)
+    model.likelihood = LinearGaussian()
+    with torch.no_grad():
+        decoder, encoder = model.decoder.layers[0], model.encoder.layers[0]
+        orthogonal, _ = torch.linalg.qr(normal(D, Z))
+        w, b = orthogonal * torch.tensor([2.0, 1.0, 0.5]), 0.1 * normal(D, seed=1)
+        decoder.weight.copy_(w)
+        decoder.bias.copy_(b)
+        noise = model.likelihood.logvar.exp()
+        variance = 1 / (1 + (w.T @ w).diagonal() / noise)  # (Z,)
+        m = variance[:, None] * w.T / noise  # (Z, D)
+        encoder.weight.copy_(torch.cat([2 * m, torch.zeros(Z, D)]))
+        encoder.bias.copy_(torch.cat([-m @ (1 + b), variance.log() + 2 * log(posterior_scale)]))
+        exact = MultivariateNormal(b, w @ w.T + noise * torch.eye(D))
+    return model, exact
+
+
+@pytest.mark.parametrize("k", [1, 7])
+def test_the_bound_is_the_exact_log_likelihood_at_the_true_posterior(k):
+    model, exact = linear_vae()
+    x = exact.sample((20,))
+    bound = model.bound(Batch(x.view(-1, *SMALL)), k)
+    torch.testing.assert_close(bound, exact.log_prob(x))  # for every draw of z: p(x | z) p(z) / p(z | x) is p(x)
+
+
+@pytest.mark.parametrize("scale", [1.0, 0.5, 2.0])
+def test_minus_the_loss_is_the_log_likelihood_less_the_posteriors_divergence(scale):
+    model, exact = linear_vae(scale)
+    x = exact.sample()
+    mean, logvar = model.posterior(Batch(x.view(1, *SMALL)))
+    wrong, true = Normal(mean, torch.exp(logvar / 2)), Normal(mean, torch.exp(logvar / 2) / scale)
+    elbo = exact.log_prob(x) - kl_divergence(wrong, true).sum()
+    assert elbo <= exact.log_prob(x)
+    n = 40  # losses of 500 codes each
+    losses = torch.stack([model.loss(Batch(x.expand(500, D).reshape(-1, *SMALL)))["loss"] for _ in range(n)]).detach()
+    assert within_five_errors(-losses.mean(), elbo, losses.std() / n**0.5)
+
+
+def test_more_codes_tighten_the_bound_but_never_beyond_the_log_likelihood():
+    model, exact = linear_vae(posterior_scale=0.5)
+    x = exact.sample()
+    n = 4000  # bounds of one image, each with its own codes
+    batch = Batch(x.expand(n, D).reshape(-1, *SMALL))
+    with torch.no_grad():
+        bounds = torch.stack([model.bound(batch, k) for k in (1, 4, 16, 64)])  # (4, N)
+    means, errors = bounds.mean(1), bounds.std(1) / n**0.5
+    rises, rise_errors = means.diff(), (errors[1:].square() + errors[:-1].square()).sqrt()
+    assert (rises > 5 * rise_errors).all()
+    assert (means <= exact.log_prob(x) + 5 * errors).all()
+
+
+@pytest.mark.parametrize("beta", [0.0, 0.5, 1.0, 4.0])
+def test_the_loss_is_reconstruction_plus_beta_times_the_divergence(beta):
+    model, exact = linear_vae(2.0, beta=beta)
+    batch = Batch(exact.sample((10,)).view(-1, *SMALL))
+    mean, logvar = model.posterior(batch)
+    terms = model.loss(batch)
+    divergence = kl_divergence(Normal(mean, torch.exp(logvar / 2)), Normal(0.0, 1.0)).sum(1).mean()
+    torch.testing.assert_close(terms["kl"], divergence)
+    torch.testing.assert_close(terms["loss"], terms["reconstruction"] + beta * divergence)
+
+
+def test_dimensions_cheaper_than_the_free_bits_all_cost_the_same_and_get_no_gradient():
+    free = 1.0
+    model, exact = linear_vae(free_bits=free)
+    batch = Batch(exact.sample((10,)).view(-1, *SMALL))
+    kl = kl_to_standard_normal(*model.posterior(batch)).mean(0)
+    assert (kl > free).any()
+    terms = model.loss(batch)
+    torch.testing.assert_close(terms["loss"] - terms["reconstruction"], kl.clamp_min(free).sum())
+    nn.init.zeros_(model.encoder.layers[0].weight)
+    nn.init.zeros_(model.encoder.layers[0].bias)  # q is the prior: every dimension is free
+    terms = model.loss(batch)
+    torch.testing.assert_close(terms["loss"] - terms["reconstruction"], torch.tensor(Z * free))
+    (gradient,) = torch.autograd.grad(terms["loss"] - terms["reconstruction"], model.encoder.layers[0].bias)
+    torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-12, rtol=0)
+
+
+def test_a_posterior_that_is_the_prior_costs_nothing():
+    model, exact = linear_vae()
+    nn.init.zeros_(model.encoder.layers[0].weight)
+    nn.init.zeros_(model.encoder.layers[0].bias)
+    terms = model.loss(Batch(exact.sample((10,)).view(-1, *SMALL)))
+    assert terms["kl"] == 0
+    assert terms["active_units"] == 0
+    assert terms["loss"] == terms["reconstruction"]
+
+
+def test_active_units_counts_the_code_dimensions_whose_mean_varies():
+    model, exact = linear_vae()
+    batch = Batch(exact.sample((100,)).view(-1, *SMALL))
+    assert model.loss(batch)["active_units"] == Z
+    with torch.no_grad():
+        model.encoder.layers[0].weight[1] = 0
+    assert model.loss(batch)["active_units"] == Z - 1
+
+
+def test_the_loss_of_more_codes_is_minus_the_importance_weighted_bound():
+    model, exact = linear_vae(0.5, samples=5)
+    batch = Batch(exact.sample((10,)).view(-1, *SMALL))
+    with seeded(0):
+        loss = model.loss(batch)["loss"]
+    with seeded(0):
+        torch.testing.assert_close(loss, -model.bound(batch, 5).mean())
+
+
+@pytest.mark.parametrize("other", [{"beta": 2.0}, {"free_bits": 0.1}])
+def test_the_importance_weighted_bound_takes_no_beta_and_no_free_bits(other):
+    with pytest.raises(ValueError, match="has no KL term"):
+        VAEConfig(samples=2, **other)
+
+
+def test_scores_repeat_and_depend_on_their_seed():
+    model, exact = linear_vae(0.5)
+    x = exact.sample((5,)).view(-1, *SMALL)
+    scores = model.score(x)
+    torch.rand(3)
+    assert torch.equal(model.score(x), scores)
+    assert not torch.equal(model.score(x, seed=1), scores)
+    torch.testing.assert_close(linear_vae()[0].score(x), exact.log_prob(x.flatten(1)))
+
+
+# The generative adversarial network
+
+REAL, FAKE = normal(6, *SMALL), normal(6, *SMALL, seed=1)
+SCORES = normal(2, 50, seed=2)
+
+
+def test_penalties_of_a_linear_critic_have_a_closed_form_and_a_gradient():
+    w = normal(D, seed=3).requires_grad_()
+    length = w.norm()
+
+    def critic(x: torch.Tensor) -> torch.Tensor:
+        return x.flatten(1) @ w + 7
+
+    for penalty, value in ((zero_centred, length.square()), (one_centred, (length - 1).square())):
+        computed = penalty(critic, REAL, FAKE)
+        torch.testing.assert_close(computed, value)
+        # The penalty is itself a gradient: training needs the gradient of that.
+        expected = torch.autograd.grad(value, w, retain_graph=True)
+        torch.testing.assert_close(torch.autograd.grad(computed, w), expected)
+
+
+def test_the_zero_centred_penalty_is_taken_at_real_and_at_fake_images_and_the_other_in_between():
+    def critic(x: torch.Tensor) -> torch.Tensor:  # its gradient at x is x
+        return x.flatten(1).square().sum(1) / 2
+
+    at = [gradient_norms(critic, x) for x in (REAL, FAKE)]
+    torch.testing.assert_close(at[0], REAL.flatten(1).square().sum(1))
+    torch.testing.assert_close(zero_centred(critic, REAL, FAKE), (at[0].mean() + at[1].mean()) / 2)
+    direction = torch.full((400, *SMALL), D**-0.5)  # of length 1
+    penalties = [one_centred(critic, 2 * one, 4 * one).item() for one in direction.split(1)]
+    assert 1 <= min(penalties) < 1.5 < 8.5 < max(penalties) <= 9  # (|x| - 1)^2 for |x| from 2 to 4
+
+
+def test_the_one_centred_penalty_has_a_finite_gradient_where_the_critic_is_flat():
+    w = torch.zeros(D, requires_grad=True)
+    one_centred(lambda x: x.flatten(1) @ w, REAL, FAKE).backward()
+    assert w.grad.isfinite().all()
+
+
+def test_the_nonsaturating_game_is_the_textbooks_cross_entropy():
+    game, (real, fake) = GAMES["nonsaturating"], SCORES
+    ones, zeros = torch.ones(50), torch.zeros(50)
+    critic = F.binary_cross_entropy(real.sigmoid(), ones) + F.binary_cross_entropy(fake.sigmoid(), zeros)
+    torch.testing.assert_close(game.critic(real, fake), critic)
+    torch.testing.assert_close(game.generator(real, fake), F.binary_cross_entropy(fake.sigmoid(), ones))
+
+
+@pytest.mark.parametrize(
+    ("name", "critic", "generator"),
+    [
+        # by hand: real scores 2, -1 and fake scores 0, -3
+        ("hinge", (0 + 2) / 2 + (1 + 0) / 2, 3 / 2),
+        ("wasserstein", -3 / 2 - 1 / 2, 3 / 2),
+        ("relativistic", (log(1 + 2.718281828459045**-2) * 2) / 2, (log(1 + 2.718281828459045**2) * 2) / 2),
+    ],
+)
+def test_games_by_hand(name, critic, generator):
+    real, fake = torch.tensor([2.0, -1.0]), torch.tensor([0.0, -3.0])
+    torch.testing.assert_close(GAMES[name].critic(real, fake), torch.tensor(critic))
+    torch.testing.assert_close(GAMES[name].generator(real, fake), torch.tensor(generator))
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_only_differences_of_scores_count_in_the_relative_game(name):
+    game, (real, fake) = GAMES[name], SCORES
+    moved = [loss(real + 5, fake + 5) - loss(real, fake) for loss in (game.critic, game.generator)]
+    assert all(change.abs() < 1e-9 for change in moved) == (name == "relativistic")
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_critic_and_generator_pull_fake_scores_apart(name):
+    game = GAMES[name]
+    real, fake = SCORES.clone().requires_grad_()
+    pull = [torch.autograd.grad(loss(real, fake), fake)[0].sum() for loss in (game.critic, game.generator)]
+    assert pull[0] > 0 > pull[1]  # minimising: the critic lowers them, the generator raises them
+
+
+def small_gan(**config: object) -> GAN:
+    with seeded(0):
+        return GAN(GANConfig(latent_dim=Z, network=MLP(hidden=(8,)), **config), SMALL)
+
+
+@pytest.mark.parametrize("name", GAMES)
+def test_each_player_moves_alone_and_gives_the_other_no_gradient(name):
+    for mover, other in (("critic", "generator"), ("generator", "critic")):
+        model = small_gan(game=name)
+        learner = Learner(model, Training(batch_size=6, warmup=0), Pixels(pictures(SMALL, 6).x))
+        player = learner.players[mover]
+        before = {name: [p.clone() for p in learner.parameters[name]] for name in learner.players}
+        learner.turn(mover, player, learner.micro_batches(), rate=1e-2)
+        assert all(p.grad is None for p in learner.parameters[other])
+        assert all(map(torch.equal, before[other], learner.parameters[other]))
+        assert not all(map(torch.equal, before[mover], learner.parameters[mover]))
+        assert all(p.requires_grad for p in model.parameters())
+
+
+def test_the_generator_moves_on_every_nth_step():
+    learner = Learner(small_gan(critic_steps=3), Training(steps=7, batch_size=6), Pixels(pictures(SMALL, 6).x))
+    moved = ["generator.loss" in terms for terms in learner.steps()]
+    assert moved == [False, False, True, False, False, True, False]
+
+
+def test_the_critics_loss_has_its_penalty_with_its_weight():
+    batch = Batch(REAL)
+    for weight in (0.0, 1.0, 10.0):
+        model = small_gan(game="relativistic", penalty=weight)
+        with seeded(0):
+            terms = model.critic_loss(batch)
+        with seeded(0):
+            free = small_gan(game="relativistic", penalty=0.0).critic_loss(batch)["loss"]
+        torch.testing.assert_close(terms["loss"], free + weight * terms["penalty"])
+
+
+# The textbook, to the letter
+
+MNIST = ImageShape(1, 28, 28)
+TEXTBOOK = {
+    AE: [(784, 128), (128, 64), (64, 128), (128, 784)],
+    VAE: [(784, 128), (128, 2 * 64), (64, 128), (128, 784)],  # mean and log-variance: one layer, two heads
+    GAN: [(784, 128), (128, 1), (64, 128), (128, 784)],  # discriminator, then generator
+}
+
+
+@pytest.mark.parametrize("family", TEXTBOOK)
+def test_the_tutorial_has_the_textbooks_layers_and_training(family):
+    preset = family.presets["tutorial"]
+    model = family(preset.model, MNIST)
+    leaves = [module for module in model.modules() if not list(module.children())]
+    layers = [module for module in leaves if isinstance(module, nn.Linear)]
+    assert [(layer.in_features, layer.out_features) for layer in layers] == TEXTBOOK[family]
+    assert all(layer.bias is not None for layer in layers)
+    assert sum(isinstance(module, nn.ReLU) for module in leaves) == 2  # one in each half; nothing else but these
+    assert sum(p.numel() for p in model.parameters()) - sum(p.numel() for x in layers for p in x.parameters()) == 0
+    assert preset.training == Training(
+        epochs=10, batch_size=128, lr=1e-3, betas=(0.9, 0.999), schedule="constant", warmup=0, clip=0, ema=0
+    )
+
+
+def tutorial(family: type) -> tuple:
+    with seeded(0):
+        model = family(family.presets["tutorial"].model, MNIST)
+    return model, torch.rand(5, *MNIST, generator=generator(0))  # pixels as the textbook has them, in [0, 1]
+
+
+def test_the_tutorial_autoencoder_is_the_textbooks():
+    model, pixels = tutorial(AE)
+    flat = pixels.flatten(1)
+    loss = F.mse_loss(torch.sigmoid(model.decoder.layers(model.encoder.layers(flat))), flat)
+    torch.testing.assert_close(model.loss(Batch(2 * pixels - 1))["loss"], loss)
+
+
+def test_the_tutorial_vae_is_the_textbooks():
+    model, pixels = tutorial(VAE)
+    flat = pixels.flatten(1)
+    with seeded(1):
+        mu, logvar = model.encoder.layers(flat).chunk(2, dim=1)
+        z = mu + torch.exp(logvar / 2) * torch.randn_like(mu)
+        bce = F.binary_cross_entropy(torch.sigmoid(model.decoder.layers(z)), flat, reduction="sum")
+        kl = -0.5 * torch.sum(1 + logvar - mu.pow(2) - logvar.exp())
+    with seeded(1):
+        torch.testing.assert_close(model.loss(Batch(2 * pixels - 1))["loss"], (bce + kl) / len(pixels))
+
+
+def test_the_tutorial_gan_is_the_textbooks():
+    model, pixels = tutorial(GAN)
+    x = 2 * pixels - 1
+    with seeded(1):
+        fake = torch.tanh(model.generator.layers(torch.randn(5, 64)))
+        scores = [torch.sigmoid(model.critic.layers(images.flatten(1))) for images in (x, fake)]
+        ones, zeros = torch.ones(5, 1), torch.zeros(5, 1)
+        critic = F.binary_cross_entropy(scores[0], ones) + F.binary_cross_entropy(scores[1], zeros)
+    with seeded(1):
+        torch.testing.assert_close(model.critic_loss(Batch(x))["loss"], critic)
+    with seeded(1):
+        torch.testing.assert_close(model.generator_loss(Batch(x))["loss"], F.binary_cross_entropy(scores[1], ones))
+    assert list(model.players()) == ["critic", "generator"]  # D, then G, each step
+    assert all(player.every == 1 for player in model.players().values())
