@@ -85,6 +85,16 @@ def save_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> No
             points = [(row["step"], row[part][name]) for row in rows if name in row.get(part, {})]
             if points:
                 axes.plot(*zip(*points, strict=True), style, color=colour, markersize=4, linewidth=1.4, label=part)
+        # The first steps fall from far above: the scale is that of the rest.
+        late = [
+            row[part][name]
+            for row in rows[len(rows) // 20 :]
+            for part in ("train", "test")
+            if name in row.get(part, {})
+        ]
+        if late:
+            margin = 0.05 * (max(late) - min(late)) + 1e-9
+            axes.set_ylim(min(late) - margin, max(late) + margin)
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("step", fontsize=9)
         axes.tick_params(labelsize=8)

@@ -46,13 +46,16 @@ def parse(cls: type[T], argv: list[str], prog: str, default: T | None = None) ->
 def load_images(spec: DataSpec) -> Data:
     """The images a spec names, with a bar while they are decoded and a line about what was set aside."""
     with counting("reading images") as progress:
-        return load_data(
+        data = load_data(
             spec.source,
             size=spec.size,
             channels=spec.channels,
             limit_broken=spec.limit_broken,
             progress=progress,
         )
+    if data.report.warning:
+        Console(stderr=True).print(data.report.warning, highlight=False, markup=False, soft_wrap=True)
+    return data
 
 
 @contextmanager

@@ -51,6 +51,17 @@ class Report:
     notes: tuple[str, ...] = ()
     """Sentences: conversions that were made, and what is worth knowing."""
 
+    @property
+    def warning(self) -> str | None:
+        """A line for who does not look at the report: how many files were set aside; None when all could be read."""
+        if not self.set_aside:
+            return None
+        name, reason = self.set_aside[0]
+        return (
+            f"Warning: {len(self.set_aside):,} of {self.found:,} files cannot be read and are set aside "
+            f"(the first: {name}, {reason}); `fabulate data` lists them."
+        )
+
 
 def counted(n: int, one: str, many: str | None = None) -> str:
     """A number with its noun.

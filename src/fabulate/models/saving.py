@@ -16,7 +16,7 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
 from fabulate.config import from_json, to_json
-from fabulate.errors import RunError
+from fabulate.errors import FabulateError, RunError
 from fabulate.files import read_json, write_file, write_json
 from fabulate.types import ImageShape, to_uint8
 
@@ -36,6 +36,19 @@ class Saved(ModelHubMixin, library_name="fabulate", tags=["image-generation", "g
         write_json(save_directory / CONFIG, description(model))
         save_png(grid(to_uint8(model.sample(64)).cpu().numpy(), columns=16), save_directory / PICTURE)
         write_file(save_directory / CARD, lambda file: file.write(card(model).encode()))
+
+    @classmethod
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
+        """The model of a folder or of a hub repository (OWNER/NAME); called on `GenerativeModel`, of any family.
+
+        Errors: `RunError` when there is no model or it is damaged, saying what was found.
+        """
+        try:
+            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
+        except ValueError as error:  # the mixin reads config.json before our own reader can
+            if isinstance(error, FabulateError):
+                raise
+            raise RunError(f"{pretrained_model_name_or_path}: {CONFIG} is damaged: {error}") from error
 
     @classmethod
     def _from_pretrained(

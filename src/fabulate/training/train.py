@@ -57,9 +57,13 @@ def train(
     `DivergedError` when a loss is not finite, `InterruptedTraining` after SIGINT or SIGTERM.
     """
     config, training = configure(name, preset, hyperparameters)
-    images = data if isinstance(data, Data) else load_data(data)
-    out = Path(out) if out is not None else default_out(name, images)
-    return run(name, config, training, images, out, device=device, save_every=save_every, console=Console(quiet=quiet))
+    console = Console(quiet=quiet)
+    if not isinstance(data, Data):
+        data = load_data(data)
+        if data.report.warning:
+            console.print(data.report.warning, highlight=False, markup=False, soft_wrap=True)
+    out = Path(out) if out is not None else default_out(name, data)
+    return run(name, config, training, data, out, device=device, save_every=save_every, console=console)
 
 
 def default_out(name: str, data: Data) -> Path:
