@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 import fabulate
 from fabulate.config import PositiveInt, Preset, spec
-from fabulate.models.base import HasLatent, HasLikelihood, Labels, Player
+from fabulate.models.base import Labels, Player
+from fabulate.models.capabilities import HasLatent, HasLikelihood
 from fabulate.types import Batch, ImageShape
 
 
@@ -44,9 +45,6 @@ class PPCA(HasLatent, HasLikelihood, family="ppca"):
 
     def log_prob(self, x: Tensor, y: Labels = None) -> Tensor:
         return self.density().log_prob(self.given(x, y).x.flatten(1))
-
-    def prior(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
-        return torch.randn(n, self.config.latent_dim, generator=generator).to(self.device)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return (z @ self.axes.T + self.mean).unflatten(1, self.shape).clamp(-1, 1)

@@ -17,7 +17,9 @@ import torch
 from fabulate.config import DataSpec, Training, from_json, override, to_json
 from fabulate.errors import CapabilityError, ConfigError, RunError
 from fabulate.models import GenerativeModel, families
-from fabulate.models.base import PATHS, TILE, Conditional, Encodes, HasLatent, Reconstructs, Scores
+from fabulate.models.base import TILE, Conditional
+from fabulate.models.capabilities import Encodes, HasLatent, Reconstructs, Scores
+from fabulate.models.walks import PATHS
 from fabulate.nets import NETWORKS
 from fabulate.training.loop import Learner, score_images
 from fabulate.types import Batch, to_float, to_uint8
@@ -410,7 +412,7 @@ def lose_config(folder):
         (cut, "model.safetensors is damaged"),
         (scramble, "model.safetensors is damaged"),
         (empty_config, "is not a model folder"),
-        (half_config, "no model could be read at"),
+        (half_config, "config.json is damaged"),
         (lose_weights, "no model could be read at"),
         (lose_config, "no model could be read at"),
     ],

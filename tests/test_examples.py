@@ -8,7 +8,8 @@ import pytest
 import torch
 
 import fabulate
-from fabulate.models.base import GenerativeModel, HasLikelihood
+from fabulate.models.base import GenerativeModel
+from fabulate.models.capabilities import HasLikelihood
 from fabulate.seeds import generator
 
 EXAMPLES = Path(__file__).parents[1] / "examples"

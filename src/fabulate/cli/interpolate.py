@@ -10,7 +10,8 @@ from fabulate.cli.shared import absent, parse, where
 from fabulate.config import spec
 from fabulate.data import read_image
 from fabulate.errors import CapabilityError
-from fabulate.models.base import Encodes, HasLatent, able
+from fabulate.models.base import able
+from fabulate.models.capabilities import Encodes, HasLatent
 from fabulate.pictures import grid, save_gif, save_png
 from fabulate.training import load
 from fabulate.types import to_uint8

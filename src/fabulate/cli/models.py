@@ -6,7 +6,7 @@ from rich.table import Table
 from fabulate import models
 from fabulate.cli.shared import parse
 from fabulate.config import spec
-from fabulate.models.base import CAPABILITIES
+from fabulate.models.capabilities import CAPABILITIES
 
 
 @spec

@@ -8,7 +8,8 @@ import tyro
 from fabulate.cli.shared import absent, load_images, parse, run_data, where
 from fabulate.config import DataSpec, PositiveInt, spec
 from fabulate.errors import CapabilityError
-from fabulate.models.base import Reconstructs, able
+from fabulate.models.base import able
+from fabulate.models.capabilities import Reconstructs
 from fabulate.pictures import grid, paired_rows, save_png
 from fabulate.seeds import permutation
 from fabulate.training import load

@@ -21,15 +21,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, spec
-from fabulate.models.base import (
-    Conditional,
-    Encodes,
-    Labels,
-    Player,
-    Reconstructs,
-    Scores,
-    evaluating,
-)
+from fabulate.models.base import Conditional, Labels, Player, evaluating
+from fabulate.models.capabilities import Encodes, Reconstructs, Scores
 from fabulate.nets import MLP, Network
 from fabulate.types import Batch, ImageShape, unit
 

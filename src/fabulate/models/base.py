@@ -1,8 +1,7 @@
 """What a generative model is: an `nn.Module` that can `sample(n)` and names its players.
 
 A player is a module whose parameters move, the loss that moves them, and how often it takes a turn. Most models have
-one player, themselves; a GAN is a game of two. What else a model can do is declared by small abstract classes
-(`HasLatent`, `Encodes`, `Reconstructs`, `Scores`, `HasLikelihood`, `Conditional`) and asked with `isinstance`.
+one player, themselves; a GAN is a game of two. What else a model can do is declared in `capabilities.py`.
 
 Samples are addressed. They are drawn in tiles of fixed size, each from a generator seeded by (seed, tile), so sample i
 of a seed is the same image, to the last bit, whether it is drawn alone or among a million.
@@ -10,11 +9,10 @@ of a seed is the same image, to the last bit, whether it is drawn alone or among
 Legend: B batch, N samples, C H W image, Z latent.
 """
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -137,131 +135,16 @@ class GenerativeModel(Saved, nn.Module, ABC):
         if self.classes and y is None:
             raise ConfigError("a class-conditional model needs the images' classes: give y")
         labels = self.labels(y, len(x))
-        return Batch(to_float(x).to(self.device), None if labels is None else labels.to(self.device))
+        return Batch(to_float(x).to(next(self.parameters())), None if labels is None else labels.to(self.device))
 
     @property
     def device(self) -> torch.device:
         """Where the model's parameters are."""
         return next(self.parameters()).device
 
-    def weights_hash(self) -> str:
-        """The hexadecimal SHA-256 of all weights, in a fixed order: what a manifest names a model by."""
-        digest = hashlib.sha256()
-        for name, value in sorted(self.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
-
 
 class Conditional(ABC):  # noqa: B024  # a declaration without methods: `sample(n, y)` is every model's
     """The family can learn p(x | class)."""
-
-
-class HasLatent(GenerativeModel):
-    """Images are decoded from codes z (N, Z)."""
-
-    @abstractmethod
-    def prior(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
-        """n codes (N, Z) from the distribution that samples are decoded from."""
-
-    @abstractmethod
-    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Codes (N, Z) to images (N, C, H, W) in [-1, 1]."""
-
-    def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
-        return self.decode(self.prior(n, y, generator), y)
-
-    @torch.no_grad()
-    def code(self, seed: int, y: Labels = None) -> Tensor:
-        """The code (1, Z) of the first sample of a seed."""
-        labels = self.labels(y, 1)
-        tile = None if labels is None else labels.expand(TILE).to(self.device)
-        return self.prior(TILE, tile, generator(seed, "sample", 0))[:1]
-
-    @torch.no_grad()
-    def interpolate(
-        self,
-        start: Tensor,
-        end: Tensor,
-        steps: int = 10,
-        y: Labels = None,
-        path: Literal["linear", "spherical"] = "spherical",
-    ) -> Tensor:
-        """Images (steps, C, H, W) along the path between two codes (1, Z), both ends included.
-
-        Codes come from `encode(image)` or from `code(seed)`. Linear goes straight; spherical keeps to the shell on
-        which Gaussian codes lie (Shoemake 1985, https://doi.org/10.1145/325165.325242).
-        """
-        if steps < 2:
-            raise ConfigError(f"an interpolation needs at least 2 steps, given {steps}")
-        t = torch.linspace(0, 1, steps, device=start.device)[:, None]
-        labels = self.labels(y, steps)
-        with evaluating(self):
-            return self.decode(PATHS[path](start, end, t), None if labels is None else labels.to(self.device))
-
-
-def linear(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """(1 - t) a + t b."""
-    return (1 - t) * a + t * b
-
-
-def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
-    """Turn from a to b at an even angle, the length changing evenly; straight where the two are parallel."""
-    length_a, length_b = a.norm(dim=1, keepdim=True), b.norm(dim=1, keepdim=True)
-    unit_a, unit_b = a / length_a.clamp_min(1e-12), b / length_b.clamp_min(1e-12)
-    angle = torch.acos((unit_a * unit_b).sum(1, keepdim=True).clamp(-1, 1))
-    if angle.sin().abs().min() < 1e-6:
-        return linear(a, b, t)
-    direction = (torch.sin((1 - t) * angle) * unit_a + torch.sin(t * angle) * unit_b) / angle.sin()
-    return linear(length_a, length_b, t) * direction
-
-
-PATHS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"linear": linear, "spherical": spherical}
-
-
-class Encodes(HasLatent):
-    """Images also have codes."""
-
-    @abstractmethod
-    def encode(self, x: Tensor, y: Labels = None) -> Tensor:
-        """Images (N, C, H, W), uint8 or in [-1, 1], to codes (N, Z)."""
-
-
-class Reconstructs(ABC):
-    """Images can be passed through the model and compared with what comes out."""
-
-    @abstractmethod
-    def reconstruct(self, x: Tensor, y: Labels = None) -> Tensor:
-        """Images (N, C, H, W), uint8 or in [-1, 1], to their reconstructions in [-1, 1]."""
-
-
-class Scores(ABC):
-    """Images can be ranked by how typical the model finds them."""
-
-    @abstractmethod
-    def score(self, x: Tensor, y: Labels = None) -> Tensor:
-        """One number for each image (N,), higher = more typical."""
-
-
-class HasLikelihood(Scores):
-    """The model knows p(x) exactly."""
-
-    @abstractmethod
-    def log_prob(self, x: Tensor, y: Labels = None) -> Tensor:
-        """log p(x) in nats for each image (N,), as a density over floats in [-1, 1]."""
-
-    def score(self, x: Tensor, y: Labels = None) -> Tensor:
-        return self.log_prob(x, y)
-
-
-CAPABILITIES: dict[str, type] = {
-    "latent": HasLatent,
-    "encode": Encodes,
-    "reconstruct": Reconstructs,
-    "score": Scores,
-    "likelihood": HasLikelihood,
-    "conditional": Conditional,
-}
 
 
 def able(capability: type) -> str:
@@ -272,10 +155,11 @@ def able(capability: type) -> str:
 
 @contextmanager
 def evaluating(module: nn.Module) -> Iterator[None]:
-    """Within the block the module is in evaluation mode; afterwards in the mode it was in."""
-    training = module.training
+    """Within the block the module is in evaluation mode; afterwards each of its layers is in the mode it was in."""
+    modes = [(layer, layer.training) for layer in module.modules()]
     module.eval()
     try:
         yield
     finally:
-        module.train(training)
+        for layer, training in modes:
+            layer.training = training

@@ -25,7 +25,8 @@ from pydantic import Field
 from torch import Tensor
 
 from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, spec
-from fabulate.models.base import Conditional, HasLatent, Player
+from fabulate.models.base import Conditional, Player
+from fabulate.models.capabilities import HasLatent
 from fabulate.nets import MLP, Network
 from fabulate.types import Batch, ImageShape
 
@@ -94,7 +95,7 @@ class GANConfig:
     """Numbers in the noise that the generator turns into an image."""
     game: Literal["nonsaturating", "hinge", "wasserstein", "relativistic"] = "relativistic"
     """What critic and generator minimise."""
-    penalty: NonNegativeFloat = 1.0
+    penalty: NonNegativeFloat = 5.0
     """Weight of the penalty on the critic's gradient, in the games that have one (relativistic, wasserstein)."""
     critic_steps: Annotated[int, Field(ge=1)] = 1
     """Steps of the critic for each of the generator's."""
@@ -107,7 +108,7 @@ class GAN(HasLatent, Conditional, family="gan"):
 
     Config = GANConfig
     presets = {
-        "default": Preset(GANConfig(), Training(lr=2e-4, betas=(0.0, 0.99))),
+        "default": Preset(GANConfig(), Training(lr=2e-3, betas=(0.0, 0.99))),
         "tutorial": Preset(
             GANConfig(game="nonsaturating", network=MLP(hidden=(128,), activation="relu")),
             Training(epochs=10, batch_size=128, lr=1e-3, schedule="constant", warmup=0, ema=0),
@@ -153,9 +154,6 @@ class GAN(HasLatent, Conditional, family="gan"):
     def scores(self, x: Tensor, y: Tensor | None) -> Tensor:
         """The critic's scores (B,): the logit of the textbook's D, whose sigmoid its loss contains."""
         return self.critic(x, y).squeeze(1)
-
-    def prior(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
-        return torch.randn(n, self.config.latent_dim, generator=generator).to(self.device)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return torch.tanh(self.generator(z, y))

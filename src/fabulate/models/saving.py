@@ -4,19 +4,20 @@
 repository on the Hugging Face hub.
 """
 
+import hashlib
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from huggingface_hub import ModelHubMixin, hf_hub_download
-from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
 from fabulate.config import from_json, to_json
-from fabulate.errors import FabulateError, RunError
+from fabulate.errors import RunError
 from fabulate.files import read_json, write_file, write_json
 from fabulate.types import ImageShape, to_uint8
 
@@ -37,6 +38,15 @@ class Saved(ModelHubMixin, library_name="fabulate", tags=["image-generation", "g
         save_png(grid(to_uint8(model.sample(64)).cpu().numpy(), columns=16), save_directory / PICTURE)
         write_file(save_directory / CARD, lambda file: file.write(card(model).encode()))
 
+    def weights_hash(self) -> str:
+        """The hexadecimal SHA-256 of all weights, in a fixed order: what a manifest names a model by."""
+        model: Any = self  # a GenerativeModel: this class is one of its bases
+        digest = hashlib.sha256()
+        for name, value in sorted(model.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
         """The model of a folder or of a hub repository (OWNER/NAME); called on `GenerativeModel`, of any family.
@@ -45,10 +55,13 @@ class Saved(ModelHubMixin, library_name="fabulate", tags=["image-generation", "g
         """
         try:
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        except ValueError as error:  # the mixin reads config.json before our own reader can
-            if isinstance(error, FabulateError):
-                raise
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise RunError(f"{pretrained_model_name_or_path}: {CONFIG} is damaged: {error}") from error
+        except (OSError, HFValidationError) as error:
+            raise RunError(
+                f"no model could be read at {str(pretrained_model_name_or_path)!r}: {error}. "
+                f"Give a run folder, a model folder ({CONFIG} and {WEIGHTS}) or the OWNER/NAME of a model on the hub"
+            ) from error
 
     @classmethod
     def _from_pretrained(
@@ -77,14 +90,7 @@ class Saved(ModelHubMixin, library_name="fabulate", tags=["image-generation", "g
                 )
             )
 
-        try:
-            config, weights = read_json(find(CONFIG)), find(WEIGHTS).read_bytes()
-        except (OSError, json.JSONDecodeError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError) as error:
-            raise RunError(
-                f"no model could be read at {model_id!r}: {error}. Give a run folder, a model folder "
-                f"({CONFIG} and {WEIGHTS}) or the OWNER/NAME of a model on the Hugging Face hub"
-            ) from error
-        return build(config, weights, where=model_id, expected=cls)
+        return build(read_json(find(CONFIG)), find(WEIGHTS).read_bytes(), where=model_id, expected=cls)
 
 
 def description(model: Any) -> dict[str, Any]:

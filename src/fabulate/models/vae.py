@@ -23,15 +23,8 @@ from pydantic import Field
 from torch import Tensor
 
 from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, spec
-from fabulate.models.base import (
-    Conditional,
-    Encodes,
-    Labels,
-    Player,
-    Reconstructs,
-    Scores,
-    evaluating,
-)
+from fabulate.models.base import Conditional, Labels, Player, evaluating
+from fabulate.models.capabilities import Encodes, Reconstructs, Scores
 from fabulate.nets import MLP, Network
 from fabulate.prob import LIKELIHOODS, kl_to_standard_normal, log_mean_exp, log_normal
 from fabulate.seeds import seeded
@@ -118,9 +111,6 @@ class VAE(Encodes, Reconstructs, Scores, Conditional, family="vae"):
             log_q_z = log_normal(z, mean, logvar).sum(1)
             terms.append(log_p_x + log_p_z - log_q_z)
         return log_mean_exp(torch.stack(terms), dim=0)
-
-    def prior(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
-        return torch.randn(n, self.config.latent_dim, generator=generator).to(self.device)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return self.likelihood.mean(self.decoder(z, y))

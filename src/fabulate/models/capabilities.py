@@ -1,0 +1,103 @@
+"""What a model can do beyond `sample`: small abstract classes, asked with `isinstance`, never `hasattr`.
+
+Legend: N samples, C H W image, Z latent.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from fabulate.errors import ConfigError
+from fabulate.models.base import TILE, Conditional, GenerativeModel, Labels, evaluating
+from fabulate.models.walks import PATHS
+from fabulate.seeds import generator
+
+
+class HasLatent(GenerativeModel):
+    """Images are decoded from codes z (N, Z)."""
+
+    def prior(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
+        """n codes (N, Z) from the distribution that samples are decoded from: N(0, 1), where a family has no other."""
+        return torch.randn(n, self.config.latent_dim, generator=generator).to(next(self.parameters()))
+
+    @abstractmethod
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        """Codes (N, Z) to images (N, C, H, W) in [-1, 1]."""
+
+    def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
+        return self.decode(self.prior(n, y, generator), y)
+
+    @torch.no_grad()
+    def code(self, seed: int, y: Labels = None) -> Tensor:
+        """The code (1, Z) of the first sample of a seed."""
+        labels = self.labels(y, 1)
+        tile = None if labels is None else labels.expand(TILE).to(self.device)
+        return self.prior(TILE, tile, generator(seed, "sample", 0))[:1]
+
+    @torch.no_grad()
+    def interpolate(
+        self,
+        start: Tensor,
+        end: Tensor,
+        steps: int = 10,
+        y: Labels = None,
+        path: Literal["linear", "spherical"] = "spherical",
+    ) -> Tensor:
+        """Images (steps, C, H, W) along the path between two codes (1, Z), both ends included.
+
+        Codes come from `encode(image)` or from `code(seed)`. Linear goes straight; spherical keeps to the shell on
+        which Gaussian codes lie (Shoemake 1985, https://doi.org/10.1145/325165.325242).
+        """
+        if steps < 2:
+            raise ConfigError(f"an interpolation needs at least 2 steps, given {steps}")
+        t = torch.linspace(0, 1, steps, device=start.device)[:, None]
+        labels = self.labels(y, steps)
+        with evaluating(self):
+            return self.decode(PATHS[path](start, end, t), None if labels is None else labels.to(self.device))
+
+
+class Encodes(HasLatent):
+    """Images also have codes."""
+
+    @abstractmethod
+    def encode(self, x: Tensor, y: Labels = None) -> Tensor:
+        """Images (N, C, H, W), uint8 or in [-1, 1], to codes (N, Z)."""
+
+
+class Reconstructs(ABC):
+    """Images can be passed through the model and compared with what comes out."""
+
+    @abstractmethod
+    def reconstruct(self, x: Tensor, y: Labels = None) -> Tensor:
+        """Images (N, C, H, W), uint8 or in [-1, 1], to their reconstructions in [-1, 1]."""
+
+
+class Scores(ABC):
+    """Images can be ranked by how typical the model finds them."""
+
+    @abstractmethod
+    def score(self, x: Tensor, y: Labels = None) -> Tensor:
+        """One number for each image (N,), higher = more typical."""
+
+
+class HasLikelihood(Scores):
+    """The model knows p(x) exactly."""
+
+    @abstractmethod
+    def log_prob(self, x: Tensor, y: Labels = None) -> Tensor:
+        """log p(x) in nats for each image (N,), as a density over floats in [-1, 1]."""
+
+    def score(self, x: Tensor, y: Labels = None) -> Tensor:
+        return self.log_prob(x, y)
+
+
+CAPABILITIES: dict[str, type] = {
+    "latent": HasLatent,
+    "encode": Encodes,
+    "reconstruct": Reconstructs,
+    "score": Scores,
+    "likelihood": HasLikelihood,
+    "conditional": Conditional,
+}

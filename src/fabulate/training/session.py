@@ -1,0 +1,161 @@
+"""One sitting at a run: what happens between the steps of the loop.
+
+It restores the newest good checkpoint, takes the steps, and between them logs, draws, tests and saves.
+"""
+
+import time
+from typing import Any
+
+import torch
+
+from fabulate.data import Data
+from fabulate.errors import DivergedError
+from fabulate.models import GenerativeModel
+from fabulate.models.capabilities import Reconstructs
+from fabulate.pictures import grid, paired_rows, save_curves, save_png
+from fabulate.training.folder import RunFolder, read_log
+from fabulate.training.loop import Learner, score_images, take
+from fabulate.training.progress import Display
+from fabulate.training.signals import InterruptedTraining, Stop
+from fabulate.types import to_uint8
+
+PICTURES = 8  # times in a run that samples are drawn and the test images scored
+REPORTS = 200  # lines in the log of a run whose length is known; with a budget in minutes, one every 50 steps
+SAVE_SECONDS = 30.0  # between checkpoints, unless asked otherwise
+
+
+class Session:
+    """One sitting at a run: from the newest checkpoint to the end of the budget, or to a signal."""
+
+    def __init__(
+        self, learner: Learner, folder: RunFolder, data: Data, display: Display, save_every: int | None
+    ) -> None:
+        self.learner, self.folder, self.data, self.display, self.save_every = learner, folder, data, display, save_every
+        self.shown = data.test if data.test is not None else data.train  # whose reconstructions are drawn
+        self.tested: dict[str, float] = {}
+        self.saved_at = time.monotonic()
+
+    def finish(self, stop: Stop) -> GenerativeModel:
+        """Train to the end and return the model."""
+        learner, folder = self.learner, self.folder
+        self.restore()
+        log = read_log(folder.path)
+        if log and log[-1].get("finished"):
+            self.display.say(
+                f"{folder.path} is finished: {learner.step:,} steps. For another run give another --out; "
+                f"fabulate info {folder.path} tells its numbers."
+            )
+            self.tested = next((row["test"] for row in reversed(log) if "test" in row), {})
+            return self.model()
+        self.train(stop)
+        self.picture()
+        folder.report({**self.where(), "test": self.tested})
+        self.summary_pictures()
+        self.save()
+        self.save_model()
+        folder.report({**self.where(), "finished": True})  # last of all: a kill before this line repeats the end
+        return self.model()
+
+    def restore(self) -> None:
+        """Go to the newest good checkpoint; say which were passed over."""
+        state, passed = self.folder.restore()
+        for sentence in passed:
+            self.display.say(f"Warning: {sentence}; going back to the one before it.")
+        if state is not None:
+            self.learner.restore(state)
+            self.display.say(f"Continuing {self.folder.path} from step {self.learner.step:,}.")
+        self.folder.rewind(self.learner.step)
+
+    def train(self, stop: Stop) -> None:
+        """The steps, and what happens between them."""
+        learner, count, began = self.learner, 0, self.learner.seconds
+        sums: dict[str, torch.Tensor] = {}
+        interval = max(1, learner.total // REPORTS) if learner.total else 50
+        pictures = int(learner.progress * PICTURES)
+        try:
+            for terms in learner.steps():
+                for name, value in terms.items():
+                    sums[name] = sums[name] + value if name in sums else value
+                count += 1
+                if learner.step % interval == 0 or learner.progress >= 1:
+                    means = {name: float(value) / count for name, value in sums.items()}
+                    speed = count * learner.training.batch_size / max(learner.seconds - began, 1e-9)
+                    self.folder.report({**self.where(), "images_per_second": round(speed, 1), "train": means})
+                    self.display.update(learner.progress, learner.step, speed, means)
+                    sums, count, began = {}, 0, learner.seconds
+                if int(learner.progress * PICTURES) > pictures and learner.progress < 1:
+                    pictures = int(learner.progress * PICTURES)
+                    self.picture()
+                    self.folder.report({**self.where(), "test": self.tested})
+                    self.save_model()
+                    learner.model.train()
+                if stop.number is not None:
+                    self.leave(stop.number)
+                if self.due():
+                    self.save()
+        except DivergedError as error:
+            saved = self.folder.restore()[0]
+            kept = f"step {saved['step']:,}" if saved else "none yet"
+            raise DivergedError(f"{error}. Last good checkpoint in {self.folder.path}: {kept}") from error
+
+    def where(self) -> dict[str, Any]:
+        """How far training has come, as each line of the log says it."""
+        learner = self.learner
+        return {"step": learner.step, "epoch": round(learner.epoch, 3), "seconds": round(learner.seconds, 3)}
+
+    def due(self) -> bool:
+        """Whether it is time for a checkpoint."""
+        if self.save_every is not None:
+            return self.learner.step % self.save_every == 0
+        return time.monotonic() - self.saved_at >= SAVE_SECONDS
+
+    def save(self) -> None:
+        """Write a checkpoint."""
+        self.folder.save(self.learner.state())
+        self.saved_at = time.monotonic()
+
+    def leave(self, number: int) -> None:
+        """A signal came: save everything and go."""
+        self.save()
+        self.save_model()
+        raise InterruptedTraining(
+            number, f"Stopped at step {self.learner.step:,}, saved in {self.folder.path}. The same command continues."
+        )
+
+    def model(self) -> GenerativeModel:
+        """The model to use, with what its card tells."""
+        model = self.learner.sampler().eval().requires_grad_(False)
+        model.record = {
+            "data": self.data.name,
+            "steps": self.learner.step,
+            "seconds": round(self.learner.seconds, 1),
+            "test": self.tested,
+        }
+        return model
+
+    def save_model(self) -> None:
+        """Write the folder for users."""
+        with self.folder.writing():
+            self.model().save_pretrained(self.folder.model)
+
+    def picture(self) -> None:
+        """Draw 64 samples from fixed noise, some reconstructions, and score the test images."""
+        model, step = self.learner.sampler(), f"step-{self.learner.step:08d}"
+        if self.data.test is not None:
+            self.tested = score_images(model, self.data.test, self.learner.training.seed)
+        with self.folder.writing():
+            save_png(grid(to_uint8(model.sample(64)).cpu().numpy(), columns=8), self.folder.samples / f"{step}.png")
+            if isinstance(model, Reconstructs):
+                batch = take(self.shown, torch.arange(min(32, len(self.shown))), model)
+                copies = model.reconstruct(batch.x, batch.y)
+                pairs = paired_rows(to_uint8(batch.x).cpu().numpy(), to_uint8(copies).cpu().numpy(), columns=8)
+                save_png(grid(pairs, columns=8), self.folder.samples / f"reconstructions-{step}.png")
+
+    def summary_pictures(self) -> None:
+        """The run's last pictures under plain names, and its curves."""
+        step = f"step-{self.learner.step:08d}.png"
+        with self.folder.writing():
+            for old, new in ((step, "samples.png"), (f"reconstructions-{step}", "reconstructions.png")):
+                if (self.folder.samples / old).exists():
+                    (self.folder.path / new).write_bytes((self.folder.samples / old).read_bytes())
+            save_curves(read_log(self.folder.path), self.folder.path / "curves.png", str(self.folder.path.name))
