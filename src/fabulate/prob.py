@@ -38,6 +38,11 @@ def log_mean_exp(x: Tensor, dim: int) -> Tensor:
     return x.logsumexp(dim) - log(x.shape[dim])
 
 
+# Adam moves a number by at most its learning rate a step, whatever it means. Noise levels are learnt as LEAD times a
+# parameter, so that they keep up with a decoder that improves under a falling learning rate.
+LEAD = 10.0
+
+
 class Likelihood(nn.Module, ABC):
     """p(x | z), given the decoder's raw output."""
 
@@ -65,7 +70,12 @@ class Gaussian(Likelihood):
 
     def __init__(self) -> None:
         super().__init__()
-        self.logvar = nn.Parameter(torch.tensor(-2.0))
+        self.level = nn.Parameter(torch.tensor(-2.0 / LEAD))
+
+    @property
+    def logvar(self) -> Tensor:
+        """The logarithm of the noise's variance."""
+        return LEAD * self.level
 
     def log_prob(self, x: Tensor, raw: Tensor) -> Tensor:
         return log_normal(x, self.mean(raw), self.logvar).sum((1, 2, 3))
@@ -80,7 +90,12 @@ class DiscretisedLogistic(Likelihood):
 
     def __init__(self) -> None:
         super().__init__()
-        self.log_scale = nn.Parameter(torch.tensor(-2.0))
+        self.level = nn.Parameter(torch.tensor(-2.0 / LEAD))
+
+    @property
+    def log_scale(self) -> Tensor:
+        """The logarithm of the logistic's scale."""
+        return LEAD * self.level
 
     def log_prob(self, x: Tensor, raw: Tensor) -> Tensor:
         half_bin = 1 / 255  # 256 values over [-1, 1]

@@ -1,0 +1,315 @@
+"""Make every picture of the docs from runs trained here: python docs/pictures.py [--runs DIR] [PICTURE ...]
+
+The runs continue where they stopped and a finished one is used as it is, so a second call only draws. MNIST comes from
+$FABULATE_DATA/mnist or from the Hugging Face hub. The numbers that stand in the tutorial are printed on the way.
+"""
+
+import argparse
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib import font_manager
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image, ImageDraw, ImageFont
+
+import fabulate
+from fabulate import cli
+from fabulate.metrics import class_shares
+from fabulate.pictures import grid, save_png
+from fabulate.seeds import permutation
+from fabulate.training import read_log
+
+HERE = Path(__file__).parent / "pictures"
+MARGIN, LINE = 12, 24  # pixels around panels, and for a line of text
+BLUE, RED = ("#9dbbe0", "#5b8cc8", "#2f5f9b"), ("#eda5ae", "#d9687a", "#b03a4e")  # one shade for each seed
+SEEDS = (0, 1, 2)
+
+RUNS: dict[str, str] = {
+    "ae-tutorial": "ae --preset tutorial --data mnist",
+    "vae-tutorial": "vae --preset tutorial --data mnist",
+    **{f"gan-tutorial-{seed}": f"gan --preset tutorial --data mnist --seed {seed}" for seed in SEEDS},
+    "ae": "ae --data mnist",
+    "vae": "vae --data mnist",
+    "vae-plane": "vae --data mnist --latent-dim 2",
+    "vae-conditional": "vae --data mnist --conditional --epochs 10",
+    "gan-game": "gan --preset tutorial --data mnist --game relativistic",
+    **{f"gan-{seed}": f"gan --data mnist --epochs 10 --seed {seed}" for seed in SEEDS},
+}
+
+
+class Runs:
+    """The folder of runs; asking for one trains it first."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __getitem__(self, name: str) -> Path:
+        out = self.folder / name
+        log = read_log(out)
+        if not (log and log[-1].get("finished")):
+            cli.main(["train", *RUNS[name].split(), "--out", str(out)])
+            log = read_log(out)
+        tested = [row["test"] for row in log if row.get("test")]
+        if tested:
+            print(f"{name}: test", ", ".join(f"{term} {value:.5g}" for term, value in tested[-1].items()))
+        return out
+
+    def model(self, name: str) -> Any:
+        return fabulate.load(self[name])
+
+
+def pixels(images: torch.Tensor) -> Any:
+    return fabulate.to_uint8(images).numpy()
+
+
+def font(size: int) -> ImageFont.FreeTypeFont:
+    """The font that comes along with matplotlib, so that captions look the same everywhere."""
+    return ImageFont.truetype(font_manager.findfont("DejaVu Sans"), size)
+
+
+def beside(panels: Mapping[str, Image.Image], columns: int = 2) -> Image.Image:
+    """Pictures of one size in rows, each below its caption."""
+    wide, high = next(iter(panels.values())).size
+    wide, high = wide + MARGIN, high + LINE + MARGIN
+    rows = -(-len(panels) // columns)
+    canvas = Image.new("RGB", (columns * wide + MARGIN, rows * high + MARGIN), "white")
+    write = ImageDraw.Draw(canvas)
+    for i, (caption, panel) in enumerate(panels.items()):
+        left, top = MARGIN + i % columns * wide, MARGIN + i // columns * high
+        write.text((left + 1, top + 1), caption, "#333333", font(14))
+        canvas.paste(panel.convert("RGB"), (left, top + LINE))
+    return canvas
+
+
+def rows(named: Mapping[str, torch.Tensor], width: int = 90) -> Image.Image:
+    """Rows of images, each behind its name."""
+    columns = len(next(iter(named.values())))
+    picture = grid(pixels(torch.cat([fabulate.to_float(images) for images in named.values()])), columns)
+    canvas = Image.new("RGB", (picture.width + width + MARGIN, picture.height + 2 * MARGIN), "white")
+    canvas.paste(picture.convert("RGB"), (width, MARGIN))
+    write, high = ImageDraw.Draw(canvas), picture.height / len(named)
+    for i, name in enumerate(named):
+        write.text((width - 8, MARGIN + (i + 0.5) * high), name, "#333333", font(14), anchor="rm")
+    return canvas
+
+
+def plot(
+    draw: Callable[..., None], panels: int = 1, width: float = 7.0, height: float = 3.0, **axes: Any
+) -> Image.Image:
+    """A figure of matplotlib as an image."""
+    figure = Figure(figsize=(width, height), layout="constrained", dpi=120)
+    FigureCanvasAgg(figure)
+    every = np.atleast_1d(figure.subplots(1, panels, **axes))
+    for one in every:
+        one.spines[["top", "right"]].set_visible(False)
+        one.grid(alpha=0.25)
+        one.set_axisbelow(True)
+        one.tick_params(labelsize=8)
+    draw(*every)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png")
+    return Image.open(buffer).convert("P", palette=Image.Palette.ADAPTIVE, colors=64)
+
+
+def real_digits(runs: Runs) -> Image.Image:
+    images = fabulate.load_data("mnist").train
+    return grid(images.pixels(permutation(len(images), 0, "grid")[:39]), columns=13)
+
+
+def reconstructions(runs: Runs, family: str) -> Image.Image:
+    test = fabulate.load_data("mnist").test
+    assert test is not None
+    x = test.batch(torch.arange(12)).x
+    copies = {
+        name: runs.model(run).reconstruct(x) for name, run in (("tutorial", f"{family}-tutorial"), ("default", family))
+    }
+    return rows({"real": x, **copies})
+
+
+def samples(runs: Runs, named: Mapping[str, str]) -> Image.Image:
+    return beside({caption: grid(pixels(runs.model(run).sample(35)), columns=7) for caption, run in named.items()})
+
+
+def plane(runs: Runs) -> Image.Image:
+    """Images decoded from codes on a lattice: even in probability, so that each stands for as much of p(z)."""
+    model = runs.model("vae-plane")
+    marks = torch.distributions.Normal(0.0, 1.0).icdf(torch.linspace(0.03, 0.97, 14))
+    with torch.no_grad():
+        picture = grid(pixels(model.decode(torch.cartesian_prod(marks, marks))), columns=14)
+    return picture.resize((picture.width * 2 // 3, picture.height * 2 // 3), Image.Resampling.LANCZOS)
+
+
+def posterior(runs: Runs) -> Image.Image:
+    """Real images, what their mean codes decode to, and what codes drawn around the mean decode to."""
+    model, test = runs.model("vae-tutorial"), fabulate.load_data("mnist").test
+    assert test is not None
+    batch = test.batch(torch.arange(12))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        mean, logvar = model.posterior(batch)
+        drawn = [mean + torch.exp(logvar / 2) * torch.randn_like(mean) for _ in range(3)]
+        decoded = [model.decode(z) for z in (mean, *drawn)]
+    names = ("z = mu", "z, draw 1", "z, draw 2", "z, draw 3")
+    return rows({"real": batch.x, **dict(zip(names, decoded, strict=True))})
+
+
+def bound(runs: Runs) -> Image.Image:
+    """The importance-weighted bound of the default VAE over the number of codes, on 1,000 test images."""
+    model, test = runs.model("vae"), fabulate.load_data("mnist").test
+    assert test is not None
+    x = test.batch(torch.arange(1000)).x
+    counts = [1, 2, 4, 8, 16, 32, 64, 128]
+    values = [float(model.score(x, k=k).mean()) for k in counts]
+    print("bound:", ", ".join(f"k={k} {value:.1f}" for k, value in zip(counts, values, strict=True)))
+
+    def draw(axes: Any) -> None:
+        axes.semilogx(counts, values, "o-", base=2, color=BLUE[2])
+        axes.set_xlabel("codes per image, K", fontsize=9)
+        axes.set_ylabel("bound of log p(x), nats", fontsize=9)
+        axes.set_xticks(counts, [str(k) for k in counts])
+
+    return plot(draw, width=5.5, height=2.8)
+
+
+def saturation(runs: Runs) -> Image.Image:
+    """Both losses of the generator against the critic's score of a fake, and their slopes."""
+    score = torch.linspace(-8, 8, 200, requires_grad=True)
+    minimax = torch.log(1 - torch.sigmoid(score))
+    other = torch.nn.functional.softplus(-score)
+    slopes = [torch.autograd.grad(loss.sum(), score)[0] for loss in (minimax, other)]
+    labels, colours = ("minimax: log(1 - sigmoid(s))", "non-saturating: -log sigmoid(s)"), (RED[2], BLUE[2])
+
+    def draw(left: Any, right: Any) -> None:
+        for loss, slope, label, colour in zip((minimax, other), slopes, labels, colours, strict=True):
+            left.plot(score.detach(), loss.detach(), color=colour, label=label)
+            right.plot(score.detach(), slope, color=colour)
+        left.set_title("generator's loss", fontsize=10)
+        right.set_title("its slope: what the generator learns from", fontsize=10)
+        left.legend(fontsize=8, frameon=False, loc="lower left")
+        for axes in (left, right):
+            axes.set_xlabel("critic's score s of a fake", fontsize=9)
+
+    return plot(draw, panels=2, width=7.5)
+
+
+def collapse(runs: Runs) -> Image.Image:
+    """The same 16 noise vectors as training goes on: the textbook's GAN above, the default below."""
+    panels = {}
+    for caption, name in (("textbook", "gan-tutorial-0"), ("default", "gan-0")):
+        pictures = sorted((runs[name] / "samples").glob("step-*.png"))
+        for i in (0, 3, 7):
+            picture = Image.open(pictures[i])
+            side = picture.width // 2  # 4 x 4 of the 8 x 8 samples
+            step = int(pictures[i].stem.removeprefix("step-"))
+            panels[f"{caption}, step {step:,}"] = picture.crop((0, 0, side, side))
+    return beside(panels, columns=3)
+
+
+def shares(runs: Runs) -> Image.Image:
+    """How much of 5,000 samples falls in each class, as in examples/count_modes.py."""
+    data = fabulate.load_data("mnist")
+    assert data.train.y is not None
+    references, labels = torch.from_numpy(data.train.x[:10_000]), torch.from_numpy(data.train.y[:10_000])
+
+    def measure(name: str) -> torch.Tensor:
+        measured = class_shares(fabulate.to_uint8(runs.model(name).sample(5000)), references, labels, 10)
+        print(f"{name}: shares", ", ".join(f"{share:.1%}" for share in measured.tolist()))
+        return measured
+
+    named = {"textbook (--preset tutorial)": ("gan-tutorial", RED), "default": ("gan", BLUE)}
+
+    def draw(*both: Any) -> None:
+        for axes, (title, (name, colours)) in zip(both, named.items(), strict=True):
+            for seed, colour in zip(SEEDS, colours, strict=True):
+                places = np.arange(10) + 0.28 * (seed - 1)
+                axes.bar(places, 100 * measure(f"{name}-{seed}").numpy(), 0.26, color=colour, label=f"seed {seed}")
+            axes.axhline(10, color="#555555", linewidth=0.8, linestyle="--")
+            axes.set_xticks(range(10))
+            axes.set_title(title, fontsize=10)
+            axes.set_xlabel("class of the nearest real digit", fontsize=9)
+            axes.legend(fontsize=8, frameon=False)
+            axes.grid(visible=False, axis="x")
+        both[0].set_ylabel("% of 5,000 samples", fontsize=9)
+
+    return plot(draw, panels=2, width=8.5, sharey=True)
+
+
+def only_the_game(runs: Runs) -> Image.Image:
+    """The textbook's GAN, the same with the default's game, and the default."""
+    named = {"textbook": "gan-tutorial-0", "other game": "gan-game", "default": "gan-0"}
+    return rows({name: runs.model(run).sample(12) for name, run in named.items()}, width=110)
+
+
+def walk(runs: Runs) -> Image.Image:
+    """Between the first samples of two seeds, both ways, with two models; seeds whose samples are digits."""
+    strips = {}
+    for name, run, first, last in (("vae", "vae", 2, 6), ("gan", "gan-0", 3, 7)):
+        model = runs.model(run)
+        for path in ("spherical", "linear"):
+            strips[f"{name}, {path}"] = model.interpolate(model.code(first), model.code(last), steps=12, path=path)
+    return rows(strips, width=120)
+
+
+def classes(runs: Runs) -> Image.Image:
+    model = runs.model("vae-conditional")
+    return rows({name: model.sample(12, y=name) for name in model.classes}, width=32)
+
+
+def curves(runs: Runs, name: str, terms: Sequence[str]) -> Image.Image:
+    """Some of a run's curves, as in its curves.png."""
+    log = read_log(runs[name])
+
+    def draw(*every: Any) -> None:
+        for axes, term in zip(every, terms, strict=True):
+            for part, style, colour in (("train", "-", BLUE[2]), ("test", "o", RED[1])):
+                points = [(row["step"], row[part][term]) for row in log if term in row.get(part, {})]
+                if points:
+                    axes.plot(*zip(*points, strict=True), style, color=colour, markersize=4, linewidth=1.2, label=part)
+            axes.set_title(term, fontsize=10)
+            axes.set_xlabel("step", fontsize=9)
+        every[0].legend(fontsize=8, frameon=False)
+
+    return plot(draw, panels=len(terms), width=2.9 * len(terms), height=2.4)
+
+
+PICTURES: dict[str, Callable[[Runs], Image.Image]] = {
+    "mnist": real_digits,
+    "latent-plane": plane,
+    "ae-reconstructions": lambda runs: reconstructions(runs, "ae"),
+    "ae-samples": lambda runs: samples(runs, {"ae, tutorial": "ae-tutorial", "ae, default": "ae"}),
+    "vae-posterior": posterior,
+    "vae-curves": lambda runs: curves(runs, "vae-tutorial", ["reconstruction", "kl", "active_units"]),
+    "vae-samples": lambda runs: samples(
+        runs, {"vae, tutorial (Bernoulli pixels)": "vae-tutorial", "vae, default (Gaussian, learnt noise)": "vae"}
+    ),
+    "vae-reconstructions": lambda runs: reconstructions(runs, "vae"),
+    "vae-bound": bound,
+    "gan-saturation": saturation,
+    "gan-collapse": collapse,
+    "gan-shares": shares,
+    "gan-samples": lambda runs: samples(runs, {"gan, tutorial": "gan-tutorial-0", "gan, default": "gan-0"}),
+    "gan-curves": lambda runs: curves(runs, "gan-0", ["critic.real", "critic.fake", "critic.penalty"]),
+    "gan-game": only_the_game,
+    "classes": classes,
+    "interpolation": walk,
+}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Make the pictures of the docs.")
+    parser.add_argument("pictures", nargs="*", metavar="PICTURE", help=f"which (default: all): {', '.join(PICTURES)}")
+    parser.add_argument("--runs", type=Path, default=Path("runs/docs"), help="where the runs are or will be")
+    flags = parser.parse_args()
+    HERE.mkdir(exist_ok=True)
+    for name in flags.pictures or PICTURES:
+        save_png(PICTURES[name](Runs(flags.runs)), HERE / f"{name}.png")
+        print(f"{HERE / name}.png")
+
+
+if __name__ == "__main__":
+    main()
