@@ -12,7 +12,7 @@ from PIL import Image
 import fabulate
 from fabulate.cli import VERBS, main
 
-TINY = ["--network.hidden", "16", "--latent-dim", "4", "--steps", "20", "--batch-size", "16"]
+TINY = ["--network", "mlp", "--network.hidden", "16", "--latent-dim", "4", "--steps", "20", "--batch-size", "16"]
 
 
 def ends(*words: object) -> int:
@@ -75,7 +75,7 @@ def test_help_of_train_shows_the_flags_of_the_chosen_network(capsys: pytest.Capt
         (["train", "--steps", "3"], "the family comes first"),
         (["train", "vae", "--stepz", "3"], "Unrecognized options: --stepz, 3; did you mean --steps?"),
         (["train", "vae", "--steps", "0"], "steps: Input should be greater than 0 (given: 0)"),
-        (["train", "vae", "--steps", "3", "--epochs", "1"], "give one budget, not epochs and steps"),
+        (["train", "vae", "--epochs", "-1"], "epochs: Input should be greater than 0"),
         (["train", "vae", "--network", "cnov"], "there is no network 'cnov'; did you mean 'conv'?"),
         (["train", "vae", "--preset", "tutoral"], "did you mean 'tutorial'?"),
         (["train", "vae", "--likelihood", "poisson"], "invalid choice 'poisson'"),

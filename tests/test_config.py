@@ -26,8 +26,6 @@ from fabulate.nets import MLP, NETWORKS
         ({"betas": (0.5,)}, "betas.1: Field required"),
         ({"schedule": "cosin"}, "schedule: .*'constant' or 'cosine' \\(given: 'cosin'\\)"),
         ({"lr": 0, "clip": -1}, "lr: .*; clip: "),
-        ({"epochs": 1, "steps": 5}, "^give one budget, not epochs and steps$"),
-        ({"epochs": 1, "steps": 5, "minutes": 2}, "give one budget, not epochs and steps and minutes"),
         ({"batch_size": 10, "accumulate": 3}, "^batch_size 10 is not a multiple of accumulate 3$"),
     ],
 )

@@ -100,7 +100,20 @@ def test_killed_inside_every_write(moment: str, digits: Data, tmp_path: Path) ->
 
 
 def command(name: str, out: Path) -> list[str]:
-    words = ["train", name, "--steps", "3000", "--batch-size", "16", "--save-every", "50", "--network.hidden", "16"]
+    words = [
+        "train",
+        name,
+        "--steps",
+        "3000",
+        "--batch-size",
+        "16",
+        "--save-every",
+        "50",
+        "--network",
+        "mlp",
+        "--network.hidden",
+        "16",
+    ]
     return [sys.executable, "-m", "fabulate", *words, "--out", str(out)]
 
 

@@ -8,7 +8,7 @@ import torch
 
 from fabulate.errors import ConfigError
 from fabulate.nets import MLP, NETWORKS, Conv
-from fabulate.nets.blocks import ACTIVATIONS, Activation, Residual
+from fabulate.nets.blocks import ACTIVATIONS, Activation
 from fabulate.nets.conv import LARGEST_SIDE, SMALLEST_SIDE, sizes
 from fabulate.seeds import generator, seeded
 from fabulate.types import ImageShape
@@ -32,7 +32,7 @@ def check_shapes(net: MLP | Conv, shape: ImageShape, classes: int = 0) -> None:
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("side", range(8, 65))
 def test_conv_takes_every_side_from_8_to_64(side, channels):
-    check_shapes(Conv(width=2, blocks=0), ImageShape(channels, side, side))
+    check_shapes(Conv(width=2), ImageShape(channels, side, side))
 
 
 @pytest.mark.parametrize("classes", [0, CLASSES])
@@ -93,25 +93,16 @@ def test_each_image_and_each_code_is_seen_alone(net):
             torch.testing.assert_close(network(x)[:2], network(x[:2]))
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_residual_blocks_start_as_the_identity(activation):
-    net, shape = Conv(width=4, blocks=2, activation=activation), ImageShape(3, 16, 16)
-    blocks = [m for network in (net.encoder(shape, 5), net.decoder(5, shape)) for m in network.modules()]
-    blocks = [block for block in blocks if isinstance(block, Residual)]
-    assert len(blocks) == 8  # two at each of two sizes in either network
-    for block in blocks:
-        x = normal(2, block.first.in_channels, 5, 5)
-        assert torch.equal(block(x), x)
-
-
-@pytest.mark.parametrize(("blocks", "more"), [(0, 1), (1, 2)])
-def test_blocks_are_added_at_each_size(blocks, more):
-    shape = ImageShape(1, 32, 32)  # 32 -> 16 -> 8 -> 4: three sizes
-
-    def count(blocks: int) -> int:
-        return sum(isinstance(m, Residual) for m in Conv(width=2, blocks=blocks).encoder(shape, 5).modules())
-
-    assert count(more) - count(blocks) == 3
+@pytest.mark.parametrize("side", [8, 28, 64])
+def test_initial_weights_keep_the_signal(side):
+    """A code's differences reach the image, and an image's the code, whatever the depth (He et al. 2015)."""
+    shape = ImageShape(1, side, side)
+    with torch.no_grad(), seeded(0):
+        for network, x in (
+            (Conv().encoder(shape, 64), normal(64, *shape)),
+            (Conv().decoder(32, shape), normal(64, 32)),
+        ):
+            assert 0.2 < network(x).std(0).mean() < 5
 
 
 def test_every_activation_of_the_type_is_in_the_table():

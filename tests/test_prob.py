@@ -7,6 +7,7 @@ import torch
 from torch import distributions
 
 from fabulate.prob import (
+    LEAD,
     LIKELIHOODS,
     Bernoulli,
     DiscretisedLogistic,
@@ -80,7 +81,7 @@ def test_bernoulli_is_that_of_torch(pixels):
 @pytest.mark.parametrize("raw", [-4.0, 0.0, 1.5])
 def test_gaussian_integrates_to_one(raw, logvar):
     p = Gaussian().double()
-    p.logvar.data.fill_(logvar)
+    p.level.data.fill_(logvar / LEAD)
     x = torch.linspace(-30, 30, 60_001, dtype=torch.float64)  # 1000 points to a pixel range, 18 deviations at least
     density = p.log_prob(x.view(-1, 1, 1, 1), torch.full((1, 1, 1, 1), raw).double()).exp()
     torch.testing.assert_close(torch.trapezoid(density, x).item(), 1.0)
@@ -89,18 +90,18 @@ def test_gaussian_integrates_to_one(raw, logvar):
 def test_the_best_noise_level_is_the_mean_squared_error():
     p, x, raw = Gaussian().double(), normal(20, 1, 4, 4).clamp(-1, 1), normal(20, 1, 4, 4, seed=1)
     best = (x - p.mean(raw)).square().mean().log()
-    p.logvar.data.copy_(best)
+    p.level.data.copy_(best / LEAD)
     at_best = p.log_prob(x, raw).sum()
-    (slope,) = torch.autograd.grad(at_best, p.logvar)
+    (slope,) = torch.autograd.grad(at_best, p.level)
     assert slope.abs() < 1e-9
     for step in (-0.1, 0.1):
-        p.logvar.data.copy_(best + step)
+        p.level.data.copy_((best + step) / LEAD)
         assert p.log_prob(x, raw).sum() < at_best
 
 
 def logistic(log_scale: float) -> DiscretisedLogistic:
     p = DiscretisedLogistic().double()
-    p.log_scale.data.fill_(log_scale)
+    p.level.data.fill_(log_scale / LEAD)
     return p
 
 
@@ -138,4 +139,4 @@ def test_discretised_logistic_has_finite_gradients_in_float32_however_wrong_the_
     log_prob.sum().backward()
     assert log_prob.isfinite().all()
     assert raw.grad.isfinite().all()
-    assert p.log_scale.grad.isfinite()
+    assert p.level.grad.isfinite()

@@ -158,7 +158,9 @@ def test_budgets(digits: Data) -> None:
     n = len(digits.train)
     assert learner("ae", digits, steps=None, epochs=2, batch_size=100).total == -(-2 * n // 100)
     assert configure("ae", "tutorial", {"steps": 7})[1].epochs is None
-    assert configure("ae", "default", {})[1] == Training()
+    assert configure("gan", "default", {"lr": 1e-3, "betas": (0.9, 0.999)})[1] == Training()
+    first = learner("ae", digits, steps=10, epochs=200)
+    assert first.total == 10, "the budget that is spent first ends the training"
     timed = learner("ae", digits, steps=None, minutes=0.02)
     assert timed.total is None
     for _ in timed.steps():
@@ -341,6 +343,8 @@ def test_classes_are_asked_of_images_that_have_none(digits: Data, tmp_path: Path
 
 
 def test_the_words_of_configure() -> None:
+    with pytest.raises(ConfigError, match="training needs a budget: epochs, steps, minutes"):
+        fabulate.train("gan", "digits", quiet=True, steps=None)
     with pytest.raises(ConfigError, match="unknown hyperparameter 'latent_dims'; did you mean 'latent_dim'"):
         configure("vae", "default", {"latent_dims": 3})
     with pytest.raises(ConfigError, match="no preset 'tutorail'; did you mean 'tutorial'"):

@@ -94,14 +94,17 @@ class DataSpec:
     """Largest share of unreadable files that may be set aside; above it, intake stops and lists them."""
 
 
+BUDGETS = ("epochs", "steps", "minutes")
+
+
 @spec
 class Training:
-    """How a model is trained. One of epochs, steps and minutes is the budget."""
+    """How a model is trained. Of the budgets given (epochs, steps, minutes) the one spent first ends the training."""
 
     epochs: PositiveFloat | None = None
     """Budget: passes over the training images."""
-    steps: PositiveInt | None = None
-    """Budget: steps of one batch each (default: 5000, when no other budget is given)."""
+    steps: PositiveInt | None = 5000
+    """Budget: steps of one batch each."""
     minutes: PositiveFloat | None = None
     """Budget: minutes of training; the learning-rate schedule follows the clock."""
     batch_size: PositiveInt = 128
@@ -129,15 +132,8 @@ class Training:
     """Seed of everything random: weights, order of images, noise."""
 
     def __post_init__(self) -> None:
-        budgets = [name for name in ("epochs", "steps", "minutes") if getattr(self, name) is not None]
-        if len(budgets) > 1:
-            raise ValueError(f"give one budget, not {' and '.join(budgets)}")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
-
-
-BUDGETS = ("epochs", "steps", "minutes")
-DEFAULT_STEPS = 5000
 
 
 class Preset(NamedTuple):

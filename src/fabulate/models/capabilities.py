@@ -90,7 +90,8 @@ class HasLikelihood(Scores):
         """log p(x) in nats for each image (N,), as a density over floats in [-1, 1]."""
 
     def score(self, x: Tensor, y: Labels = None) -> Tensor:
-        return self.log_prob(x, y)
+        with torch.no_grad():
+            return self.log_prob(x, y)
 
 
 CAPABILITIES: dict[str, type] = {

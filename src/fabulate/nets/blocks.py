@@ -1,6 +1,6 @@
-"""The small pieces that networks share: activations, how a class enters a network, one residual block.
+"""The small pieces that networks share: activations, how a class enters, how weights begin.
 
-Legend: B batch, C H W image, F features, K classes.
+Legend: B batch, F features, K classes.
 """
 
 from collections.abc import Callable
@@ -32,34 +32,13 @@ def with_class(features: Tensor, y: Tensor | None, classes: int) -> Tensor:
     return torch.cat([features, loudness * F.one_hot(y, classes).to(features.dtype)], dim=1)
 
 
-class Residual(nn.Module):
-    """x + f(x) with two 3x3 convolutions and no normalisation.
-
-    The second convolution starts at zero (`keep_variance`), so that a stack of blocks begins as the identity and needs
-    no normalisation to train (Zhang et al., "Fixup initialization", 2019, https://arxiv.org/abs/1901.09321). Critics
-    with a gradient penalty need this: batch statistics would make one image's gradient depend on the others.
-    """
-
-    def __init__(self, channels: int, activation: Activation) -> None:
-        super().__init__()
-        self.activation = ACTIVATIONS[activation]()
-        self.first = nn.Conv2d(channels, channels, 3, padding=1)
-        self.second = nn.Conv2d(channels, channels, 3, padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return x + self.second(self.activation(self.first(self.activation(x))))
-
-
 def keep_variance(network: nn.Module) -> None:
     """Initial weights that keep a signal's size through any depth, which torch's default weights shrink layer by layer.
 
-    He et al. 2015, https://arxiv.org/abs/1502.01852; a residual block's second convolution starts at zero.
+    He et al. 2015, https://arxiv.org/abs/1502.01852.
     """
     for module in network.modules():
         if isinstance(module, nn.Conv2d | nn.Linear):
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
-    for module in network.modules():
-        if isinstance(module, Residual):
-            nn.init.zeros_(module.second.weight)

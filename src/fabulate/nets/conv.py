@@ -3,23 +3,23 @@
 The encoder halves the image, rounding up (28 -> 14 -> 7 -> 4), until a side is at most 4; the decoder walks the same
 sizes back, enlarging to each exactly. As in DCGAN (Radford et al. 2016, https://arxiv.org/abs/1511.06434) strides do
 the halving and channels double on the way; unlike it, enlarging is nearest-neighbour plus convolution, which leaves no
-checkerboard (Odena et al. 2016, https://distill.pub/2016/deconv-checkerboard/), and residual blocks without
-normalisation stand at each size.
+checkerboard (Odena et al. 2016, https://distill.pub/2016/deconv-checkerboard/), and there is no batch normalisation,
+with which one image's gradient would depend on the others and a critic's gradient penalty would mean nothing.
 
 Legend: B batch, C H W image, Z inputs or outputs, K classes.
 """
 
+from itertools import pairwise
 from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 import tyro
-from pydantic import Field
 from torch import Tensor, nn
 
 from fabulate.config import PositiveInt, spec
 from fabulate.errors import ConfigError
-from fabulate.nets.blocks import ACTIVATIONS, Activation, Residual, keep_variance, with_class
+from fabulate.nets.blocks import ACTIVATIONS, Activation, keep_variance, with_class
 from fabulate.types import ImageShape
 
 SMALLEST_SIDE, LARGEST_SIDE = 8, 64
@@ -27,13 +27,11 @@ SMALLEST_SIDE, LARGEST_SIDE = 8, 64
 
 @spec
 class Conv:
-    """Strided convolutions with residual blocks."""
+    """Strided convolutions."""
 
     kind: Annotated[Literal["conv"], tyro.conf.Suppress] = "conv"
     width: PositiveInt = 16
     """Channels at half the image's size; they double at each halving, up to four times this."""
-    blocks: Annotated[int, Field(ge=0)] = 1
-    """Residual blocks at each size."""
     activation: Activation = "silu"
     """Activation between layers."""
 
@@ -83,9 +81,7 @@ class ConvEncoder(nn.Module):
         before = shape.channels + bool(classes)
         for level in range(1, len(scales)):
             after = config.channels(level)
-            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1)]
-            layers += [Residual(after, config.activation) for _ in range(config.blocks)]
-            layers += [ACTIVATIONS[config.activation]()]
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), ACTIVATIONS[config.activation]()]
             before = after
         height, width = scales[-1]
         self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(before * height * width, outputs))
@@ -109,20 +105,14 @@ class ConvDecoder(nn.Module):
         self.smallest, self.larger = smallest, larger[::-1]
         channels = [config.channels(level) for level in range(len(larger), 0, -1)]
         self.first = nn.Linear(inputs + classes, channels[0] * smallest[0] * smallest[1])
-        self.levels = nn.ModuleList()
-        for before, after in zip(channels, [*channels[1:], shape.channels], strict=True):
-            blocks = [Residual(before, config.activation) for _ in range(config.blocks)]
-            self.levels.append(nn.Sequential(*blocks, ACTIVATIONS[config.activation]()))
-            self.levels.append(nn.Conv2d(before, after, 3, padding=1))
+        self.activation = ACTIVATIONS[config.activation]()
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(before, after, 3, padding=1) for before, after in pairwise([*channels, shape.channels])
+        )
         keep_variance(self)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         x = self.first(with_class(z, y, self.classes)).unflatten(1, (-1, *self.smallest))
-        for size, (blocks, convolution) in zip(self.larger, _pairs(self.levels), strict=True):
-            x = convolution(F.interpolate(blocks(x), size=size))
+        for size, convolution in zip(self.larger, self.convolutions, strict=True):
+            x = convolution(F.interpolate(self.activation(x), size=size))
         return x  # (B, C, H, W)
-
-
-def _pairs(modules: nn.ModuleList) -> list[tuple[nn.Module, nn.Module]]:
-    flat = list(modules)
-    return list(zip(flat[::2], flat[1::2], strict=True))

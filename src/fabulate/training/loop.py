@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
-from fabulate.config import DEFAULT_STEPS, Training
+from fabulate.config import Training
 from fabulate.errors import DivergedError
 from fabulate.models.base import GenerativeModel, Player
 from fabulate.seeds import permutation, seeded
@@ -47,19 +47,19 @@ class Learner:
 
     @property
     def total(self) -> int | None:
-        """Steps in the whole budget; None when the budget is minutes."""
+        """Steps in the whole budget, were there no clock; None when minutes are the only budget."""
         training = self.training
-        if training.minutes is not None:
-            return None
+        totals = [] if training.steps is None else [training.steps]
         if training.epochs is not None:
-            return math.ceil(training.epochs * len(self.images) / training.batch_size)
-        return training.steps or DEFAULT_STEPS
+            totals.append(math.ceil(training.epochs * len(self.images) / training.batch_size))
+        return min(totals, default=None)
 
     @property
     def progress(self) -> float:
         """The share of the budget that is spent, 0..1."""
-        spent = self.seconds / (60 * self.training.minutes) if self.training.minutes else self.step / (self.total or 1)
-        return min(spent, 1.0)
+        steps = 0.0 if self.total is None else self.step / self.total
+        clock = 0.0 if self.training.minutes is None else self.seconds / (60 * self.training.minutes)
+        return min(max(steps, clock), 1.0)
 
     @property
     def epoch(self) -> float:

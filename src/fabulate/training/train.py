@@ -107,6 +107,8 @@ def run(
         raise ConfigError(
             f"{data.spec.source} has no classes to learn p(x | class) of; put the images of each in a folder"
         )
+    if all(getattr(training, budget) is None for budget in BUDGETS):
+        raise ConfigError(f"training needs a budget: {', '.join(BUDGETS)}, or several of them")
     with seeded(training.seed, "weights"):
         model = family(name)(config, data.shape, data.classes if training.conditional else ())
     learner = Learner(model.to(pick_device(device)), training, data.train)
