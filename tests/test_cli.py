@@ -260,11 +260,13 @@ def test_a_folder_of_ones_own_end_to_end(tmp_path: Path, capsys: pytest.CaptureF
             Image.fromarray(image).save(tmp_path / "mine" / name / f"{i}.JPG", format="JPEG")
     for i in range(4):
         (tmp_path / "mine" / "red" / f"broken{i}.png").write_bytes(b"not an image")
-    assert ends("data", tmp_path / "mine") == 2
-    assert "--size" in capsys.readouterr().err
+    assert ends("data", tmp_path / "mine") == 2, "mixed sizes cannot be trained on"
+    shown = capsys.readouterr()
+    assert "--size" in shown.err
+    assert all(f"broken{i}.png" in shown.out for i in range(4)), "and yet everything is looked at"
     assert ends("data", tmp_path / "mine", "--size", 16) == 0
-    shown = capsys.readouterr().out
-    assert all(f"broken{i}.png" in shown for i in range(4))
+    shown = capsys.readouterr()
+    assert all(f"broken{i}.png" in shown.out for i in range(4))
     words = ["--data", tmp_path / "mine", "--size", 16, "--conditional", "--steps", 300, "--out", tmp_path / "run"]
     assert ends("train", "vae", *words) == 0
     assert "4 of 64 files cannot be read and are set aside" in capsys.readouterr().err

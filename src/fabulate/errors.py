@@ -9,6 +9,14 @@ class DataError(FabulateError):
     """A source that cannot be read, or images that cannot be trained on as they are."""
 
 
+class MixedSizesError(DataError):
+    """Images of several sizes and no size to bring them to; `size` is one that would suit them."""
+
+    def __init__(self, message: str, size: int) -> None:
+        super().__init__(message)
+        self.size = size
+
+
 class ConfigError(FabulateError):
     """A hyperparameter, a label or a name that does not fit."""
 

@@ -93,11 +93,12 @@ def save_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> No
             if name in row.get(part, {})
         ]
         if late:
-            margin = 0.05 * (max(late) - min(late)) + 1e-9
+            margin = max(0.05 * (max(late) - min(late)), 0.01 * abs(max(late)), 1e-9)
             axes.set_ylim(min(late) - margin, max(late) + margin)
         axes.set_title(name, fontsize=10)
         axes.set_xlabel("step", fontsize=9)
         axes.tick_params(labelsize=8)
+        axes.ticklabel_format(useOffset=False)
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
     figure.axes[0].legend(fontsize=8, frameon=False)

@@ -7,8 +7,9 @@ import tyro
 from rich.console import Console
 
 from fabulate.cli.shared import load_images, parse, where
-from fabulate.config import DataSpec, spec
+from fabulate.config import DataSpec, override, spec
 from fabulate.data import render
+from fabulate.errors import MixedSizesError
 from fabulate.pictures import grid, save_png
 from fabulate.seeds import permutation
 
@@ -28,10 +29,15 @@ def main(argv: list[str]) -> None:
     if argv and not argv[0].startswith("-"):
         argv = ["--data", *argv]
     flags = parse(Arguments, argv, "fabulate data [SOURCE]")
-    data = load_images(flags.spec)
+    try:
+        data, mixed = load_images(flags.spec), None
+    except MixedSizesError as error:  # look at everything all the same, as it would be with --size
+        data, mixed = load_images(override(flags.spec, {"size": error.size})), error
     Console().print(render(data.report))
     if flags.out is not None:
         chosen = permutation(len(data.train), flags.seed, "grid")[:100]
         flags.out.parent.mkdir(parents=True, exist_ok=True)
         save_png(grid(data.train.pixels(chosen)), flags.out)
         where("picture", flags.out)
+    if mixed is not None:
+        raise mixed

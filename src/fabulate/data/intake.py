@@ -21,7 +21,7 @@ from fabulate.data.cache import allocate
 from fabulate.data.decode import UnreadableError, decode
 from fabulate.data.listing import Part, Pixels, Raw
 from fabulate.data.report import listed
-from fabulate.errors import DataError
+from fabulate.errors import DataError, MixedSizesError
 
 Progress = Callable[[int, int], object]
 Span = tuple[int, int]
@@ -154,13 +154,14 @@ class Intake:
             self.rows[start : start + _COPY] = gray[start : start + _COPY]
 
 
-def _mixed(sizes: Counter[tuple[int, int]]) -> DataError:
+def _mixed(sizes: Counter[tuple[int, int]]) -> MixedSizesError:
     told = [f"{height}x{width} ({n:,})" for (height, width), n in sizes.most_common()]
     shorter = sorted(min(size) for size in sizes.elements())
     middle = shorter[len(shorter) // 2]
     # a power of two that half of the images reach, small enough for a first try on a laptop
     size = max([n for n in (8, 16, 32, 64) if n <= middle], default=middle)
-    return DataError(
+    return MixedSizesError(
         f"the images differ in size: {', '.join(listed(told, limit=5))} (height x width, and how many); "
-        f"give --size N to resize and crop them all, for example --size {size}"
+        f"give --size N to resize and crop them all, for example --size {size}",
+        size,
     )
