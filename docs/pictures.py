@@ -20,7 +20,8 @@ from PIL import Image, ImageDraw, ImageFont
 import fabulate
 from fabulate import cli
 from fabulate.metrics import class_shares
-from fabulate.pictures import grid, save_png
+from fabulate.metrics.shares import nearest
+from fabulate.pictures import grid, paired_rows, save_png
 from fabulate.seeds import permutation
 from fabulate.training import read_log
 
@@ -35,8 +36,9 @@ RUNS: dict[str, str] = {
     **{f"gan-tutorial-{seed}": f"gan --preset tutorial --data mnist --seed {seed}" for seed in SEEDS},
     "ae": "ae --data mnist",
     "vae": "vae --data mnist",
-    "vae-plane": "vae --data mnist --latent-dim 2",
-    "vae-conditional": "vae --data mnist --conditional --epochs 10",
+    "vae-mlp": "vae --data mnist --network mlp",
+    "vae-plane": "vae --data mnist --latent-dim 2 --network mlp",
+    "vae-conditional": "vae --data mnist --conditional --network mlp --epochs 10",
     "gan-game": "gan --preset tutorial --data mnist --game relativistic",
     **{f"gan-{seed}": f"gan --data mnist --epochs 10 --seed {seed}" for seed in SEEDS},
 }
@@ -116,23 +118,39 @@ def plot(
     return Image.open(buffer).convert("P", palette=Image.Palette.ADAPTIVE, colors=64)
 
 
+def test_images() -> fabulate.Images:
+    test = fabulate.load_data("mnist").test
+    assert test is not None
+    return test
+
+
 def real_digits(runs: Runs) -> Image.Image:
     images = fabulate.load_data("mnist").train
     return grid(images.pixels(permutation(len(images), 0, "grid")[:39]), columns=13)
 
 
-def reconstructions(runs: Runs, family: str) -> Image.Image:
-    test = fabulate.load_data("mnist").test
-    assert test is not None
-    x = test.batch(torch.arange(12)).x
-    copies = {
-        name: runs.model(run).reconstruct(x) for name, run in (("tutorial", f"{family}-tutorial"), ("default", family))
-    }
-    return rows({"real": x, **copies})
+def reconstructions(runs: Runs, run: str) -> Image.Image:
+    """Rows of real test images, each above the row of their copies."""
+    x = test_images().batch(torch.arange(24)).x
+    return grid(paired_rows(pixels(x), pixels(runs.model(run).reconstruct(x)), columns=8), columns=8)
 
 
-def samples(runs: Runs, named: Mapping[str, str]) -> Image.Image:
-    return beside({caption: grid(pixels(runs.model(run).sample(35)), columns=7) for caption, run in named.items()})
+def copies(runs: Runs, family: str) -> Image.Image:
+    """The same test images as both presets copy them."""
+    test, pictures = test_images(), {}
+    pictures["real"] = test.batch(torch.arange(12)).x
+    for name, run in (("tutorial", f"{family}-tutorial"), ("default", family)):
+        model, errors = runs.model(run), []
+        for indices in torch.arange(len(test)).split(1000):
+            x = test.batch(indices).x
+            errors.append((model.reconstruct(x) - x).square().mean() / 4)  # pixels in [0, 1]
+        print(f"{run}: mean squared error of test images {torch.stack(errors).mean():.5f}")
+        pictures[name] = model.reconstruct(pictures["real"])
+    return rows(pictures)
+
+
+def samples(runs: Runs, run: str) -> Image.Image:
+    return grid(pixels(runs.model(run).sample(48)), columns=8)
 
 
 def plane(runs: Runs) -> Image.Image:
@@ -146,9 +164,8 @@ def plane(runs: Runs) -> Image.Image:
 
 def posterior(runs: Runs) -> Image.Image:
     """Real images, what their mean codes decode to, and what codes drawn around the mean decode to."""
-    model, test = runs.model("vae-tutorial"), fabulate.load_data("mnist").test
-    assert test is not None
-    batch = test.batch(torch.arange(12))
+    model = runs.model("vae-tutorial")
+    batch = test_images().batch(torch.arange(12))
     torch.manual_seed(0)
     with torch.no_grad():
         mean, logvar = model.posterior(batch)
@@ -158,11 +175,22 @@ def posterior(runs: Runs) -> Image.Image:
     return rows({"real": batch.x, **dict(zip(names, decoded, strict=True))})
 
 
+def print_noise(model: Any) -> None:
+    """The noise that a VAE has learned, beside the error of its copies from drawn codes; both in pixels of [0, 1]."""
+    batch = fabulate.load_data("mnist").train.batch(torch.arange(5000))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        mean, logvar = model.posterior(batch)
+        error = model.decode(mean + torch.exp(logvar / 2) * torch.randn_like(mean)) - batch.x
+        learned, measured = float(torch.exp(model.likelihood.logvar / 2)) / 2, float(error.square().mean().sqrt()) / 2
+    print(f"noise: learned {learned:.4f}, root mean squared error {measured:.4f}")
+
+
 def bound(runs: Runs) -> Image.Image:
     """The importance-weighted bound of the default VAE over the number of codes, on 1,000 test images."""
-    model, test = runs.model("vae"), fabulate.load_data("mnist").test
-    assert test is not None
-    x = test.batch(torch.arange(1000)).x
+    model = runs.model("vae")
+    print_noise(model)
+    x = test_images().batch(torch.arange(1000)).x
     counts = [1, 2, 4, 8, 16, 32, 64, 128]
     values = [float(model.score(x, k=k).mean()) for k in counts]
     print("bound:", ", ".join(f"k={k} {value:.1f}" for k, value in zip(counts, values, strict=True)))
@@ -248,7 +276,7 @@ def only_the_game(runs: Runs) -> Image.Image:
 def walk(runs: Runs) -> Image.Image:
     """Between the first samples of two seeds, both ways, with two models; seeds whose samples are digits."""
     strips = {}
-    for name, run, first, last in (("vae", "vae", 2, 6), ("gan", "gan-0", 3, 7)):
+    for name, run, first, last in (("vae", "vae-tutorial", 9, 28), ("gan", "gan-0", 3, 7)):
         model = runs.model(run)
         for path in ("spherical", "linear"):
             strips[f"{name}, {path}"] = model.interpolate(model.code(first), model.code(last), steps=12, path=path)
@@ -256,7 +284,13 @@ def walk(runs: Runs) -> Image.Image:
 
 
 def classes(runs: Runs) -> Image.Image:
-    model = runs.model("vae-conditional")
+    model, train = runs.model("vae-conditional"), fabulate.load_data("mnist").train
+    assert train.y is not None
+    references, labels = torch.from_numpy(train.x[:10_000]), torch.from_numpy(train.y[:10_000])
+    asked = torch.arange(10).repeat_interleave(500)
+    right = labels[nearest(fabulate.to_uint8(model.sample(5000, y=asked)), references)] == asked
+    shares = ", ".join(f"{share:.1%}" for share in right.view(10, 500).float().mean(1).tolist())
+    print(f"classes: {right.float().mean():.1%} of the samples are of the class asked for; {shares}")
     return rows({name: model.sample(12, y=name) for name in model.classes}, width=32)
 
 
@@ -280,19 +314,22 @@ def curves(runs: Runs, name: str, terms: Sequence[str]) -> Image.Image:
 PICTURES: dict[str, Callable[[Runs], Image.Image]] = {
     "mnist": real_digits,
     "latent-plane": plane,
+    "ae-copies": lambda runs: copies(runs, "ae"),
     "ae-reconstructions": lambda runs: reconstructions(runs, "ae"),
-    "ae-samples": lambda runs: samples(runs, {"ae, tutorial": "ae-tutorial", "ae, default": "ae"}),
+    "ae-tutorial-samples": lambda runs: samples(runs, "ae-tutorial"),
+    "ae-samples": lambda runs: samples(runs, "ae"),
     "vae-posterior": posterior,
     "vae-curves": lambda runs: curves(runs, "vae-tutorial", ["reconstruction", "kl", "active_units"]),
-    "vae-samples": lambda runs: samples(
-        runs, {"vae, tutorial (Bernoulli pixels)": "vae-tutorial", "vae, default (Gaussian, learnt noise)": "vae"}
-    ),
+    "vae-tutorial-samples": lambda runs: samples(runs, "vae-tutorial"),
+    "vae-samples": lambda runs: samples(runs, "vae"),
+    "vae-copies": lambda runs: copies(runs, "vae"),
     "vae-reconstructions": lambda runs: reconstructions(runs, "vae"),
     "vae-bound": bound,
     "gan-saturation": saturation,
     "gan-collapse": collapse,
     "gan-shares": shares,
-    "gan-samples": lambda runs: samples(runs, {"gan, tutorial": "gan-tutorial-0", "gan, default": "gan-0"}),
+    "gan-tutorial-samples": lambda runs: samples(runs, "gan-tutorial-0"),
+    "gan-samples": lambda runs: samples(runs, "gan-0"),
     "gan-curves": lambda runs: curves(runs, "gan-0", ["critic.real", "critic.fake", "critic.penalty"]),
     "gan-game": only_the_game,
     "classes": classes,

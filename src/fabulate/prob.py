@@ -39,7 +39,8 @@ def log_mean_exp(x: Tensor, dim: int) -> Tensor:
 
 
 # Adam moves a number by at most its learning rate a step, whatever it means. Noise levels are learnt as LEAD times a
-# parameter, so that they keep up with a decoder that improves under a falling learning rate.
+# parameter, so that they keep up with a decoder that improves under a falling learning rate. They begin at 1, louder than
+# any image: while details still drown in noise, codes settle near the prior that samples are drawn from.
 LEAD = 10.0
 
 
@@ -70,7 +71,7 @@ class Gaussian(Likelihood):
 
     def __init__(self) -> None:
         super().__init__()
-        self.level = nn.Parameter(torch.tensor(-2.0 / LEAD))
+        self.level = nn.Parameter(torch.tensor(0.0))
 
     @property
     def logvar(self) -> Tensor:
@@ -90,7 +91,7 @@ class DiscretisedLogistic(Likelihood):
 
     def __init__(self) -> None:
         super().__init__()
-        self.level = nn.Parameter(torch.tensor(-2.0 / LEAD))
+        self.level = nn.Parameter(torch.tensor(0.0))
 
     @property
     def log_scale(self) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor
 from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, spec
 from fabulate.models.base import Conditional, Labels, Player, evaluating
 from fabulate.models.capabilities import Encodes, Reconstructs, Scores
-from fabulate.nets import MLP, Conv, Network
+from fabulate.nets import MLP, Network
 from fabulate.types import Batch, ImageShape, unit
 
 FORGET = 0.99  # decay of the code statistics: they average over about the last 100 batches
@@ -37,7 +37,7 @@ class AEConfig:
     """Numbers in a code."""
     noise: NonNegativeFloat = 0.0
     """Standard deviation of the noise added to the input, in pixels of [0, 1]; above 0 the model denoises."""
-    network: Network = Conv()
+    network: Network = MLP()
     """Encoder and decoder."""
 
 
@@ -49,7 +49,7 @@ class AE(Encodes, Reconstructs, Scores, Conditional, family="ae"):
         "default": Preset(AEConfig(), Training(epochs=200)),  # few images: stop before they are learnt by heart
         "tutorial": Preset(
             AEConfig(latent_dim=64, network=MLP(hidden=(128,), activation="relu")),
-            Training(epochs=10, batch_size=128, lr=1e-3, schedule="constant", warmup=0, ema=0),
+            Training(epochs=10, steps=None, batch_size=128, lr=1e-3, schedule="constant", warmup=0, ema=0),
         ),
     }
 

@@ -25,7 +25,7 @@ from torch import Tensor
 from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, spec
 from fabulate.models.base import Conditional, Labels, Player, evaluating
 from fabulate.models.capabilities import Encodes, Reconstructs, Scores
-from fabulate.nets import MLP, Conv, Network
+from fabulate.nets import MLP, Network
 from fabulate.prob import LIKELIHOODS, kl_to_standard_normal, log_mean_exp, log_normal
 from fabulate.seeds import seeded
 from fabulate.types import Batch, ImageShape, unit
@@ -49,7 +49,7 @@ class VAEConfig:
     """Nats that each code dimension may cost for nothing, against unused dimensions (Kingma et al. 2016)."""
     samples: Annotated[int, Field(ge=1)] = 1
     """Codes per image in the training bound: 1 is the ELBO, more is the importance-weighted bound."""
-    network: Network = Conv()
+    network: Network = MLP()
     """Encoder and decoder."""
 
     def __post_init__(self) -> None:
@@ -67,7 +67,7 @@ class VAE(Encodes, Reconstructs, Scores, Conditional, family="vae"):
         "default": Preset(VAEConfig(), Training(epochs=200)),  # few images: stop before they are learnt by heart
         "tutorial": Preset(
             VAEConfig(latent_dim=64, likelihood="bernoulli", network=MLP(hidden=(128,), activation="relu")),
-            Training(epochs=10, batch_size=128, lr=1e-3, schedule="constant", warmup=0, ema=0),
+            Training(epochs=10, steps=None, batch_size=128, lr=1e-3, schedule="constant", warmup=0, ema=0),
         ),
     }
 
