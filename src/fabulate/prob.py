@@ -39,8 +39,8 @@ def log_mean_exp(x: Tensor, dim: int) -> Tensor:
 
 
 # Adam moves a number by at most its learning rate a step, whatever it means. Noise levels are learnt as LEAD times a
-# parameter, so that they keep up with a decoder that improves under a falling learning rate. They begin at 1, louder than
-# any image: while details still drown in noise, codes settle near the prior that samples are drawn from.
+# parameter, so that they keep up with a decoder that improves under a falling learning rate. They begin at 1, louder
+# than most images: while details drown in noise, codes settle near the prior that samples are drawn from.
 LEAD = 10.0
 
 
