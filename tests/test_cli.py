@@ -202,6 +202,7 @@ def test_sample_never_writes_over_something_unasked(
     [
         (["sample", "vae", "--label", "3"], "this model learnt no classes"),
         (["sample", "classes", "--label", "sevn"], "there is no class 'sevn'"),
+        (["sample", "vae", "--device", "cuda:9"], "the device 'cuda:9' cannot be used here"),
         (["reconstruct", "gan"], "gan cannot reconstruct images; families that can: ae, vae"),
         (["interpolate", "gan", "--images", "a.png", "b.png"], "families that can: ae, vae"),
         (["interpolate", "vae", "--images", "a.png", "b.png"], "a.png: "),
@@ -214,6 +215,14 @@ def test_what_a_model_cannot_do_is_said(
     verb, run, *rest = words
     assert ends(verb, runs / run, *rest, "--out", tmp_path / "x.png") == 2
     assert message in capsys.readouterr().err
+
+
+def test_a_folder_that_cannot_be_written_is_told_in_one_line(
+    runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    assert ends("sample", runs / "vae", "-n", 2, "--out", tmp_path / "file" / "drawn") == 1
+    assert capsys.readouterr().err == f"fabulate: {tmp_path / 'file' / 'drawn'}: Not a directory\n"
 
 
 def test_reconstruct_shows_each_image_above_its_copy(

@@ -75,6 +75,8 @@ def run_verb(verb: str, argv: list[str]) -> None:
     except BrokenPipeError:  # the reader of our output has gone
         sys.stderr.close()
         raise SystemExit(141) from None
+    except OSError as error:  # a disk that is full, a folder that may not be written
+        fail(f"{error.filename or verb}: {error.strerror or error}", code=1)
 
 
 def fail(message: str, code: int = 2) -> None:

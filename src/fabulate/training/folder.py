@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from fabulate.errors import RunError
 from fabulate.files import read_json, write_file, write_json
 from fabulate.models import GenerativeModel
+from fabulate.training.devices import pick_device
 
 FORMAT = 1  # of the run folder; raised when a newer fabulate could misread an older folder
 KEPT = 2  # checkpoints kept: the newest, and one to walk back to
@@ -189,4 +190,4 @@ def load(path: str | Path, device: str = "cpu") -> GenerativeModel:
     elif not run.exists() and run.parent.is_dir() and len(run.parts) != 2:
         raise RunError(f"there is no run or model folder {path}")
     model: GenerativeModel = GenerativeModel.from_pretrained(str(run))
-    return model.to(device)
+    return model.to(pick_device(device))

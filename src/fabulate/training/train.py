@@ -5,8 +5,7 @@ makes the model, claims the folder and lets a `Session` train.
 """
 
 import platform
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
@@ -22,13 +21,12 @@ from fabulate.errors import ConfigError
 from fabulate.models import GenerativeModel, family
 from fabulate.nets import NETWORKS
 from fabulate.seeds import seeded
+from fabulate.training.devices import pick_device, threads
 from fabulate.training.folder import RunFolder
 from fabulate.training.loop import Learner
 from fabulate.training.progress import Display
 from fabulate.training.session import Session
 from fabulate.training.signals import catching_signals
-
-ONE_THREAD = 32_768  # numbers in a batch of images; 128 digits of 8x8 are 8,192, of 28x28 100,352
 
 
 def train(
@@ -118,37 +116,14 @@ def run(
     folder = RunFolder(out)
     try:
         folder.claim(settings(model, training, data))
-        with threads(model, training), Display(console, name) as display, catching_signals() as stop:
+        with (
+            threads(training.batch_size * model.shape.size),
+            Display(console, name) as display,
+            catching_signals() as stop,
+        ):
             return Session(learner, folder, data, display, save_every).finish(stop)
     finally:
         folder.close()
-
-
-@contextmanager
-def threads(model: GenerativeModel, training: Training) -> Iterator[None]:
-    """Within the block one CPU thread where a batch is so small that more would mostly wait for each other.
-
-    The rule knows only the batch, never the clock: the number of threads decides how sums are rounded, and a run that
-    continues must round as it began.
-    """
-    before = torch.get_num_threads()
-    if training.batch_size * model.shape.size < ONE_THREAD:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
-
-
-def pick_device(name: str) -> torch.device:
-    """A device by name; "auto" is the first GPU, or the CPU."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"the device {name!r} cannot be used here ({str(error).splitlines()[0]}); try cpu") from error
-    return torch.device(name)
 
 
 def settings(model: GenerativeModel, training: Training, data: Data) -> dict[str, Any]:

@@ -1,0 +1,37 @@
+"""Where and with how many threads models run."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from fabulate.errors import ConfigError
+
+ONE_THREAD = 32_768  # numbers in a batch of images; 128 digits of 8x8 are 8,192, of 28x28 100,352 (see docs/LOG.md)
+
+
+def pick_device(name: str) -> torch.device:
+    """A device by name; "auto" is the first GPU, or the CPU."""
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        torch.zeros(1, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise ConfigError(f"the device {name!r} cannot be used here ({str(error).splitlines()[0]}); try cpu") from error
+    return torch.device(name)
+
+
+@contextmanager
+def threads(numbers: int) -> Iterator[None]:
+    """Within the block one CPU thread where a batch has so few numbers that more would mostly wait for each other.
+
+    The rule knows only the batch, never the clock: the number of threads decides how sums are rounded, and a run that
+    continues must round as it began.
+    """
+    before = torch.get_num_threads()
+    if numbers < ONE_THREAD:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
