@@ -130,7 +130,8 @@ def card(model: Any) -> str:
     """The model card, README.md, in the hub's form: a picture, the numbers and how to use the model."""
     record = model.record
     data = record.get("data", "images of the author's own")
-    kind = f"class-conditional {model.family}" if model.classes else model.family
+    kind = (type(model).__doc__ or model.family).split("(")[0].strip().rstrip(".")
+    conditional = ", class-conditional" if model.classes else ""
     rows = [f"| {name} | {value:.5g} |" for name, value in record.get("test", {}).items()]
     numbers = ["", "Measured on test images it was not trained on:", "", "| | |", "|---|---|", *rows] if rows else []
     steps = f" for {record['steps']:,} steps" if "steps" in record else ""
@@ -143,7 +144,7 @@ def card(model: Any) -> str:
         "",
         f"# {model.family} on {data}",
         "",
-        f"A {kind} of {model.shape} images, trained on {data}{steps} with fabulate.",
+        f"{kind}{conditional}, of {model.shape} images, trained on {data}{steps} with fabulate.",
         f"It has {sum(p.numel() for p in model.parameters()):,} parameters.",
         "",
         f"![64 samples, drawn with seed 0]({PICTURE})",
