@@ -36,9 +36,9 @@ RUNS: dict[str, str] = {
     **{f"gan-tutorial-{seed}": f"gan --preset tutorial --data mnist --seed {seed}" for seed in SEEDS},
     "ae": "ae --data mnist",
     "vae": "vae --data mnist",
-    "vae-mlp": "vae --data mnist --network mlp",
-    "vae-plane": "vae --data mnist --latent-dim 2 --network mlp",
-    "vae-conditional": "vae --data mnist --conditional --network mlp --epochs 10",
+    "vae-conv": "vae --data mnist --network conv",
+    "vae-plane": "vae --data mnist --latent-dim 2",
+    "vae-conditional": "vae --data mnist --conditional --epochs 10",
     "gan-game": "gan --preset tutorial --data mnist --game relativistic",
     **{f"gan-{seed}": f"gan --data mnist --epochs 10 --seed {seed}" for seed in SEEDS},
 }
@@ -135,16 +135,23 @@ def reconstructions(runs: Runs, run: str) -> Image.Image:
     return grid(paired_rows(pixels(x), pixels(runs.model(run).reconstruct(x)), columns=8), columns=8)
 
 
+def print_error(name: str, model: Any) -> None:
+    """The mean squared error of a model's copies of all test images, pixels in [0, 1]."""
+    test, errors = test_images(), []
+    for indices in torch.arange(len(test)).split(1000):
+        x = test.batch(indices).x
+        errors.append((model.reconstruct(x) - x).square().mean() / 4)
+    print(f"{name}: mean squared error of test images {torch.stack(errors).mean():.5f}")
+
+
 def copies(runs: Runs, family: str) -> Image.Image:
     """The same test images as both presets copy them."""
-    test, pictures = test_images(), {}
-    pictures["real"] = test.batch(torch.arange(12)).x
+    pictures = {"real": test_images().batch(torch.arange(12)).x}
     for name, run in (("tutorial", f"{family}-tutorial"), ("default", family)):
-        model, errors = runs.model(run), []
-        for indices in torch.arange(len(test)).split(1000):
-            x = test.batch(indices).x
-            errors.append((model.reconstruct(x) - x).square().mean() / 4)  # pixels in [0, 1]
-        print(f"{run}: mean squared error of test images {torch.stack(errors).mean():.5f}")
+        model = runs.model(run)
+        print_error(run, model)
+        if family == "vae":
+            print_gap(run, model)
         pictures[name] = model.reconstruct(pictures["real"])
     return rows(pictures)
 
@@ -184,6 +191,32 @@ def print_noise(model: Any) -> None:
         error = model.decode(mean + torch.exp(logvar / 2) * torch.randn_like(mean)) - batch.x
         learned, measured = float(torch.exp(model.likelihood.logvar / 2)) / 2, float(error.square().mean().sqrt()) / 2
     print(f"noise: learned {learned:.4f}, root mean squared error {measured:.4f}")
+
+
+def print_gap(name: str, model: Any) -> None:
+    """How far the codes of a VAE are from the prior: the KL of the Gaussian fitted to drawn codes, in nats."""
+    batch = fabulate.load_data("mnist").train.batch(torch.arange(5000))
+    torch.manual_seed(0)
+    with torch.no_grad():
+        mean, logvar = model.posterior(batch)
+        z = (mean + torch.exp(logvar / 2) * torch.randn_like(mean)).double()
+    centre, covariance = z.mean(0), torch.cov(z.T)
+    gap = 0.5 * (centre.square().sum() + covariance.trace() - len(centre) - torch.logdet(covariance))
+    print(f"{name}: gap {gap:.2f} nats, means up to {centre.abs().max():.2f} from 0", end=", ")
+    print(f"standard deviations {z.std(0).min():.2f} to {z.std(0).max():.2f}, on average {z.std(0).mean():.2f}")
+
+
+def networks(runs: Runs) -> Image.Image:
+    """Samples of the default VAE and of the one with convolutions."""
+    named = {"fully connected": "vae", "convolutions": "vae-conv"}
+    pictures = {}
+    for name, run in named.items():
+        model = runs.model(run)
+        print(f"{run}: {sum(weights.numel() for weights in model.parameters()):,} weights")
+        print_error(run, model)
+        print_gap(run, model)
+        pictures[name] = model.sample(12)
+    return rows(pictures, width=140)
 
 
 def bound(runs: Runs) -> Image.Image:
@@ -276,7 +309,7 @@ def only_the_game(runs: Runs) -> Image.Image:
 def walk(runs: Runs) -> Image.Image:
     """Between the first samples of two seeds, both ways, with two models; seeds whose samples are digits."""
     strips = {}
-    for name, run, first, last in (("vae", "vae-tutorial", 9, 28), ("gan", "gan-0", 3, 7)):
+    for name, run, first, last in (("vae", "vae", 22, 14), ("gan", "gan-0", 3, 7)):
         model = runs.model(run)
         for path in ("spherical", "linear"):
             strips[f"{name}, {path}"] = model.interpolate(model.code(first), model.code(last), steps=12, path=path)
@@ -325,6 +358,7 @@ PICTURES: dict[str, Callable[[Runs], Image.Image]] = {
     "vae-copies": lambda runs: copies(runs, "vae"),
     "vae-reconstructions": lambda runs: reconstructions(runs, "vae"),
     "vae-bound": bound,
+    "vae-networks": networks,
     "gan-saturation": saturation,
     "gan-collapse": collapse,
     "gan-shares": shares,
