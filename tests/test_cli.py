@@ -134,6 +134,14 @@ def test_a_preset_is_a_default_that_flags_change(tmp_path: Path) -> None:
     assert config["training"]["schedule"] == "constant"
 
 
+def test_a_mistyped_run_is_told_at_once_with_the_nearest(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """And not looked for on the hub, where RUNS/NAME could be OWNER/NAME."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(runs.parent)
+        assert ends("sample", f"{runs.name}/clases") == 2
+    assert f"did you mean '{runs.name}/classes'?" in capsys.readouterr().err
+
+
 def test_info_prints_the_test_numbers(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ends("info", runs / "vae") == 0
     shown = " ".join(capsys.readouterr().out.split())

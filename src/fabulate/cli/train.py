@@ -56,6 +56,7 @@ def peek(argv: list[str], flag: str) -> str | None:
 
 def arguments(name: str, config: Any, schedule: Training, argv: list[str]) -> type[Any]:
     """A dataclass of all flags, whose defaults are the preset's."""
+    # Literals made at run time: mypy cannot know them, tyro shows them as choices.
     presets = Literal[tuple(models.family(name).presets)]  # type: ignore[valid-type]
     if any(word.split("=")[0] == f"--{budget}" for word in argv for budget in BUDGETS):  # replaces the preset's
         schedule = override(schedule, dict.fromkeys(BUDGETS))

@@ -20,6 +20,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from fabulate.config import nearest
 from fabulate.errors import RunError
 from fabulate.files import read_json, write_file, write_json
 from fabulate.models import GenerativeModel
@@ -187,7 +188,8 @@ def load(path: str | Path, device: str = "cpu") -> GenerativeModel:
         if not (run / "model" / "config.json").exists():
             raise RunError(f"{run} has no model yet; give the training command again to continue it")
         run = run / "model"
-    elif not run.exists() and run.parent.is_dir() and len(run.parts) != 2:
-        raise RunError(f"there is no run or model folder {path}")
+    elif not run.exists() and (len(run.parts) != 2 or run.parent.is_dir()):  # not OWNER/NAME on the hub
+        beside = [str(other) for other in run.parent.iterdir()] if run.parent.is_dir() else []
+        raise RunError(f"there is no run or model folder {path}{nearest(str(run), beside)}")
     model: GenerativeModel = GenerativeModel.from_pretrained(str(run))
     return model.to(pick_device(device))

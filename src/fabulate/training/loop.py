@@ -42,6 +42,7 @@ class Learner:
             for name, parameters in self.parameters.items()
         }
         self.average = copy.deepcopy(model) if training.ema else model
+        self.latest_order = (-1, torch.empty(0))  # an epoch's permutation serves all its steps
         self.step = 0
         self.seconds = 0.0  # spent in steps, over all resumptions
 
@@ -143,9 +144,11 @@ class Learner:
 
     def order(self, epoch: int) -> Tensor:
         """The order of the images in an epoch."""
-        if getattr(self, "_epoch", None) != epoch:
-            self._epoch, self._order = epoch, permutation(len(self.images), self.training.seed, "order", epoch)
-        return self._order
+        known, order = self.latest_order
+        if known != epoch:
+            order = permutation(len(self.images), self.training.seed, "order", epoch)
+            self.latest_order = (epoch, order)
+        return order
 
     def rate(self) -> float:
         """This step's learning rate: a linear warm-up, then the schedule over the budget."""

@@ -1,0 +1,30 @@
+"""What people see while training runs, in a narrow terminal and without one."""
+
+from io import StringIO
+
+from rich.console import Console
+
+from fabulate.training.progress import Display
+
+TERMS = dict.fromkeys(("critic.loss", "critic.real", "critic.fake", "critic.penalty", "generator.loss"), 0.123456)
+
+
+def test_a_narrow_terminal_shows_share_speed_time_and_every_loss() -> None:
+    shown = StringIO()
+    with Display(Console(file=shown, force_terminal=True, width=80, color_system=None), "gan") as display:
+        display.update(0.25, 1000, 12345.6, TERMS)
+        display.update(0.5, 2000, 12345.6, TERMS)
+    text = shown.getvalue()
+    assert all(words in text for words in ("50%", "12,346 images/s", "left", "step 2,000", *TERMS))
+    assert "…" not in text
+
+
+def test_without_a_terminal_plain_lines_end_with_the_last_step() -> None:
+    shown = StringIO()
+    with Display(Console(file=shown, force_terminal=False, width=80), "gan") as display:
+        for step in range(1, 11):
+            display.update(step / 10, step, 12345.6, TERMS)
+    lines = shown.getvalue().splitlines()
+    assert len(lines) == 1, "at most one line in five seconds, and one at the end"
+    assert lines[0].startswith("100%  step 10")
+    assert "12,346 images/s  0 s left" in lines[0]
