@@ -53,7 +53,8 @@ def override(base: T, values: Mapping[str, Any]) -> T:
     known = [field.name for field in fields(base)]  # type: ignore[arg-type]  # T is a spec, hence a dataclass
     for name in values:
         if name not in known:
-            raise ConfigError(f"unknown hyperparameter {name!r}{nearest(name, known)}; known: {', '.join(known)}")
+            all_known = ", ".join(known) or "none"
+            raise ConfigError(f"unknown hyperparameter {name!r}{nearest(name, known)}; known: {all_known}")
     try:
         return replace(base, **values)  # type: ignore[type-var]
     except ValidationError as error:

@@ -4,12 +4,14 @@ Any number of images is written in constant memory: they are drawn a batch at a 
 not depend on the batch.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from torch import Tensor
 
+from fabulate.config import override, to_json
 from fabulate.errors import RunError
 from fabulate.files import write_file, write_json
 from fabulate.models import GenerativeModel
@@ -21,13 +23,13 @@ GRID = 64  # images shown in grid.png
 
 
 def draw(
-    model: GenerativeModel, n: int, y: Labels, seed: int, batch_size: int
+    model: GenerativeModel, n: int, y: Labels, seed: int, batch_size: int, sampling: Mapping[str, Any]
 ) -> Iterator[tuple[int, Pixels, Tensor | None]]:
     """Samples 0 .. n - 1 of a seed, `batch_size` at a time: (number of the first, uint8 images, classes)."""
     labels = model.labels(y, n)
     for start in range(0, n, batch_size):
         part = None if labels is None else labels[start : start + batch_size]
-        images = model.sample(min(batch_size, n - start), part, seed=seed, start=start)
+        images = model.sample(min(batch_size, n - start), part, seed=seed, start=start, **sampling)
         yield start, to_uint8(images).cpu().numpy(), part
 
 
@@ -41,10 +43,12 @@ def write_samples(
     batch_size: int = 256,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    **sampling: Any,
 ) -> list[Path]:
     """Write samples 0 .. n - 1 of a seed as PNGs, with grid.png and manifest.json; returns the images' paths.
 
     A model with classes writes each image in the folder of its class, so that the folder is a data set to train on.
+    `sampling` are further arguments of `model.sample`.
     Errors: `RunError` when the folder holds something and `overwrite` is off. Nothing is ever deleted.
     """
     folder = Path(folder)
@@ -53,7 +57,7 @@ def write_samples(
     width = max(5, len(str(n - 1)))
     paths: list[Path] = []
     shown: list[Pixels] = []
-    for start, images, labels in draw(model, n, y, seed, batch_size):
+    for start, images, labels in draw(model, n, y, seed, batch_size, sampling):
         for i, image in enumerate(images):
             place = folder if labels is None else folder / folder_name(model.classes[int(labels[i])])
             place.mkdir(parents=True, exist_ok=True)
@@ -70,6 +74,7 @@ def write_samples(
             "family": model.family,
             "model_sha256": model.weights_hash(),
             "seed": seed,
+            "sampling": to_json(override(model.sampling, sampling)),
             "n": n,
             "classes": list(model.classes),
             "images": [str(path.relative_to(folder).as_posix()) for path in paths],
@@ -88,6 +93,7 @@ def write_npz(
     batch_size: int = 256,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    **sampling: Any,
 ) -> Path:
     """Write samples 0 .. n - 1 of a seed as one .npz: images (N, C, H, W) uint8, labels (N,) and seed.
 
@@ -97,7 +103,7 @@ def write_npz(
     if path.exists() and not overwrite:
         raise RunError(f"{path} exists; give --overwrite to replace it, or another name")
     images = np.empty((n, *model.shape), np.uint8)
-    for start, part, _ in draw(model, n, y, seed, batch_size):
+    for start, part, _ in draw(model, n, y, seed, batch_size, sampling):
         images[start : start + len(part)] = part
         if progress is not None:
             progress(start + len(part), n)

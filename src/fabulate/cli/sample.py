@@ -1,20 +1,23 @@
 """`fabulate sample RUN`: new images as PNGs in (class) folders, or as one .npz."""
 
+from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from fabulate.cli.shared import counting, parse, where
-from fabulate.config import PositiveInt, spec
+from fabulate.cli.shared import counting, parse, run_sampling, where
+from fabulate.config import PositiveInt, spec, to_json
 from fabulate.errors import ConfigError
 from fabulate.samples import folder_name, write_npz, write_samples
 from fabulate.training import load
 
+Flat = tyro.conf.arg(name="")
+
 
 @spec
 class Arguments:
-    """Draw new images from a run: PNGs with a grid and a manifest, or one .npz."""
+    """Draw new images from a run: PNGs with a grid and a manifest, or one .npz. Name the run to see its own options."""
 
     run: tyro.conf.Positional[str]
     """A run folder, a model folder or a model on the Hugging Face hub."""
@@ -37,11 +40,16 @@ class Arguments:
 
 
 def main(argv: list[str]) -> None:
-    flags = parse(Arguments, argv, "fabulate sample")
+    choices = run_sampling(argv)
+    own: list[Any] = [("arguments", Annotated[Arguments, Flat]), ("sampling", Annotated[type(choices), Flat], choices)]
+    cls: Any = make_dataclass("Sample", own, namespace={"__doc__": Arguments.__doc__}, frozen=True)
+    both = parse(cls, argv, "fabulate sample")
+    flags: Arguments = both.arguments
     if flags.out is not None and flags.npz is not None:
         raise ConfigError("give --out (a folder of PNGs) or --npz (one file), not both")
     model = load(flags.run, flags.device)
     options: dict[str, Any] = {"seed": flags.seed, "batch_size": flags.batch_size, "overwrite": flags.overwrite}
+    options |= to_json(both.sampling)
     with counting("drawing") as progress:
         if flags.npz is not None:
             places = [write_npz(model, flags.npz, flags.n, flags.label, **options, progress=progress)]

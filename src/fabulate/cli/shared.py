@@ -5,16 +5,18 @@ from contextlib import contextmanager, redirect_stderr
 from dataclasses import fields, replace
 from io import StringIO
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from fabulate.config import DataSpec
+from fabulate import models
+from fabulate.config import DataSpec, from_json
 from fabulate.data import Data, load_data
 from fabulate.errors import ConfigError, RunError
 from fabulate.files import read_json
+from fabulate.models.base import NoChoice
 
 T = TypeVar("T")
 
@@ -74,15 +76,20 @@ def where(what: str, *places: Path | str) -> None:
         Console().print(f"{what:10} {place}", highlight=False, markup=False, soft_wrap=True)
 
 
+def run_config(argv: list[str]) -> dict[str, Any] | None:
+    """The config.json of the run or model folder that is a verb's first word; None when there is none on this disk."""
+    run = Path(argv[0]) if argv and not argv[0].startswith("-") else None
+    return None if run is None or not (run / "config.json").is_file() else read_json(run / "config.json")
+
+
 def run_data(argv: list[str]) -> DataSpec:
     """The data flags' defaults for a verb on a run (its first word): the run's own images, read as it read them.
 
     Other images (`--data`) are by default fitted to the model: its channels, and its size when it is square.
     """
-    run = Path(argv[0]) if argv and not argv[0].startswith("-") else None
-    if run is None or not (run / "config.json").is_file():
+    config = run_config(argv)
+    if config is None:
         return DataSpec()
-    config = read_json(run / "config.json")
     if "data" not in config:  # a model folder knows only its shape
         own = DataSpec()
     else:
@@ -91,6 +98,14 @@ def run_data(argv: list[str]) -> DataSpec:
             return own
     channels, height, width = config["shape"]
     return replace(own, channels=channels, size=height if height == width else None)
+
+
+def run_sampling(argv: list[str]) -> Any:
+    """How a run draws samples when no flag says otherwise: a spec, whose fields are the flags."""
+    config = run_config(argv)
+    if config is None or config.get("family") not in models.names():
+        return NoChoice()
+    return getattr(from_json(models.family(config["family"]).Config, config["model"]), "sampling", NoChoice())
 
 
 def absent(path: Path, overwrite: bool) -> Path:

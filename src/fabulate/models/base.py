@@ -17,7 +17,7 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from fabulate.config import Preset, nearest
+from fabulate.config import Preset, nearest, override, spec
 from fabulate.errors import CapabilityError, ConfigError
 from fabulate.models.saving import Saved
 from fabulate.seeds import generator
@@ -37,6 +37,11 @@ class Player(NamedTuple):
     """Returns {"loss": what is minimised, ...: terms worth logging}, all scalars."""
     every: int = 1
     """Takes a turn on every n-th step."""
+
+
+@spec
+class NoChoice:
+    """How samples are drawn by a family that has only one way."""
 
 
 class GenerativeModel(Saved, nn.Module, ABC):
@@ -64,6 +69,7 @@ class GenerativeModel(Saved, nn.Module, ABC):
         self.config = config
         self.shape = ImageShape(*shape)
         self.classes = tuple(classes)
+        self.sampling = getattr(config, "sampling", NoChoice())  # how samples are drawn, where a family has a choice
         self.record: dict[str, Any] = {}  # what the model card tells of the training: data, steps, test numbers
 
     @abstractmethod
@@ -80,23 +86,34 @@ class GenerativeModel(Saved, nn.Module, ABC):
         return players[0].loss(batch) if len(players) == 1 else {}
 
     @torch.no_grad()
-    def sample(self, n: int, y: Labels = None, *, seed: int = 0, start: int = 0) -> Tensor:
+    def sample(self, n: int, y: Labels = None, *, seed: int = 0, start: int = 0, **sampling: Any) -> Tensor:
         """Draw samples start .. start + n - 1 of a seed: images (N, C, H, W) in [-1, 1] on the model's device.
 
         `y` is a class (name or number) for all, or one for each; None takes every class in turn. The same seed gives
         the same images however they are split into calls: `sample(4)` is `sample(2)` and then `sample(2, start=2)`.
+        Further arguments change, for this call, fields of the family's `Config.sampling`, where it has one.
         """
         if n < 1 or start < 0:
             raise ConfigError(f"n must be at least 1 and start at least 0; given n={n}, start={start}")
         labels = self.labels(y, n, start)
         tiles = []
-        with evaluating(self):
+        with evaluating(self), self.drawing(sampling):
             for tile in range(start // TILE, (start + n - 1) // TILE + 1):
                 rows = torch.arange(tile * TILE, (tile + 1) * TILE) - start  # rows outside 0..n-1 are drawn, then cut
                 tile_labels = None if labels is None else labels[rows.clamp(0, n - 1)].to(self.device)
                 images = self.draw(TILE, tile_labels, generator(seed, "sample", tile))
                 tiles.append(images[((rows >= 0) & (rows < n)).to(images.device)])
         return torch.cat(tiles)
+
+    @contextmanager
+    def drawing(self, sampling: Mapping[str, Any]) -> Iterator[None]:
+        """Within the block samples are drawn in another way: `self.sampling` with some of its fields changed."""
+        before = self.sampling
+        self.sampling = override(before, sampling)
+        try:
+            yield
+        finally:
+            self.sampling = before
 
     def labels(self, y: Labels, n: int, start: int = 0) -> Tensor | None:
         """Class numbers (N,) for what a user gave as `y`; None when the model knows no classes.
