@@ -1,0 +1,210 @@
+"""Diffusion and flow matching, which are one: learn to take noise off images, then turn noise into an image by steps.
+
+An image x and noise eps ~ N(0, 1) are mixed at a random time t, and a network is asked for a fixed mixture of both:
+
+    x_t = alpha(t) x + sigma(t) eps,      target = a(t) x + b(t) eps,      L = E (net(x_t, t) - target)^2.
+
+The best answer is the mean E[target | x_t], hence that of x and of eps (`paths.py`), and with it the field du/ds that
+carries noise to images (`samplers.py`). A path and a target are names: linear with velocity is flow matching (Lipman et
+al. 2023, https://arxiv.org/abs/2210.02747), ddpm with eps is DDPM (Ho, Jain, Abbeel 2020, https://arxiv.org/abs/2006.11239).
+
+Images have codes, the noise that the field carries to them, and a likelihood (Chen et al. 2018,
+https://arxiv.org/abs/1806.07366): along the field the log density changes by minus its divergence,
+
+    log p(x) = log N(u(S); 0, S^2) + integral over s of div(du/ds), from 0 to the highest level S,
+
+with the divergence estimated by e' J e, e = +-1 (Hutchinson; Grathwohl et al. 2019, https://arxiv.org/abs/1810.01367).
+
+With classes, a tenth of the images is trained without theirs, and the two answers are mixed at sampling time:
+D = D(u) + guidance (D(u | y) - D(u)) (Ho, Salimans 2022, https://arxiv.org/abs/2207.12598).
+
+Legend: B batch, N images, C H W image, Z = C * H * W.
+"""
+
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+
+from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, spec
+from fabulate.models.base import Conditional, Labels, Player, evaluating
+from fabulate.models.capabilities import Encodes, HasLikelihood, Reconstructs
+from fabulate.nets import Backbone, UNet
+from fabulate.paths import FIRST, LAST, PATHS, TARGETS, TIMES, invert
+from fabulate.samplers import (
+    HIGHEST,
+    SOLVERS,
+    Denoiser,
+    Noise,
+    estimated_divergence,
+    exact_divergence,
+    grid,
+    heun,
+    log_density,
+    steps_within,
+)
+from fabulate.seeds import generator
+from fabulate.types import Batch, ImageShape
+
+REVERSE_STEPS = 40  # of Heun's solver, two evaluations each, from an image to its noise and for its likelihood
+
+
+@spec
+class FlowSampling:
+    """How samples are drawn."""
+
+    solver: Literal["euler", "ancestral", "heun", "dpm2", "dpm3", "ipndm"] = "dpm3"
+    """How the field is followed; euler is DDIM, ancestral is DDPM's own (random) way."""
+    evaluations: PositiveInt = 20
+    """Of the network for each image (guidance takes two at once)."""
+    guidance: NonNegativeFloat = 1.0
+    """How much the class counts: 0 ignores it, 1 is p(x | class), more exaggerates it."""
+
+
+@spec
+class FlowConfig:
+    """A diffusion or flow-matching model."""
+
+    path: Literal["linear", "cosine", "ddpm"] = "linear"
+    """How an image turns into noise."""
+    target: Literal["x", "eps", "v", "velocity", "edm"] = "velocity"
+    """What the network predicts: image, noise, or a mixture of them."""
+    times: Literal["uniform", "logit_normal"] = "logit_normal"
+    """How the times of training are spread: evenly, or more of them in the middle."""
+    pairing: Literal["independent", "optimal"] = "independent"
+    """Which noise goes with which image of a batch: any, or the one that makes paths shortest (Tong et al. 2023)."""
+    drop_class: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    """Share of images trained without their class, which guidance needs."""
+    network: Backbone = UNet()
+    """The denoiser."""
+    sampling: FlowSampling = FlowSampling()
+    """How samples are drawn unless asked otherwise."""
+
+
+class Flow(Encodes, Reconstructs, HasLikelihood, Conditional, family="flow"):
+    """Diffusion or flow matching (Ho et al. 2020, https://arxiv.org/abs/2006.11239; Lipman et al. 2023)."""
+
+    Config = FlowConfig
+    presets = {
+        "default": Preset(FlowConfig(), Training(steps=20_000, warmup=500)),
+        "tutorial": Preset(
+            FlowConfig(
+                path="ddpm", target="eps", times="uniform", sampling=FlowSampling(solver="ancestral", evaluations=250)
+            ),
+            Training(epochs=10, steps=None, batch_size=128, lr=2e-4, schedule="constant", ema=0.9999, clip=1.0),
+        ),
+    }
+
+    config: FlowConfig
+    sampling: FlowSampling
+
+    def __init__(self, config: FlowConfig, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
+        super().__init__(config, shape, classes)
+        self.network = config.network.denoiser(self.shape, len(classes))
+        self.path, self.row = PATHS[config.path], TARGETS[config.target]
+
+    def players(self) -> dict[str, Player]:
+        return {"model": Player(self, self.loss)}
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """The mean squared error of the predicted target."""
+        x, y = batch
+        eps = self.noise(batch)
+        # One time in each of B equal shares: less chance in the loss (Kingma et al. 2021, https://arxiv.org/abs/2107.00630).
+        u = (torch.arange(len(x), device=x.device) + torch.rand(len(x), device=x.device)) / len(x)
+        t = TIMES[self.config.times](u).clamp(FIRST, LAST)
+        alpha, sigma, *_ = level = self.path.level(t[:, None, None, None])
+        a, b, scale = self.row(level)
+        if y is not None and self.training:
+            y = torch.where(torch.rand(len(x), device=x.device) < self.config.drop_class, len(self.classes), y)
+        prediction = self.network(scale * (alpha * x + sigma * eps), t, y)
+        return {"loss": F.mse_loss(prediction, a * x + b * eps)}
+
+    def noise(self, batch: Batch) -> Tensor:
+        """Noise for each image of the batch; under optimal pairing in the order that makes all paths shortest.
+
+        Tong et al., "Improving and generalizing flow-based generative models with minibatch optimal transport", 2023,
+        https://arxiv.org/abs/2302.00482. With classes, noise changes places only among images of one class: else where
+        an image begins would tell its class.
+        """
+        eps = torch.randn_like(batch.x)
+        if self.config.pairing == "independent":
+            return eps
+        cost = torch.cdist(batch.x.flatten(1), eps.flatten(1)).square()  # (B, B)
+        if batch.y is not None:
+            cost = cost + cost.sum() * (batch.y[:, None] != batch.y)
+        _, order = linear_sum_assignment(cost.cpu().numpy())
+        return eps[torch.from_numpy(order).to(eps.device)]
+
+    def denoiser(self, y: Tensor | None, guidance: float = 1.0) -> Denoiser:
+        """D(u, s): the mean image behind u = x + s eps, of the classes y (N,) and guided."""
+
+        def mean(u: Tensor, s: Tensor, y: Tensor | None) -> Tensor:
+            t = self.path.time(s.double()).clamp(FIRST, LAST)
+            level = self.path.level(t)
+            row = self.row(level)
+            x_t = u * level.alpha
+            target = self.network(x_t * row.scale, t.to(u).expand(len(u)), y)
+            return invert(level, row, x_t, target)[0]
+
+        if y is None or guidance == 1:
+            return lambda u, s: mean(u, s, y)
+        anything = torch.full_like(y, len(self.classes))
+        if guidance == 0:
+            return lambda u, s: mean(u, s, anything)
+
+        def guided(u: Tensor, s: Tensor) -> Tensor:
+            with_class, without = mean(torch.cat([u, u]), s, torch.cat([y, anything])).chunk(2)
+            return without + guidance * (with_class - without)
+
+        return guided
+
+    def prior(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
+        return torch.randn(n, self.shape.size, generator=generator).to(next(self.parameters()))
+
+    def images(self, z: Tensor) -> Tensor:
+        """Codes (N, Z) in the shape of images."""
+        return z.view(-1, *self.shape)
+
+    def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
+        z = self.prior(n, y, generator)
+        return self.walk(z, y, lambda: self.images(self.prior(n, y, generator)))
+
+    def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        chance = generator(0, "decode")
+        return self.walk(z, y, lambda: self.images(self.prior(len(z), y, chance)))
+
+    def walk(self, z: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+        """From codes (N, Z) to images in [-1, 1] by the solver asked for."""
+        solver = SOLVERS[self.sampling.solver]
+        levels = list(grid(steps_within(solver, self.sampling.evaluations)))
+        u = self.images(z) * HIGHEST
+        return solver.walk(self.denoiser(y, self.sampling.guidance), u, levels, noise).clamp(-1, 1)
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, y: Labels = None) -> Tensor:
+        """The noise (N, Z) that the field carries to each image."""
+        batch = self.given(x, y)
+        levels = [*reversed(grid(REVERSE_STEPS)[:-1])]
+        with evaluating(self):
+            return heun(self.denoiser(batch.y), batch.x, levels, noise=lambda: batch.x).flatten(1) / HIGHEST
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor, y: Labels = None) -> Tensor:
+        """Each image from its own noise: what is lost is the solver's error."""
+        z, batch = self.encode(x, y), self.given(x, y)
+        with evaluating(self), self.drawing({"solver": "heun", "evaluations": 2 * REVERSE_STEPS - 1, "guidance": 1.0}):
+            return self.decode(z, batch.y)
+
+    def log_prob(
+        self, x: Tensor, y: Labels = None, *, trace: Literal["estimated", "exact"] = "estimated", seed: int = 0
+    ) -> Tensor:
+        """log p(x) in nats (N,): a density over floats in [-1, 1]; the exact trace costs Z times the estimated one."""
+        batch = self.given(x, y)
+        probe = 2 * torch.randint(2, batch.x.shape, generator=generator(seed, "trace")).to(batch.x) - 1
+        divergence = exact_divergence if trace == "exact" else estimated_divergence(probe)
+        with evaluating(self):
+            return log_density(self.denoiser(batch.y), batch.x, [*reversed(grid(REVERSE_STEPS)[:-1])], divergence)
