@@ -17,7 +17,7 @@ LEVELS = [
     {"nets", "prob", "paths", "data", "metrics"},
     {"samplers"},
     {"models"},
-    {"training", "samples"},
+    {"training", "samples", "exchange"},
     {"evaluation", "uses"},
     {"cli", "studio"},
 ]

@@ -9,6 +9,7 @@ from fabulate.config import DataSpec, Training, from_json, nearest, override, to
 from fabulate.errors import ConfigError
 from fabulate.models import family, names
 from fabulate.nets import MLP, NETWORKS
+from tiny import cases
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,8 @@ def test_override_changes_what_is_named_and_nothing_else(values):
 
 @pytest.mark.parametrize("kind", NETWORKS)
 def test_a_network_in_json_is_known_by_its_kind(kind):
-    config = family("ae").Config(network=NETWORKS[kind]())
+    takes = next(case.family for case in cases() if case.kind == kind)
+    config = family(takes).Config(network=NETWORKS[kind]())
     assert to_json(config)["network"]["kind"] == kind
     assert from_json(type(config), to_json(config)) == config
 

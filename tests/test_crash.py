@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -18,19 +19,21 @@ import pytest
 import fabulate
 from fabulate.data import Data
 from fabulate.models import names
+from fabulate.nets import MLP
 from fabulate.training import read_log
 from fabulate.training.loop import Learner
+from tiny import small
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL"),
     pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning"),
 ]
 
-OPTIONS = {"network": fabulate.nets.MLP(hidden=(16,)), "latent_dim": 4, "batch_size": 16, "save_every": 5, "steps": 40}
+OPTIONS = {"batch_size": 16, "save_every": 5, "steps": 40}
 
 
 def train(name: str, out: Path, data: Data) -> None:
-    fabulate.train(name, data, out=out, quiet=True, **OPTIONS)
+    fabulate.train(name, data, out=out, quiet=True, **small(name), **OPTIONS)
 
 
 def result(out: Path) -> bytes:
@@ -100,21 +103,20 @@ def test_killed_inside_every_write(moment: str, digits: Data, tmp_path: Path) ->
 
 
 def command(name: str, out: Path) -> list[str]:
-    words = [
-        "train",
-        name,
-        "--steps",
-        "3000",
-        "--batch-size",
-        "16",
-        "--save-every",
-        "50",
-        "--network",
-        "mlp",
-        "--network.hidden",
-        "16",
-    ]
-    return [sys.executable, "-m", "fabulate", *words, "--out", str(out)]
+    words = ["train", name, "--batch-size", "16", "--out", str(out)]
+    network = small(name).get("network")
+    for field in fields(network) if network is not None else ():
+        value = getattr(network, field.name)
+        if value is not None:
+            flag = "--network" if field.name == "kind" else f"--network.{field.name}"
+            words += [flag, *map(str, value if isinstance(value, tuple) else [value])]
+    # Long enough to be killed after the first checkpoint: the MLP is the quickest of all.
+    budget = (
+        ["--steps", "3000", "--save-every", "50"]
+        if isinstance(network, MLP)
+        else ["--steps", "150", "--save-every", "5"]
+    )
+    return [sys.executable, "-m", "fabulate", *words, *budget]
 
 
 def started(name: str, out: Path) -> subprocess.Popen[str]:

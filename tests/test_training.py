@@ -20,12 +20,11 @@ from fabulate.models.vae import VAE
 from fabulate.training import configure, read_log
 from fabulate.training.folder import RunFolder
 from fabulate.training.loop import Learner
-
-TINY = {"network": fabulate.nets.MLP(hidden=(16,)), "latent_dim": 4}
+from tiny import small
 
 
 def learner(name: str, data: Data, **hyperparameters: object) -> Learner:
-    config, training = configure(name, "default", {**TINY, "steps": 30, "batch_size": 16, **hyperparameters})
+    config, training = configure(name, "default", {**small(name), "steps": 30, "batch_size": 16, **hyperparameters})
     torch.manual_seed(0)
     return Learner(family(name)(config, data.shape, data.classes if training.conditional else ()), training, data.train)
 
@@ -35,7 +34,7 @@ def weights(model: torch.nn.Module) -> Tensor:
 
 
 def tiny(name: str, out: Path, data: Data, **options: object) -> fabulate.GenerativeModel:
-    return fabulate.train(name, data, out=out, quiet=True, **{**TINY, "steps": 24, "batch_size": 16, **options})
+    return fabulate.train(name, data, out=out, quiet=True, **{**small(name), "steps": 24, "batch_size": 16, **options})
 
 
 @pytest.mark.parametrize("name", names())
@@ -198,7 +197,7 @@ def test_the_log_ends_with_test_numbers(digits: Data, tmp_path: Path) -> None:
     ("change", "words"),
     [
         ({"lr": 0.5}, "training.lr was 0.001, now 0.5"),
-        ({"latent_dim": 5}, "model.latent_dim was 4, now 5"),
+        ({"latent_dim": 6}, "model.latent_dim was 5, now 6"),
         ({"seed": 3}, "training.seed was 0, now 3"),
         ({"network": fabulate.nets.MLP(hidden=(17,))}, "model.network.hidden was [16], now [17]"),
     ],

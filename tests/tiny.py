@@ -64,12 +64,22 @@ class Case(NamedTuple):
         return "-".join([self.family, *([self.kind] if self.kind else []), *(["classes"] if self.classes else [])])
 
 
-def config(cls: type[GenerativeModel], kind: str | None, preset: str = "default") -> Any:
-    """The preset's hyperparameters with a narrow network and a short code, where the family has them."""
-    model = cls.presets[preset].model
+def hyperparameters(cls: type[GenerativeModel], kind: str | None) -> dict[str, Any]:
+    """A narrow network of the kind and a short code, where the family has them."""
+    known = {field.name for field in fields(cls.Config)}
     small = {"network": NETWORKS[kind](**NARROW.get(kind, {}))} if kind else {}
-    small |= {"latent_dim": 5} if "latent_dim" in {field.name for field in fields(model)} else {}
-    return override(model, small)
+    return small | ({"latent_dim": 5} if "latent_dim" in known else {})
+
+
+def config(cls: type[GenerativeModel], kind: str | None, preset: str = "default") -> Any:
+    """The preset's hyperparameters made small."""
+    return override(cls.presets[preset].model, hyperparameters(cls, kind))
+
+
+def small(name: str) -> dict[str, Any]:
+    """Hyperparameters that make a family small, with the first kind of network that it takes."""
+    cls = families()[name]
+    return hyperparameters(cls, _kinds(cls)[0])
 
 
 def make(case: Case, shape: ImageShape = SMALL, seed: int = 0) -> GenerativeModel:

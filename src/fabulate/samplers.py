@@ -26,7 +26,7 @@ Denoiser = Callable[[Tensor, Tensor], Tensor]
 Noise = Callable[[], Tensor]
 
 LOWEST, HIGHEST = 0.002, 80.0  # noise levels between which samplers walk (Karras et al. 2022, table 1)
-RHO = 7.0  # how much shorter the grid's steps get towards low noise (the same)
+LOGARITHMIC = 100.0
 
 
 class Solver(NamedTuple):
@@ -35,13 +35,15 @@ class Solver(NamedTuple):
     walk: Callable[[Denoiser, Tensor, Sequence[Tensor], Noise], Tensor]
     evaluations: int = 1
     """Of the denoiser, for each step."""
+    rho: float = 7.0
+    """The grid's levels are even in s^(1/rho): 7 is Karras et al.'s, LOGARITHMIC even in log s as Lu et al.'s are."""
 
 
-def grid(steps: int, lowest: float = LOWEST, highest: float = HIGHEST, rho: float = RHO) -> Tensor:
+def grid(steps: int, lowest: float = LOWEST, highest: float = HIGHEST, rho: float = 7.0) -> Tensor:
     """Noise levels (steps + 1,), float64: from the highest to the lowest evenly in s^(1/rho), then 0.
 
-    >>> grid(2).tolist()
-    [80.0, 0.002..., 0.0]
+    >>> [round(level, 3) for level in grid(4).tolist()]
+    [80.0, 9.723, 0.47, 0.002, 0.0]
     """
     ramp = torch.linspace(0, 1, steps, dtype=torch.float64)
     levels = (highest ** (1 / rho) + ramp * (lowest ** (1 / rho) - highest ** (1 / rho))) ** rho
@@ -121,8 +123,8 @@ SOLVERS: dict[str, Solver] = {
     "euler": Solver(euler),
     "ancestral": Solver(ancestral),
     "heun": Solver(heun, evaluations=2),
-    "dpm2": Solver(dpm(2)),
-    "dpm3": Solver(dpm(3)),
+    "dpm2": Solver(dpm(2), rho=LOGARITHMIC),
+    "dpm3": Solver(dpm(3), rho=LOGARITHMIC),
     "ipndm": Solver(ipndm),
 }
 

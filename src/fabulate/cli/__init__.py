@@ -16,6 +16,7 @@ VERBS = {
     "sample": "draw new images from a run",
     "reconstruct": "pass real images through a run's model, side by side",
     "interpolate": "walk between two images or two noise seeds, as a strip and a GIF",
+    "export": "write a diffusion model as a folder that diffusers' pipelines load",
 }
 
 HELP = f"""\

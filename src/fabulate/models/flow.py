@@ -49,14 +49,14 @@ from fabulate.samplers import (
 from fabulate.seeds import generator
 from fabulate.types import Batch, ImageShape
 
-REVERSE_STEPS = 40  # of Heun's solver, two evaluations each, from an image to its noise and for its likelihood
+REVERSE_STEPS = 20  # of Heun's solver, two evaluations each, from an image to its noise and for its likelihood
 
 
 @spec
 class FlowSampling:
     """How samples are drawn."""
 
-    solver: Literal["euler", "ancestral", "heun", "dpm2", "dpm3", "ipndm"] = "dpm3"
+    solver: Literal["euler", "ancestral", "heun", "dpm2", "dpm3", "ipndm"] = "ipndm"
     """How the field is followed; euler is DDIM, ancestral is DDPM's own (random) way."""
     evaluations: PositiveInt = 20
     """Of the network for each image (guidance takes two at once)."""
@@ -180,7 +180,7 @@ class Flow(Encodes, Reconstructs, HasLikelihood, Conditional, family="flow"):
     def walk(self, z: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
         """From codes (N, Z) to images in [-1, 1] by the solver asked for."""
         solver = SOLVERS[self.sampling.solver]
-        levels = list(grid(steps_within(solver, self.sampling.evaluations)))
+        levels = list(grid(steps_within(solver, self.sampling.evaluations), rho=solver.rho))
         u = self.images(z) * HIGHEST
         return solver.walk(self.denoiser(y, self.sampling.guidance), u, levels, noise).clamp(-1, 1)
 

@@ -74,21 +74,21 @@ class UNetDenoiser(nn.Module):
         pixels = shape.channels * self.patch**2
         embedding = 4 * widths[0]
         side = ceil(min(shape.height, shape.width) / self.patch)
-        attends = [ceil(side / 2**level) <= ATTENTION_SIDE for level in range(len(widths))]
+        self.attends = [ceil(side / 2**level) <= ATTENTION_SIDE for level in range(len(widths))]
         self.condition = Condition(widths[0], embedding, classes)
         self.conv_in = nn.Conv2d(pixels, widths[0], 3, padding=1)
         self.down_blocks = nn.ModuleList()
         skips, before = [widths[0]], widths[0]  # features that wait for the way up
         for level, width in enumerate(widths):
             last = level == len(widths) - 1
-            self.down_blocks.append(Down(before, width, embedding, blocks, attends[level], halve=not last))
+            self.down_blocks.append(Down(before, width, embedding, blocks, self.attends[level], halve=not last))
             skips += [width] * (blocks + (not last))
             before = width
         self.mid_block = Middle(before, embedding)
         self.up_blocks = nn.ModuleList()
         for level, width in reversed([*enumerate(widths)]):
             beside = [skips.pop() for _ in range(blocks + 1)]
-            self.up_blocks.append(Up(before, width, beside, embedding, attends[level], double=level > 0))
+            self.up_blocks.append(Up(before, width, beside, embedding, self.attends[level], double=level > 0))
             before = width
         self.conv_norm_out = nn.GroupNorm(GROUPS, before)
         self.conv_out = nn.Conv2d(before, pixels, 3, padding=1)

@@ -1,0 +1,158 @@
+"""Diffusion models to and from diffusers' folders, so that its pipelines sample what was trained here.
+
+A pipeline folder holds a network (`UNet2DModel`) and a scheduler: the discrete path, as betas, and what the network
+predicts. Our U-Net computes what diffusers' does and names its parts alike, so the weights are copied key by key; our
+times of the steps i = 0..999 are (i + 1) / 1001. Nothing here needs diffusers: a folder is JSON and safetensors.
+
+https://huggingface.co/docs/diffusers/api/pipelines/ddpm
+"""
+
+from itertools import pairwise
+from pathlib import Path
+
+import torch
+from safetensors.torch import load as load_safetensors
+from safetensors.torch import save as save_safetensors
+
+from fabulate.config import override
+from fabulate.errors import ConfigError, RunError
+from fabulate.files import read_json, write_file, write_json
+from fabulate.models import GenerativeModel
+from fabulate.models.flow import Flow, FlowConfig
+from fabulate.nets import UNet
+from fabulate.nets.unet import GROUPS, HEAD, UNetDenoiser
+from fabulate.paths import PATHS, STEPS
+from fabulate.types import ImageShape
+
+PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x": "sample"}  # our targets in diffusers' words
+TRAIN_SO = "train it with --path cosine --target v --network unet --network.patch 1"
+WEIGHTS = "diffusion_pytorch_model.safetensors"
+CLASSES = "class_embedding.weight"
+
+
+def to_diffusers(model: GenerativeModel, folder: str | Path) -> Path:
+    """Write a flow model as a folder that diffusers' DDPM, DDIM and DPMSolver pipelines load.
+
+    Its path must be variance-preserving (cosine, ddpm), its target eps, v or x, its network a U-Net with patch 1 on
+    images whose sides its scales halve evenly. A conditional model's network takes `class_labels`, with the number of
+    classes for "any"; diffusers' own pipelines give none, so it is for use in loops of one's own.
+
+    Errors: `ConfigError` naming what does not fit and how to train a model that does; `RunError` when the folder
+    holds something.
+    """
+    folder = Path(folder)
+    network = _network(model)
+    assert isinstance(model, Flow) and isinstance(model.network, UNetDenoiser)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder} is not empty; give another --out")
+    names = {"down": [], "up": []}  # type: dict[str, list[str]]
+    for attends in model.network.attends:
+        names["down"].append("AttnDownBlock2D" if attends else "DownBlock2D")
+        names["up"].insert(0, "AttnUpBlock2D" if attends else "UpBlock2D")
+    (folder / "unet").mkdir(parents=True, exist_ok=True)
+    (folder / "scheduler").mkdir(exist_ok=True)
+    write_json(
+        folder / "unet" / "config.json",
+        {
+            "_class_name": "UNet2DModel",
+            "sample_size": [model.shape.height, model.shape.width],
+            "in_channels": model.shape.channels,
+            "out_channels": model.shape.channels,
+            "down_block_types": names["down"],
+            "up_block_types": names["up"],
+            "block_out_channels": network.widths(model.shape),
+            "layers_per_block": network.blocks,
+            "norm_num_groups": GROUPS,
+            "attention_head_dim": HEAD,
+            "num_class_embeds": len(model.classes) + 1 if model.classes else None,
+        },
+    )
+    state = {_renamed(name): value.detach().cpu() for name, value in model.network.state_dict().items()}
+    if CLASSES in state:
+        state[CLASSES] = state[CLASSES].T  # there an embedding, here a layer on one-hot vectors
+    state = {name: value.contiguous() for name, value in state.items()}
+    data = save_safetensors(state, metadata={"format": "pt"})
+    write_file(folder / "unet" / WEIGHTS, lambda file: file.write(data))
+    write_json(
+        folder / "scheduler" / "scheduler_config.json",
+        {
+            "_class_name": "DDPMScheduler",
+            "num_train_timesteps": STEPS,
+            "trained_betas": betas(model.config.path),
+            "prediction_type": PREDICTIONS[model.config.target],
+            "clip_sample": False,
+            "timestep_spacing": "trailing",
+        },
+    )
+    write_json(
+        folder / "model_index.json",
+        {
+            "_class_name": "DDPMPipeline",
+            "unet": ["diffusers", "UNet2DModel"],
+            "scheduler": ["diffusers", "DDPMScheduler"],
+            "fabulate": {"path": model.config.path, "classes": list(model.classes)},
+        },
+    )
+    return folder
+
+
+def from_diffusers(folder: str | Path) -> Flow:
+    """The model of a folder that `to_diffusers` wrote, its network trained further by diffusers or not.
+
+    Errors: `RunError` when the folder is no such folder or its network is none of ours.
+    """
+    folder = Path(folder)
+    try:
+        index, unet = read_json(folder / "model_index.json"), read_json(folder / "unet" / "config.json")
+        scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+        weights = load_safetensors((folder / "unet" / WEIGHTS).read_bytes())
+        ours, targets = index["fabulate"], {there: here for here, there in PREDICTIONS.items()}
+        widths = unet["block_out_channels"]
+        network = UNet(width=widths[0], blocks=unet["layers_per_block"], patch=1)
+        chosen = {"path": ours["path"], "target": targets[scheduler["prediction_type"]], "network": network}
+        config = override(FlowConfig(), chosen)
+    except (OSError, KeyError, ValueError) as error:
+        raise RunError(f"{folder} is not a folder that fabulate exported for diffusers: {error}") from error
+    sides = unet["sample_size"] if isinstance(unet["sample_size"], list) else [unet["sample_size"]] * 2
+    model = Flow(config, ImageShape(unet["in_channels"], *sides), tuple(ours["classes"]))
+    if CLASSES in weights:
+        weights[CLASSES] = weights[CLASSES].T
+    try:
+        model.network.load_state_dict({name: weights[_renamed(name)] for name in model.network.state_dict()})
+    except (KeyError, RuntimeError) as error:
+        raise RunError(f"{folder}: the network is not one that fabulate exported: {error}") from error
+    return model.eval()
+
+
+def _network(model: GenerativeModel) -> UNet:
+    """The U-Net of a model that diffusers can run."""
+    if not isinstance(model, Flow):
+        raise ConfigError(f"diffusers runs diffusion models, and this is a {model.family}; train a flow")
+    config, shape = model.config, model.shape
+    if config.path == "linear" or config.target not in PREDICTIONS:
+        raise ConfigError(
+            f"diffusers' schedulers know the paths cosine and ddpm with the targets eps, v and x; this model has the "
+            f"path {config.path} with the target {config.target}; {TRAIN_SO}"
+        )
+    if not isinstance(config.network, UNet) or config.network.patch_of(shape) != 1:
+        patch = f" with patch {config.network.patch_of(shape)}" if isinstance(config.network, UNet) else ""
+        raise ConfigError(
+            f"diffusers' UNet2DModel is a unet with patch 1, and this is a {config.network.kind}{patch}; {TRAIN_SO}"
+        )
+    halvings = 2 ** (len(config.network.widths(shape)) - 1)
+    if shape.height % halvings or shape.width % halvings:
+        raise ConfigError(
+            f"UNet2DModel needs sides that are multiples of {halvings}, and the images are {shape}; use --size"
+        )
+    return config.network
+
+
+def betas(path: str) -> list[float]:
+    """The path in DDPM's words: beta_i = 1 - (alpha_i / alpha_(i-1))^2 of its 1,000 steps, from alpha = 1."""
+    times = torch.arange(STEPS + 1, dtype=torch.float64) / (STEPS + 1)  # 0, then the times of the steps
+    kept = PATHS[path].level(times).alpha.square().tolist()
+    return [1 - after / before for before, after in pairwise(kept)]
+
+
+def _renamed(name: str) -> str:
+    return name.removeprefix("condition.")
