@@ -9,7 +9,7 @@ from math import log, pi
 import pytest
 import torch
 
-from fabulate.paths import PATHS
+from fabulate.paths import DATA_STD, PATHS
 from fabulate.samplers import (
     HIGHEST,
     LOWEST,
@@ -22,6 +22,7 @@ from fabulate.samplers import (
     log_density,
     slope,
     steps_within,
+    transport,
 )
 from fabulate.seeds import generator
 
@@ -152,11 +153,17 @@ def test_the_grid_falls_from_the_highest_level_to_the_lowest_and_then_to_zero():
     torch.testing.assert_close(root.diff(), root.diff()[:1].expand(6))
 
 
-def test_walking_up_and_down_again_leads_back():
-    x, levels = normal(5, 1, 2, 2), grid(200)[:-1]
-    up = heun(gaussian, x, [*reversed(levels)], no_noise)
-    torch.testing.assert_close(up, flow(x, levels[-1], levels[0]), rtol=1e-3, atol=1e-3)
-    torch.testing.assert_close(heun(gaussian, up, list(levels), no_noise), x, rtol=1e-3, atol=1e-3)
+def test_transport_is_the_flow_up_and_down():
+    x, levels = normal(5, 1, 2, 2), grid(30)[:-1]
+    up = transport(gaussian, x, [*reversed(levels)])
+    torch.testing.assert_close(up, flow(x, levels[-1], levels[0]), rtol=5e-3, atol=0)
+    torch.testing.assert_close(transport(gaussian, up, list(levels)), x, rtol=1e-3, atol=1e-3)
+
+
+def test_transport_is_exact_for_images_of_the_spread_d():
+    x, levels = normal(5, 1, 2, 2), list(torch.tensor([0.002, 80.0], dtype=torch.float64))  # one step
+    there = transport(lambda u, s: DATA_STD**2 / (DATA_STD**2 + s**2) * u, x, levels)
+    torch.testing.assert_close(there, x * ((DATA_STD**2 + levels[1] ** 2) / (DATA_STD**2 + levels[0] ** 2)) ** 0.5)
 
 
 # Likelihood

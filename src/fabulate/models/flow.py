@@ -42,14 +42,14 @@ from fabulate.samplers import (
     estimated_divergence,
     exact_divergence,
     grid,
-    heun,
     log_density,
     steps_within,
+    transport,
 )
 from fabulate.seeds import generator
 from fabulate.types import Batch, ImageShape
 
-REVERSE_STEPS = 20  # of Heun's solver, two evaluations each, from an image to its noise and for its likelihood
+REVERSE = [*reversed(grid(24)[:-1])]  # levels from an image to its noise; each step takes two evaluations
 
 
 @spec
@@ -143,7 +143,7 @@ class Flow(Encodes, Reconstructs, HasLikelihood, Conditional, family="flow"):
         """D(u, s): the mean image behind u = x + s eps, of the classes y (N,) and guided."""
 
         def mean(u: Tensor, s: Tensor, y: Tensor | None) -> Tensor:
-            t = self.path.time(s.double()).clamp(FIRST, LAST)
+            t = self.path.time(s.double())
             level = self.path.level(t)
             row = self.row(level)
             x_t = u * level.alpha
@@ -188,16 +188,16 @@ class Flow(Encodes, Reconstructs, HasLikelihood, Conditional, family="flow"):
     def encode(self, x: Tensor, y: Labels = None) -> Tensor:
         """The noise (N, Z) that the field carries to each image."""
         batch = self.given(x, y)
-        levels = [*reversed(grid(REVERSE_STEPS)[:-1])]
         with evaluating(self):
-            return heun(self.denoiser(batch.y), batch.x, levels, noise=lambda: batch.x).flatten(1) / HIGHEST
+            return transport(self.denoiser(batch.y), batch.x, REVERSE).flatten(1) / HIGHEST
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, y: Labels = None) -> Tensor:
-        """Each image from its own noise: what is lost is the solver's error."""
-        z, batch = self.encode(x, y), self.given(x, y)
-        with evaluating(self), self.drawing({"solver": "heun", "evaluations": 2 * REVERSE_STEPS - 1, "guidance": 1.0}):
-            return self.decode(z, batch.y)
+        """Each image from its own noise: what is lost is the error of the steps."""
+        batch = self.given(x, y)
+        noise = self.images(self.encode(x, y)) * HIGHEST
+        with evaluating(self):
+            return transport(self.denoiser(batch.y), noise, REVERSE[::-1]).clamp(-1, 1)
 
     def log_prob(
         self, x: Tensor, y: Labels = None, *, trace: Literal["estimated", "exact"] = "estimated", seed: int = 0
@@ -207,4 +207,4 @@ class Flow(Encodes, Reconstructs, HasLikelihood, Conditional, family="flow"):
         probe = 2 * torch.randint(2, batch.x.shape, generator=generator(seed, "trace")).to(batch.x) - 1
         divergence = exact_divergence if trace == "exact" else estimated_divergence(probe)
         with evaluating(self):
-            return log_density(self.denoiser(batch.y), batch.x, [*reversed(grid(REVERSE_STEPS)[:-1])], divergence)
+            return log_density(self.denoiser(batch.y), batch.x, REVERSE, divergence)

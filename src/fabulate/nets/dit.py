@@ -35,7 +35,7 @@ class DiT:
     depth: PositiveInt = 6
     """Blocks."""
     patch: PositiveInt | None = None
-    """Side of the pixel patches that become tokens (default: what makes at most 16 by 16 of them)."""
+    """Side of the pixel patches that become tokens (default: what makes at most 8 by 8 of them)."""
 
     def denoiser(self, shape: ImageShape, classes: int = 0) -> "DiTDenoiser":
         """A network from images (B, C, H, W), times (B,) in [0, 1] and classes (B,) to images (B, C, H, W)."""
@@ -50,7 +50,7 @@ class DiTDenoiser(nn.Module):
 
     def __init__(self, config: DiT, shape: ImageShape, classes: int) -> None:
         super().__init__()
-        self.patch = config.patch or patch_for(shape, tokens=16)
+        self.patch = config.patch or patch_for(shape, tokens=8)
         self.rows, self.columns = ceil(shape.height / self.patch), ceil(shape.width / self.patch)
         pixels, width = shape.channels * self.patch**2, config.width
         self.condition = Condition(width, width, classes)

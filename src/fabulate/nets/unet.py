@@ -37,8 +37,9 @@ class UNet:
     """A U-Net with attention on its small grids."""
 
     kind: Annotated[Literal["unet"], tyro.conf.Suppress] = "unet"
-    width: Annotated[int, Field(gt=0, multiple_of=GROUPS)] = 32
-    """Features on the largest grid, a multiple of 8; twice as many on the smaller ones."""
+    width: Annotated[int, Field(gt=0, multiple_of=GROUPS)] | None = None
+    """Features on the largest grid, a multiple of 8, twice as many on the smaller ones (default: 32; 64 above 32
+    pixels)."""
     blocks: PositiveInt = 1
     """Residual blocks on each grid on the way down (one more on the way up)."""
     patch: PositiveInt | None = None
@@ -56,12 +57,13 @@ class UNet:
     def widths(self, shape: ImageShape) -> list[int]:
         """Features of each grid, from the largest: at least two grids, halved until a side is at most 8.
 
-        >>> UNet(width=32).widths(ImageShape(1, 28, 28)), UNet(width=32, patch=1).widths(ImageShape(3, 32, 32))
-        ([32, 64], [32, 64, 64])
+        >>> UNet().widths(ImageShape(1, 28, 28)), UNet(width=48, patch=1).widths(ImageShape(3, 32, 32))
+        ([32, 64], [48, 96, 96])
         """
+        width = self.width or (32 if max(shape.height, shape.width) <= 32 else 64)
         side = ceil(min(shape.height, shape.width) / self.patch_of(shape))
         halvings = max(1, ceil(side / ATTENTION_SIDE - 1).bit_length())
-        return [self.width, *[2 * self.width] * halvings]
+        return [width, *[2 * width] * halvings]
 
 
 class UNetDenoiser(nn.Module):
