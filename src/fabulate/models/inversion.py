@@ -17,6 +17,7 @@ its own gradients, so the other images of a batch change a code by rounding only
 Legend: N images, K starts of each, M codes drawn, C H W image, Z latent.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -31,7 +32,7 @@ Decode = Callable[[Tensor, Tensor | None], Tensor]
 
 # Tuned on test images of the digits and of MNIST, with fully connected generators: error against steps and lengths of
 # codes, which with this weight are those of codes drawn from N(0, 1).
-STEPS, RATE, BETAS, WEIGHT = 100, 0.1, (0.9, 0.9), 0.003
+STEPS, RATE, MEMORY, WEIGHT = 100, 0.1, 0.9, 0.003
 DRAWN, KEPT = 256, 2  # codes drawn, and begun from
 BLOCK = 8  # images searched for together: always so many, as their number decides how products round
 
@@ -56,16 +57,20 @@ def descend(decode: Decode, x: Tensor, z: Tensor, y: Tensor | None, steps: int, 
     def objective(z: Tensor) -> Tensor:
         return (decode(z, y) - x).square().mean((1, 2, 3)) + weight * z.square().mean(1)  # (N,)
 
-    z = z.detach().clone().requires_grad_()
-    optimizer = torch.optim.Adam([z], lr=RATE, betas=BETAS)
-    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, max(steps, 1))
-    for _ in range(steps):
+    # Adam, written out: torch's takes longer to import, and for so few numbers to step, than the decoder to run.
+    z = z.detach()
+    mean, square = torch.zeros_like(z), torch.zeros_like(z)
+    for step in range(steps):
         with torch.enable_grad():
-            (z.grad,) = torch.autograd.grad(objective(z).sum(), z)
-        optimizer.step()
-        schedule.step()
+            z.requires_grad_()
+            (gradient,) = torch.autograd.grad(objective(z).sum(), z)
+        mean = MEMORY * mean + (1 - MEMORY) * gradient
+        square = MEMORY * square + (1 - MEMORY) * gradient.square()
+        seen = 1 - MEMORY ** (step + 1)  # both averages began at 0
+        rate = RATE * (1 + math.cos(math.pi * step / steps)) / 2
+        z = z.detach() - rate * (mean / seen) / ((square / seen).sqrt() + 1e-8)
     with torch.no_grad():
-        return z.detach(), objective(z)
+        return z, objective(z)
 
 
 class EncodesBySearch(Encodes, Reconstructs):
