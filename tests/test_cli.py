@@ -336,7 +336,7 @@ def test_traverse_starts_from_the_mean_an_image_or_a_seed(runs: Path, tmp_path: 
     for words in ([], ["--seed", 3], ["--image", image, "--label", "7"]):
         assert ends("traverse", runs / "classes", "--axes", 2, "--steps", 3, "-n", 40, *words) == 0
     drawn = runs / "classes" / "drawn"
-    names = ["traversal-axes-00000.png", "traversal-axes-mean.png", "traversal-axes-seed-3.png"]
+    names = ["traversal-axes-00000-7.png", "traversal-axes-mean.png", "traversal-axes-seed-3.png"]
     assert sorted(path.name for path in drawn.glob("traversal-*")) == names
     assert len({(drawn / name).read_bytes() for name in names}) == 3
 

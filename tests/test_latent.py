@@ -158,9 +158,9 @@ def test_the_most_telling_directions_of_a_linear_decoder_are_its_singular_vector
     torch.testing.assert_close(found.shares, expected / expected.sum())
 
 
-def test_codes_that_never_vary_have_no_shares():
+def test_codes_that_never_vary_have_no_shares(linear):
     codes = torch.ones(4, Z, dtype=torch.float64)
-    for found in (axes(codes), principal(codes)):
+    for found in (axes(codes), principal(codes), telling(linear, codes)):
         assert (found.shares == 0).all()
         assert (found.spreads == 0).all()
 

@@ -17,6 +17,7 @@ from fabulate.models.capabilities import Encodes, HasLatent
 from fabulate.models.directions import Directions, axes, check_size, principal, telling, traverse
 from fabulate.models.inversion import EncodesBySearch
 from fabulate.pictures import save_png, table
+from fabulate.samples import folder_name
 from fabulate.seeds import generator, permutation
 from fabulate.training import load
 from fabulate.types import to_uint8
@@ -46,10 +47,10 @@ class Arguments:
     """Start from the first sample of this seed instead."""
     label: str | None = None
     """The class to walk in (a conditional model needs one; default: its first)."""
-    n: Annotated[PositiveInt, tyro.conf.arg(aliases=["-n"])] = 2000
-    """How many images' codes tell what varies."""
+    n: Annotated[int, Field(ge=2), tyro.conf.arg(aliases=["-n"])] = 2000
+    """How many codes, of images or drawn, tell what varies."""
     out: Path | None = None
-    """The picture (default: RUN/drawn/traversal-DIRECTIONS-BASE.png)."""
+    """The picture (default: RUN/drawn/traversal-DIRECTIONS-BASE.png, with the label when one is given)."""
     overwrite: bool = False
     """Replace an existing picture."""
 
@@ -68,14 +69,15 @@ def main(argv: list[str]) -> None:
     kind = flags.directions or ("telling" if searched else "axes")
     base = "mean" if flags.seed is None else f"seed-{flags.seed}"
     base = base if flags.image is None else flags.image.stem
-    out = absent(flags.out or flags.run / "drawn" / f"traversal-{kind}-{base}.png", flags.overwrite)
+    of_class = "" if flags.label is None else f"-{folder_name(flags.label)}"
+    out = absent(flags.out or flags.run / "drawn" / f"traversal-{kind}-{base}{of_class}.png", flags.overwrite)
     codes, directions = found(model, flags, kind, label)
     directions = directions.first(flags.axes)
     values = torch.linspace(-flags.reach, flags.reach, flags.steps, device=model.device)
     images = traverse(model, start(model, flags, codes, label), directions, values, label)
     shares = directions.shares.tolist()
-    columns = [f"{value:+.3g}" if value else "0" for value in values.tolist()]
-    title = f"{flags.run.name}: {TITLES[kind]}"
+    columns = [f"{value:+.3g}" if abs(value) > 1e-6 else "0" for value in values.tolist()]
+    title = f"{flags.run.name}{'' if label is None else f', class {label}'}: {TITLES[kind]}"
     legend = f"columns: standard deviations from {words(flags)}; bars: share of {HELD[kind]}"
     pixels = to_uint8(images).cpu().numpy()
     save_png(table(pixels, columns, title, legend, directions.names, shares), out)

@@ -69,7 +69,7 @@ def telling(model: HasLatent, codes: Tensor, y: Labels = None, probes: int = 32)
 
     The change is measured at the first `probes` codes, with 2 Z decoded images for each.
     """
-    spread = codes.std(0, correction=0).mean()
+    spread = codes.std(0, correction=0).mean().clamp_min(1e-6)  # codes may all be the same
     nudges = STEP * spread * torch.eye(codes.shape[1], dtype=codes.dtype, device=codes.device)
     metric = torch.zeros_like(nudges)  # E[J'J], (Z, Z)
     for z in codes[:probes]:
