@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -211,8 +212,14 @@ def test_sample_never_writes_over_something_unasked(
         (["sample", "vae", "--label", "3"], "this model learnt no classes"),
         (["sample", "classes", "--label", "sevn"], "there is no class 'sevn'"),
         (["sample", "vae", "--device", "cuda:9"], "the device 'cuda:9' cannot be used here"),
-        (["reconstruct", "gan"], "gan cannot reconstruct images; families that can: ae, "),
-        (["interpolate", "gan", "--images", "a.png", "b.png"], "families that can: ae, "),
+        (["traverse", "vae", "--image", "a.png", "--seed", "1"], "--image (a file) or --seed (a sample)"),
+        (["traverse", "vae", "--image", "a.png"], "a.png: "),
+        (["traverse", "vae", "--steps", "1"], "greater than or equal to 2"),
+        (["traverse", "vae", "--label", "3"], "this model learnt no classes"),
+        (["morph", "vae"], "--from is not given (classes: 0, 1,"),
+        (["morph", "vae", "--from", "3"], "--to is not given"),
+        (["morph", "vae", "--from", "3", "--to", "x"], "there is no class 'x' (classes: 0, 1,"),
+        (["morph", "classes", "--from", "3", "--to", "8"], "told the class beside the code"),
         (["interpolate", "vae", "--images", "a.png", "b.png"], "a.png: "),
         (["interpolate", "vae", "--steps", "1"], "at least 2 steps"),
     ],
@@ -258,6 +265,100 @@ def test_interpolate_between_seeds_and_between_images(runs: Path, tmp_path: Path
     words = ["--images", *ends_of_walk, "--path", "linear", "--out", tmp_path / "i.png"]
     assert ends("interpolate", runs / "vae", *words) == 0
     assert (tmp_path / "i.gif").exists()
+
+
+def test_a_model_without_an_encoder_has_codes_of_images_by_search(runs: Path, tmp_path: Path) -> None:
+    assert ends("reconstruct", runs / "gan", "-n", 8, "--out", tmp_path / "r.png") == 0
+    assert size(tmp_path / "r.png") == (8 * 66, 2 * 66)
+    assert not (runs / "gan" / "reconstructions.png").exists(), "training waits for no search"
+    assert ends("sample", runs / "vae", "-n", 2, "--out", tmp_path / "drawn") == 0
+    ends_of_walk = [tmp_path / "drawn" / "00000.png", tmp_path / "drawn" / "00001.png"]
+    words = ["--images", *ends_of_walk, "--steps", 3, "--out", tmp_path / "i.png"]
+    assert ends("interpolate", runs / "gan", *words) == 0
+    assert size(tmp_path / "i.png") == (3 * 66, 66)
+
+
+@pytest.mark.parametrize(
+    ("verb", "capability", "words"),
+    [
+        ("reconstruct", "Reconstructs", "cannot reconstruct images; families that can: ae, "),
+        ("interpolate", "HasLatent", "has no codes to walk between; families that can: ae, "),
+        ("interpolate", "Encodes", "cannot find the codes of images (use --seeds); families that can: ae, "),
+        ("traverse", "HasLatent", "has no codes to walk among; families that can: ae, "),
+        ("traverse", "Encodes", "cannot find the codes of images (use --directions telling); families that can: ae, "),
+        ("morph", "Encodes", "cannot find the codes of images; families that can: ae, "),
+    ],
+)
+def test_a_capability_that_a_family_lacks_is_said(
+    verb: str,
+    capability: str,
+    words: str,
+    runs: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Which family lacks what changes; here the verb is shown a capability that none of its model's bases is."""
+    code = import_module(f"fabulate.cli.{verb}")
+    able = code.able
+    real = getattr(code, capability)
+    monkeypatch.setattr(code, capability, type(capability, (), {}))
+    monkeypatch.setattr(code, "able", lambda _: able(real))
+    extra = {"Encodes": {"interpolate": ["--images", "a", "b"], "traverse": ["--directions", "axes"]}}
+    options = extra.get(capability, {}).get(verb, [])
+    assert ends(verb, runs / "vae", *options, "--out", tmp_path / "x.png") == 2
+    assert words in capsys.readouterr().err
+
+
+def test_families_that_can_are_told_though_they_were_not_imported() -> None:
+    code = "from fabulate.models.base import Conditional, able; print(able(Conditional))"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert "ae, gan, " in shown
+    assert "vae" in shown
+
+
+@pytest.mark.parametrize("kind", ["axes", "principal", "telling"])
+@pytest.mark.parametrize("run", ["vae", "classes", "gan"])
+def test_traverse_draws_a_row_for_each_direction(
+    run: str, kind: str, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--directions", kind, "--axes", 3, "--steps", 5, "-n", 40, "--out", tmp_path / "t.png"]
+    assert ends("traverse", runs / run, *words) == 0
+    assert capsys.readouterr().out.startswith("3 directions hold ")
+    wide, high = size(tmp_path / "t.png")
+    assert wide > 5 * 66 and high > 3 * 66
+    assert ends("traverse", runs / run, *words) == 2
+
+
+def test_traverse_starts_from_the_mean_an_image_or_a_seed(runs: Path, tmp_path: Path) -> None:
+    assert ends("sample", runs / "classes", "-n", 1, "--label", "7", "--out", tmp_path / "drawn") == 0
+    image = tmp_path / "drawn" / "7" / "00000.png"
+    for words in ([], ["--seed", 3], ["--image", image, "--label", "7"]):
+        assert ends("traverse", runs / "classes", "--axes", 2, "--steps", 3, "-n", 40, *words) == 0
+    drawn = runs / "classes" / "drawn"
+    names = ["traversal-axes-00000-7.png", "traversal-axes-mean.png", "traversal-axes-seed-3.png"]
+    assert sorted(path.name for path in drawn.glob("traversal-*")) == names
+    assert len({(drawn / name).read_bytes() for name in names}) == 3
+
+
+def test_traverse_searches_for_directions_where_it_would_have_to_search_for_codes(runs: Path) -> None:
+    assert ends("traverse", runs / "gan", "--axes", 2, "--steps", 3) == 0
+    assert (runs / "gan" / "drawn" / "traversal-telling-mean.png").exists()
+
+
+def test_morph_turns_images_of_a_class_towards_another(runs: Path, tmp_path: Path) -> None:
+    for run in ("vae", "gan"):
+        words = ["--from", 3, "--to", 8, "--rows", 2, "--steps", 3, "-n", 20, "--out", tmp_path / f"{run}.png"]
+        assert ends("morph", runs / run, *words) == 0
+        wide, high = size(tmp_path / f"{run}.png")
+        assert wide > 4 * 66 and high > 2 * 66
+
+
+def test_morph_needs_images_with_classes(runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Image.new("L", (8, 8)).save(tmp_path / "one.png")
+    Image.new("L", (8, 8), 200).save(tmp_path / "two.png")
+    assert ends("morph", runs / "vae", "--from", "3", "--to", "8", "--data", tmp_path) == 2
+    assert "have no classes; give others with --data" in capsys.readouterr().err
 
 
 def test_data_prints_the_report_and_saves_a_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

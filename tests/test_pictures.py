@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from fabulate.files import read_json, sha256, write_file, write_json
-from fabulate.pictures import grid, paired_rows, save_curves, save_gif, save_png, to_image
+from fabulate.pictures import grid, paired_rows, save_curves, save_gif, save_png, table, to_image
 
 
 def pixels(n: int, channels: int, height: int, width: int) -> np.ndarray:
@@ -55,6 +55,32 @@ def test_paired_rows_put_each_image_above_its_partner_in_a_grid(n):
         width = min(columns, n - row * columns)
         above = 2 * row * columns + i % columns
         assert (rows[above], rows[above + width]) == (i, i + 100)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("shares", [(), (0.5, 0.125)])
+def test_a_table_is_a_grid_with_words_around_it(channels, shares):
+    images = pixels(6, channels, 8, 8).reshape(2, 3, channels, 8, 8)
+    picture = table(images, ["a", "b", "c"], "title", "legend", ["one", "two"], shares)
+    inner = np.asarray(grid(images.reshape(6, channels, 8, 8), columns=3).convert("RGB"))
+    canvas = np.asarray(picture)
+    high, wide = inner.shape[:2]
+    places = [
+        (y, x)
+        for y in range(canvas.shape[0] - high + 1)
+        for x in range(canvas.shape[1] - wide + 1)
+        if np.array_equal(canvas[y + 1, x + 1 : x + 9], inner[1, 1:9])
+        and np.array_equal(canvas[y : y + high, x : x + wide], inner)
+    ]
+    assert len(places) == 1
+    ((top, left),) = places
+    assert (canvas[:top] < 128).any() and (canvas[:, :left] < 128).any()  # words above and on the left
+    bars = [
+        (canvas[top + row * high // 2 : top + (row + 1) * high // 2] == (0x3B, 0x6E, 0xA8)).all(2) for row in (0, 1)
+    ]
+    lengths = [int(bar.any(0)[:left].sum()) for bar in bars]
+    assert lengths[1] == pytest.approx(lengths[0] / 4, abs=1) if shares else lengths == [0, 0]
+    assert not shares or lengths[0] > 40
 
 
 @pytest.mark.parametrize(("n", "order"), [(1, [0]), (2, [0, 1]), (4, [0, 1, 2, 3, 2, 1])])

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
 from fabulate.files import write_file
 
@@ -19,6 +19,7 @@ Pixels = npt.NDArray[np.uint8]
 
 _TILE = 64  # a tile of a grid is enlarged to about this many pixels: 8x8 digits are invisible otherwise
 _GAP = 2
+_MARGIN, _BAR = 14, 60  # around a table, and the longest bar of a share
 
 
 def to_image(pixels: Pixels) -> Image.Image:
@@ -49,6 +50,51 @@ def paired_rows(first: Pixels, second: Pixels, columns: int) -> Pixels:
     """Interleave two sets (N, C, H, W) row by row, so that a grid shows each image above its partner."""
     rows = [half[i : i + columns] for i in range(0, len(first), columns) for half in (first, second)]
     return np.concatenate(rows)
+
+
+def table(
+    images: Pixels,
+    columns: Sequence[str],
+    title: str,
+    legend: str,
+    rows: Sequence[str] = (),
+    shares: Sequence[float] = (),
+) -> Image.Image:
+    """Images (R, K, C, H, W) as a grid, its columns named above it, its rows on the left, each with its share as a bar.
+
+    The largest share has the longest bar. The legend, a line below the title, says what columns and bars are.
+    """
+    picture = grid(images.reshape(-1, *images.shape[2:]), columns=len(columns)).convert("RGB")
+    large, middle, small = _font(15), _font(12), _font(11)
+    names = max([_BAR if shares else 0, *(int(middle.getlength(name)) for name in rows)])
+    left, top = names + _MARGIN + (_MARGIN if names else 0), 76
+    words = max(large.getlength(title), small.getlength(legend))
+    width = max(left + picture.width, _MARGIN + int(words)) + _MARGIN
+    canvas = Image.new("RGB", (width, top + picture.height + _MARGIN), "white")
+    canvas.paste(picture, (left, top))
+    draw = ImageDraw.Draw(canvas)
+    draw.text((_MARGIN, 28), title, "#222222", large, anchor="ls")
+    draw.text((_MARGIN, 46), legend, "#777777", small, anchor="ls")
+    for i, name in enumerate(columns):
+        draw.text((left + (i + 0.5) * picture.width / len(columns), top - 6), name, "#555555", small, anchor="ms")
+    right = left - _MARGIN
+    for i, name in enumerate(rows):
+        y = top + int((i + 0.5) * picture.height / len(rows))
+        draw.text((right, y), name, "#222222", middle, anchor="rs" if shares else "rm")
+        if shares:
+            draw.text((right, y + 15), f"{100 * shares[i]:.1f} %", "#777777", small, anchor="rs")
+            draw.rectangle((right - _BAR, y + 20, right, y + 22), "#e6ebf1")
+            draw.rectangle(
+                (right - round(_BAR * shares[i] / max(max(shares), 1e-12)), y + 20, right, y + 22), "#3b6ea8"
+            )
+    return canvas
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """The font that comes along with matplotlib, so that words look the same everywhere."""
+    from matplotlib import get_data_path
+
+    return ImageFont.truetype(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
 def save_png(image: Image.Image, path: Path) -> None:

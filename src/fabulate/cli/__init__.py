@@ -16,6 +16,8 @@ VERBS = {
     "sample": "draw new images from a run",
     "reconstruct": "pass real images through a run's model, side by side",
     "interpolate": "walk between two images or two noise seeds, as a strip and a GIF",
+    "traverse": "walk along one direction of the code at a time, to see what it does",
+    "morph": "turn real images of one class towards another",
     "export": "write a diffusion model as a folder that diffusers' pipelines load",
 }
 

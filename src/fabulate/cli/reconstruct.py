@@ -5,7 +5,7 @@ from typing import Annotated
 
 import tyro
 
-from fabulate.cli.shared import absent, load_images, parse, run_data, where
+from fabulate.cli.shared import absent, class_names, load_images, parse, run_data, where
 from fabulate.config import DataSpec, PositiveInt, spec
 from fabulate.errors import CapabilityError
 from fabulate.models.base import able
@@ -44,10 +44,7 @@ def main(argv: list[str]) -> None:
     images = data.test if data.test is not None else data.train
     chosen = permutation(len(images), flags.seed, "reconstruct")[: flags.n]
     x, y = images.batch(chosen)
-    labels = None
-    if model.classes and y is not None:
-        labels = [data.classes[int(c)] for c in y]  # by name: other images may number them otherwise
-    copies = model.reconstruct(x, labels)
+    copies = model.reconstruct(x, class_names(model, data, y))
     error = float((copies - x).square().mean()) / 4  # from [-1, 1] to pixels in [0, 1]
     save_png(grid(paired_rows(to_uint8(x).numpy(), to_uint8(copies).numpy(), columns=8), columns=8), out)
     print(f"mean squared error {error:.5f} (pixels in [0, 1], {len(chosen)} images)")

@@ -7,18 +7,23 @@ from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
 
+import torch
 import tyro
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from torch import Tensor
 
 from fabulate import models
 from fabulate.config import DataSpec, from_json
-from fabulate.data import Data, load_data
+from fabulate.data import Data, Images, load_data
 from fabulate.errors import ConfigError, RunError
 from fabulate.files import read_json
-from fabulate.models.base import NoChoice
+from fabulate.models.base import GenerativeModel, NoChoice
+from fabulate.models.capabilities import Encodes
 
 T = TypeVar("T")
+
+PORTION = 64  # images encoded at a time: between them the bar moves
 
 # A network's kind is chosen by --network, not by a sub-command; what is not given is None without being typed so.
 STYLE = (tyro.conf.AvoidSubcommands, tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff)
@@ -58,6 +63,22 @@ def load_images(spec: DataSpec) -> Data:
     if data.report.warning:
         Console(stderr=True).print(data.report.warning, highlight=False, markup=False, soft_wrap=True)
     return data
+
+
+def image_codes(model: Encodes, data: Data, images: Images, chosen: Tensor) -> Tensor:
+    """The codes (N, Z) of chosen images, with a bar: some families search for each."""
+    codes = []
+    with counting("finding codes") as progress:
+        for first in range(0, len(chosen), PORTION):
+            x, y = images.batch(chosen[first : first + PORTION])
+            codes.append(model.encode(x, class_names(model, data, y)))
+            progress(first + len(x), len(chosen))
+    return torch.cat(codes)
+
+
+def class_names(model: GenerativeModel, data: Data, y: Tensor | None) -> list[str] | None:
+    """The classes of images for a conditional model, by name: other images may number them otherwise."""
+    return [data.classes[int(c)] for c in y] if model.classes and y is not None else None
 
 
 @contextmanager

@@ -166,7 +166,9 @@ class Conditional(ABC):  # noqa: B024  # a declaration without methods: `sample(
 
 def able(capability: type) -> str:
     """A phrase that names the families that have a capability, for errors."""
-    names = [name for name, cls in sorted(GenerativeModel.families.items()) if issubclass(cls, capability)]
+    from fabulate.models import families  # all of them, not only those that something has imported already
+
+    names = [name for name, cls in families().items() if issubclass(cls, capability)]
     return f"families that can: {', '.join(names)}" if names else "no family can yet"
 
 

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, spec
 from fabulate.models.base import Conditional, Player
-from fabulate.models.capabilities import HasLatent
+from fabulate.models.inversion import EncodesBySearch
 from fabulate.nets import MLP, Network
 from fabulate.types import Batch, ImageShape
 
@@ -103,7 +103,7 @@ class GANConfig:
     """The critic (an encoder to one number) and the generator (a decoder)."""
 
 
-class GAN(HasLatent, Conditional, family="gan"):
+class GAN(EncodesBySearch, Conditional, family="gan"):
     """Generative adversarial network (Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661)."""
 
     Config = GANConfig

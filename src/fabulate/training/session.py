@@ -12,6 +12,7 @@ from fabulate.data import Data
 from fabulate.errors import DivergedError
 from fabulate.models import GenerativeModel
 from fabulate.models.capabilities import Reconstructs
+from fabulate.models.inversion import EncodesBySearch
 from fabulate.pictures import grid, paired_rows, save_curves, save_png
 from fabulate.training.folder import RunFolder, read_log
 from fabulate.training.loop import Learner, score_images, take
@@ -145,7 +146,8 @@ class Session:
             self.tested = score_images(model, self.data.test, self.learner.training.seed)
         with self.folder.writing():
             save_png(grid(to_uint8(model.sample(64)).cpu().numpy(), columns=8), self.folder.samples / f"{step}.png")
-            if isinstance(model, Reconstructs):
+            # A family without an encoder searches for codes, which takes too long now and then.
+            if not isinstance(model, EncodesBySearch) and isinstance(model, Reconstructs):
                 batch = take(self.shown, torch.arange(min(32, len(self.shown))), model)
                 copies = model.reconstruct(batch.x, batch.y)
                 pairs = paired_rows(to_uint8(batch.x).cpu().numpy(), to_uint8(copies).cpu().numpy(), columns=8)
