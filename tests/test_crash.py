@@ -11,8 +11,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,6 +55,12 @@ def killed(work: Callable[[], None]) -> bool:
 
 def kill_me(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.fixture(autouse=True)
+def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Drawing is not what is tested here; the children inherit it."""
+    monkeypatch.setattr("fabulate.training.session.PICTURES", 2)
 
 
 @pytest.mark.parametrize("name", names())
@@ -102,21 +109,24 @@ def test_killed_inside_every_write(moment: str, digits: Data, tmp_path: Path) ->
     assert result(tmp_path / "run") == result(tmp_path / "whole")
 
 
+def flags(option: str, value: Any) -> list[str]:
+    """The words that give a hyperparameter, or all of a network's or of the sampling's."""
+    if is_dataclass(value):
+        given = {field.name: getattr(value, field.name) for field in fields(value)}
+        kind = [option, given.pop("kind")] if "kind" in given else []
+        return kind + [word for name, each in given.items() for word in flags(f"{option}.{name}", each)]
+    values = value if isinstance(value, tuple) else [value]
+    return [] if value is None else [option.replace("_", "-"), *map(str, values)]
+
+
 def command(name: str, out: Path) -> list[str]:
     words = ["train", name, "--batch-size", "16", "--out", str(out)]
-    network = small(name).get("network")
-    for field in fields(network) if network is not None else ():
-        value = getattr(network, field.name)
-        if value is not None:
-            flag = "--network" if field.name == "kind" else f"--network.{field.name}"
-            words += [flag, *map(str, value if isinstance(value, tuple) else [value])]
+    for option, value in small(name).items():
+        words += flags(f"--{option}", value)
     # Long enough to be killed after the first checkpoint: the MLP is the quickest of all.
-    budget = (
-        ["--steps", "3000", "--save-every", "50"]
-        if isinstance(network, MLP)
-        else ["--steps", "150", "--save-every", "5"]
-    )
-    return [sys.executable, "-m", "fabulate", *words, *budget]
+    fast = isinstance(small(name).get("network"), MLP)
+    words += ["--steps", "3000", "--save-every", "50"] if fast else ["--steps", "100", "--save-every", "5"]
+    return [sys.executable, "-m", "fabulate", *words]
 
 
 def started(name: str, out: Path) -> subprocess.Popen[str]:

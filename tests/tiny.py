@@ -27,6 +27,7 @@ NARROW: dict[str, dict[str, Any]] = {
     "unet": {"width": 8},
     "dit": {"width": 32, "depth": 1},
 }  # others keep their defaults
+QUICK = {"latent_dim": 5, "evaluations": 4}  # hyperparameters of models and of sampling, where a family has them
 
 
 class Pixels:
@@ -64,11 +65,19 @@ class Case(NamedTuple):
         return "-".join([self.family, *([self.kind] if self.kind else []), *(["classes"] if self.classes else [])])
 
 
+def quick(spec: Any) -> dict[str, Any]:
+    """What makes a spec's model or sampling quick."""
+    return {field.name: QUICK[field.name] for field in fields(spec) if field.name in QUICK}
+
+
 def hyperparameters(cls: type[GenerativeModel], kind: str | None) -> dict[str, Any]:
-    """A narrow network of the kind and a short code, where the family has them."""
-    known = {field.name for field in fields(cls.Config)}
-    small = {"network": NETWORKS[kind](**NARROW.get(kind, {}))} if kind else {}
-    return small | ({"latent_dim": 5} if "latent_dim" in known else {})
+    """A narrow network of the kind, a short code and few evaluations, where the family has them."""
+    small = quick(cls.Config)
+    if kind:
+        small["network"] = NETWORKS[kind](**NARROW.get(kind, {}))
+    if hasattr(cls.Config, "sampling"):
+        small["sampling"] = override(cls.Config().sampling, quick(cls.Config().sampling))
+    return small
 
 
 def config(cls: type[GenerativeModel], kind: str | None, preset: str = "default") -> Any:

@@ -89,7 +89,7 @@ class Flow(Encodes, Reconstructs, HasLikelihood, Conditional, family="flow"):
 
     Config = FlowConfig
     presets = {
-        "default": Preset(FlowConfig(), Training(steps=20_000, warmup=500)),
+        "default": Preset(FlowConfig(), Training(steps=20_000, batch_size=64, warmup=500)),
         "tutorial": Preset(
             FlowConfig(
                 path="ddpm", target="eps", times="uniform", sampling=FlowSampling(solver="ancestral", evaluations=250)
