@@ -94,7 +94,10 @@ class Squeeze(Invertible):
 
 
 class Scale(Invertible):
-    """A scale and a shift for each number of the image, learnt from where the first batch sets them."""
+    """A scale and a shift for each number of the image, learnt from where the first batch sets them.
+
+    The first micro-batch, to be exact; several processes would have to share what one of them found.
+    """
 
     untouched: Tensor
 
