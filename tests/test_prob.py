@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import distributions
 
+from fabulate.models.capabilities import HasLikelihood
 from fabulate.prob import (
     LEAD,
     LIKELIHOODS,
@@ -17,7 +18,8 @@ from fabulate.prob import (
     log_normal,
 )
 from fabulate.seeds import generator
-from fabulate.types import unit
+from fabulate.types import to_float, unit
+from tiny import SMALL, cases, make, pictures
 
 VALUES = (torch.arange(256, dtype=torch.float64) / 127.5 - 1).view(-1, 1, 1, 1)  # every pixel value as one image
 
@@ -140,3 +142,14 @@ def test_discretised_logistic_has_finite_gradients_in_float32_however_wrong_the_
     assert log_prob.isfinite().all()
     assert raw.grad.isfinite().all()
     assert p.level.grad.isfinite()
+
+
+@pytest.mark.parametrize("case", [case for case in cases(HasLikelihood) if not case.classes], ids=str)
+def test_the_bits_of_an_image_are_those_of_its_pixels_with_a_bin_of_noise(case):
+    model, x = make(case), pictures(SMALL, 4).x
+    bits = model.bits_per_dim(x, seed=1)
+    noise = torch.rand(4, *SMALL, generator=generator(1, "dequantise"))
+    noisy = to_float(x) + (noise - 0.5) * 2 / 255
+    torch.testing.assert_close(bits, -(model.log_prob(noisy).detach() / SMALL.size + log(2 / 255)) / log(2))
+    assert torch.equal(bits, model.bits_per_dim(to_float(x), seed=1))
+    assert not torch.equal(bits, model.bits_per_dim(x, seed=2))

@@ -12,7 +12,9 @@ from torch import Tensor
 from fabulate.errors import ConfigError
 from fabulate.models.base import TILE, Conditional, GenerativeModel, Labels, evaluating
 from fabulate.models.walks import PATHS
+from fabulate.prob import BIN, bits_per_dim
 from fabulate.seeds import generator
+from fabulate.types import to_float
 
 
 class HasLatent(GenerativeModel):
@@ -88,6 +90,13 @@ class HasLikelihood(Scores):
     @abstractmethod
     def log_prob(self, x: Tensor, y: Labels = None) -> Tensor:
         """log p(x) in nats for each image (N,), as a density over floats in [-1, 1]."""
+
+    @torch.no_grad()
+    def bits_per_dim(self, x: Tensor, y: Labels = None, *, seed: int = 0) -> Tensor:
+        """Bits that each number of an image costs (N,): an upper bound for uint8 images, by uniform dequantisation."""
+        x = to_float(x)
+        noise = torch.rand(x.shape, generator=generator(seed, "dequantise"), dtype=x.dtype).to(x.device)
+        return bits_per_dim(self.log_prob(x + BIN * (noise - 0.5), y), x[0].numel())
 
     def score(self, x: Tensor, y: Labels = None) -> Tensor:
         with torch.no_grad():

@@ -20,7 +20,6 @@ from above (Theis, Oord, Bethge, "A note on the evaluation of generative models"
 Legend: B batch, C H W image, D = C H W = Z numbers in an image and in its code.
 """
 
-from math import log
 from typing import Annotated
 
 import torch
@@ -32,10 +31,8 @@ from fabulate.models.base import Conditional, Labels, Player, evaluating
 from fabulate.models.capabilities import Encodes, HasLikelihood, Reconstructs
 from fabulate.nets.invertible import Logit
 from fabulate.nets.multiscale import Mixing, MultiScale
-from fabulate.prob import log_normal
+from fabulate.prob import BIN, bits_per_dim, log_normal
 from fabulate.types import Batch, ImageShape
-
-BIN = 2 / 255  # the distance of pixel values in [-1, 1], and the width of the noise
 
 
 @spec
@@ -105,11 +102,7 @@ class NF(Encodes, Reconstructs, HasLikelihood, Conditional, family="nf"):
         """Minus log p(x + noise) in nats per image, and the same as bits per number of a uint8 image."""
         x = batch.x + BIN * (torch.rand_like(batch.x) - 0.5)
         loss = -self.code_and_log_prob(x, batch.y)[1].mean()
-        return {"loss": loss, "bits_per_dim": self.bits_per_dim(-loss)}
-
-    def bits_per_dim(self, log_prob: Tensor) -> Tensor:
-        """What log p(x + noise), in nats, says that each number of the uint8 image costs at most."""
-        return -(log_prob / self.shape.size + log(BIN)) / log(2)
+        return {"loss": loss, "bits_per_dim": bits_per_dim(-loss, self.shape.size)}
 
     def log_prob(self, x: Tensor, y: Labels = None) -> Tensor:
         """log p(x) in nats (N,): a density over floats, taken at x itself, the middle of a uint8 pixel's bin.
