@@ -21,7 +21,11 @@ from fabulate.types import Batch, ImageShape, to_float
 SMALL = ImageShape(1, 8, 8)
 SHAPES = [SMALL, ImageShape(3, 9, 11), ImageShape(1, 28, 28), ImageShape(3, 64, 64)]
 CLASSES = ("cat", "dog", "horse")
-NARROW: dict[str, dict[str, Any]] = {"mlp": {"hidden": (16,)}, "conv": {"width": 4}}  # others keep their defaults
+NARROW: dict[str, dict[str, Any]] = {
+    "mlp": {"hidden": (16,)},
+    "conv": {"width": 4},
+    "dcgan": {"width": 4},
+}  # others keep their defaults
 
 
 class Pixels:
