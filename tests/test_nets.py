@@ -1,5 +1,6 @@
 """Networks turn any image shape they promise into vectors and back, refuse the others in words, and use the class."""
 
+import copy
 from itertools import pairwise
 from typing import get_args
 
@@ -9,7 +10,7 @@ import torch
 from fabulate.errors import ConfigError
 from fabulate.nets import DCGAN, MLP, NETWORKS, Conv
 from fabulate.nets.blocks import ACTIVATIONS, NORMS, Activation, ByClass, Norm, Residual
-from fabulate.nets.conv import LARGEST_SIDE, SMALLEST_SIDE, sizes
+from fabulate.nets.conv import LARGEST_SIDE, SMALLEST_SIDE, kernel, sizes
 from fabulate.seeds import generator, seeded
 from fabulate.types import ImageShape
 from tiny import NARROW
@@ -43,6 +44,19 @@ def test_convolutional_networks_take_every_side_from_8_to_64(side, net):
 @pytest.mark.parametrize("net", NETS, ids=lambda net: net.kind)
 def test_networks_take_images_that_are_not_square(net, shape, classes):
     check_shapes(net, ImageShape(*shape), classes)
+
+
+@pytest.mark.parametrize("side", range(8, 65))
+def test_kernels_lead_from_each_size_to_its_half_and_back(side):
+    down = torch.nn.Conv2d(1, 1, kernel((side, 7)), stride=2, padding=1, bias=False)
+    up = torch.nn.ConvTranspose2d(1, 1, kernel((side, 7)), stride=2, padding=1, bias=False)
+    with torch.no_grad():
+        halved = down(torch.ones(1, 1, side, 7))
+        assert halved.shape[2:] == (-(-side // 2), 4)
+        assert up(halved).shape[2:] == (side, 7)
+        up.weight.fill_(1.0)
+        covered = up(torch.ones_like(halved))[0, 0, 1:-1, 3]  # how often the critic's gradient reaches a pixel
+    assert (covered == covered[0]).all() == (side % 2 == 0)
 
 
 @pytest.mark.parametrize("side", range(8, 65))
@@ -110,12 +124,22 @@ def test_batch_normalisation_sees_the_batch_in_training_and_each_image_alone_in_
 
 
 def test_the_order_of_pixels_in_memory_changes_nothing_but_speed():
-    """Inside, channels of a pixel lie side by side; given images may lie in memory as they like."""
-    net, shape = Conv(width=4), ImageShape(3, 9, 11)
-    (encoder, x), (decoder, z) = both_halves(net, shape)
-    with torch.no_grad():
-        torch.testing.assert_close(encoder.last(encoder.layers(x)), encoder(x))  # without the change of order
-        assert decoder(z).is_contiguous(memory_format=torch.channels_last)
+    """Inside, the channels of a pixel lie side by side: outputs and Adam's steps are those of the plain order."""
+    results = []
+    for order in (torch.channels_last, torch.contiguous_format):
+        moved = []
+        for network, x in both_halves(Conv(width=4), ImageShape(3, 9, 11)):
+            network.to(memory_format=order)
+            optimizer = torch.optim.Adam(network.parameters(), lr=1e-2, fused=True)
+            for _ in range(3):
+                optimizer.zero_grad()
+                network(x).square().sum().backward()
+                optimizer.step()
+            assert any(not p.is_contiguous() for p in network.parameters()) == (order == torch.channels_last)
+            state = copy.deepcopy(network).state_dict()
+            moved += [network(x), *(state[name].contiguous() for name in state)]
+        results.append(moved)
+    torch.testing.assert_close(results[0], results[1])
 
 
 def test_a_residual_block_adds_a_soft_branch():

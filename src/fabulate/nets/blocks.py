@@ -59,7 +59,7 @@ class ByClass(nn.Module):
 
 
 class Residual(nn.Module):
-    """x + s * conv(act(norm(conv(act(norm(x)))))): (B, C, H, W) -> (B, C, H, W), He et al. 2016, activation first.
+    """x + s * conv(act(norm(conv(act(norm(x)))))), He et al. 2016 (https://arxiv.org/abs/1603.05027): size unchanged.
 
     The branch speaks softly, s = `scale`, so that a block begins near the identity (Zhang et al. 2019,
     https://arxiv.org/abs/1901.09321) and stays there a while: of a branch that begins at zero instead, Adam would move

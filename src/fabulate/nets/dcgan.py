@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from fabulate.config import PositiveInt, spec
 from fabulate.nets.blocks import ByClass, with_class
-from fabulate.nets.conv import sizes
+from fabulate.nets.conv import kernel, sizes
 from fabulate.types import ImageShape
 
 
@@ -48,12 +48,6 @@ class DCGAN:
     def channels(self, shape: ImageShape) -> list[int]:
         """Channels at each size, from the whole image down."""
         return [shape.channels, *(self.width * 2**level for level in range(len(sizes(shape)) - 1))]
-
-
-def kernel(larger: tuple[int, int]) -> tuple[int, int]:
-    """The kernel between a size and its half: with stride 2 and padding 1 it leads there and back exactly."""
-    height, width = larger
-    return 4 - height % 2, 4 - width % 2
 
 
 def begin(network: nn.Module) -> None:

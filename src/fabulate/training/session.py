@@ -21,7 +21,7 @@ from fabulate.types import to_uint8
 
 PICTURES = 8  # times in a run that samples are drawn and the test images scored
 REPORTS = 200  # lines in the log of a run whose length is known; with a budget in minutes, one every 50 steps
-SETTLED = 0.1  # share of the budget before which nothing is warned of: every model begins badly
+SETTLED = 500  # steps before which nothing is warned of: every model begins badly
 SAVE_SECONDS = 30.0  # between checkpoints, unless asked otherwise
 
 
@@ -103,7 +103,7 @@ class Session:
 
     def warn(self, means: dict[str, float]) -> None:
         """Say what goes wrong, each thing once."""
-        if self.learner.progress >= SETTLED:
+        if self.learner.step >= SETTLED:
             for sentence in self.learner.model.warnings(means):
                 if sentence not in self.warned:
                     self.warned.add(sentence)
