@@ -32,7 +32,7 @@ def check_shapes(net: MLP | Conv | DCGAN, shape: ImageShape, classes: int = 0) -
         assert net.decoder(5, shape, classes)(normal(2, 5), y).shape == (2, *shape)
 
 
-@pytest.mark.parametrize("net", [Conv(width=2), DCGAN(width=2)], ids=lambda net: net.kind)
+@pytest.mark.parametrize("net", [Conv(width=2, blocks=1), DCGAN(width=2)], ids=lambda net: net.kind)
 @pytest.mark.parametrize("side", range(8, 65))
 def test_convolutional_networks_take_every_side_from_8_to_64(side, net):
     for channels in (1, 3):
@@ -128,7 +128,7 @@ def test_the_order_of_pixels_in_memory_changes_nothing_but_speed():
     results = []
     for order in (torch.channels_last, torch.contiguous_format):
         moved = []
-        for network, x in both_halves(Conv(width=4), ImageShape(3, 9, 11)):
+        for network, x in both_halves(Conv(width=4, blocks=1), ImageShape(3, 9, 11)):
             network.to(memory_format=order)
             optimizer = torch.optim.Adam(network.parameters(), lr=1e-2, fused=True)
             for _ in range(3):
@@ -170,7 +170,7 @@ def test_a_class_that_weighs_features_makes_the_projection_critic():
     assert not list(ByClass(7, 0).parameters())
 
 
-@pytest.mark.parametrize("net", [Conv(), Conv(blocks=3), Conv(blocks=0), Conv(norm="group")], ids=str)
+@pytest.mark.parametrize("net", [Conv(), Conv(blocks=1), Conv(blocks=3), Conv(blocks=1, norm="group")], ids=str)
 @pytest.mark.parametrize("side", [8, 28, 64])
 def test_initial_weights_keep_the_signal(side, net):
     """A code's differences reach the image, and an image's the code, whatever the depth (He et al. 2015)."""
