@@ -15,9 +15,10 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from fabulate.config import Training
 from fabulate.models.ae import AE, AEConfig
-from fabulate.models.gan import GAMES, GAN, GANConfig, gradient_norms, one_centred, zero_centred
+from fabulate.models.gan import GAMES, GAN, GANConfig, gradient_norms, judge, one_centred, spread, zero_centred
 from fabulate.models.vae import VAE, VAEConfig
-from fabulate.nets import MLP
+from fabulate.nets import MLP, Conv
+from fabulate.nets.augment import CHANGES, augment, colour, cutout, shift
 from fabulate.prob import Gaussian, kl_to_standard_normal
 from fabulate.seeds import generator, seeded
 from fabulate.training.loop import Learner
@@ -305,7 +306,7 @@ def test_penalties_of_a_linear_critic_have_a_closed_form_and_a_gradient():
         return x.flatten(1) @ w + 7
 
     for penalty, value in ((zero_centred, length.square()), (one_centred, (length - 1).square())):
-        computed = penalty(critic, REAL, FAKE)
+        computed = penalty(critic, judge(critic, REAL), judge(critic, FAKE))
         torch.testing.assert_close(computed, value)
         # The penalty is itself a gradient: training needs the gradient of that.
         expected = torch.autograd.grad(value, w, retain_graph=True)
@@ -316,18 +317,37 @@ def test_the_zero_centred_penalty_is_taken_at_real_and_at_fake_images_and_the_ot
     def critic(x: torch.Tensor) -> torch.Tensor:  # its gradient at x is x
         return x.flatten(1).square().sum(1) / 2
 
-    at = [gradient_norms(critic, x) for x in (REAL, FAKE)]
+    at = [gradient_norms(judge(critic, x)) for x in (REAL, FAKE)]
     torch.testing.assert_close(at[0], REAL.flatten(1).square().sum(1))
-    torch.testing.assert_close(zero_centred(critic, REAL, FAKE), (at[0].mean() + at[1].mean()) / 2)
+    torch.testing.assert_close(
+        zero_centred(critic, judge(critic, REAL), judge(critic, FAKE)), (at[0].mean() + at[1].mean()) / 2
+    )
     direction = torch.full((400, *SMALL), D**-0.5)  # of length 1
-    penalties = [one_centred(critic, 2 * one, 4 * one).item() for one in direction.split(1)]
+    penalties = [
+        one_centred(critic, judge(critic, 2 * one), judge(critic, 4 * one)).item() for one in direction.split(1)
+    ]
     assert 1 <= min(penalties) < 1.5 < 8.5 < max(penalties) <= 9  # (|x| - 1)^2 for |x| from 2 to 4
 
 
 def test_the_one_centred_penalty_has_a_finite_gradient_where_the_critic_is_flat():
     w = torch.zeros(D, requires_grad=True)
-    one_centred(lambda x: x.flatten(1) @ w, REAL, FAKE).backward()
+    critic = lambda x: x.flatten(1) @ w  # noqa: E731  # shorter so
+    one_centred(critic, judge(critic, REAL), judge(critic, FAKE)).backward()
     assert w.grad.isfinite().all()
+
+
+def test_the_penalty_of_a_convolutional_critic_is_its_slope_by_finite_differences():
+    with seeded(0):
+        critic = Conv(width=4, blocks=1, activation="silu").encoder(SMALL, 1)  # smooth: its slope has no jumps
+    x, step = normal(2, *SMALL), 1e-5
+    norms = gradient_norms(judge(lambda x: critic(x).squeeze(1), x))
+    with torch.no_grad():
+        moved = step * torch.eye(D).view(D, *SMALL)
+        slopes = torch.stack([(critic(one + moved) - critic(one - moved)).squeeze(1) / (2 * step) for one in x])
+    torch.testing.assert_close(norms, slopes.square().sum(1), rtol=1e-6, atol=1e-9)
+    norms.sum().backward()  # the gradient of a gradient reaches every weight before the last bias
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in critic.layers.parameters())
+    assert any(p.grad.any() for p in critic.layers.parameters())
 
 
 def test_the_nonsaturating_game_is_the_textbooks_cross_entropy():
@@ -402,6 +422,122 @@ def test_the_critics_loss_has_its_penalty_with_its_weight():
         with seeded(0):
             free = small_gan(game="relativistic", penalty=0.0).critic_loss(batch)["loss"]
         torch.testing.assert_close(terms["loss"], free + weight * terms["penalty"])
+
+
+def test_spread_is_the_distance_of_two_images_over_all_pairs():
+    flat = REAL.flatten(1)
+    torch.testing.assert_close(spread(REAL), torch.cdist(flat, flat).square().mean().sqrt())
+
+
+@pytest.mark.parametrize(("noise", "diversity"), [(0.0, 0.0), (0.5, 0.5), (1.0, 1.0)])
+def test_diversity_compares_fakes_with_the_data_and_collapse_is_told(noise, diversity):
+    model, batch = small_gan(), Batch(normal(6, *SMALL))
+    model.fakes = lambda batch: 0.3 + noise * batch.x
+    terms = {f"critic.{name}": float(value.detach()) for name, value in model.critic_loss(batch).items()}
+    assert terms["critic.diversity"] == pytest.approx(diversity)
+    told = model.warnings(terms)
+    assert bool(told) == (diversity < 0.4)
+    assert all("the generator is collapsing" in sentence for sentence in told)
+
+
+def test_accuracy_is_the_share_of_pairs_that_the_critic_has_right():
+    model, batch = small_gan(), Batch(REAL)
+    model.fakes = lambda batch: batch.x - torch.tensor([1.0, 1, 1, -1, -1, 0])[:, None, None, None]
+    model.scores = lambda x, y: x.mean((1, 2, 3))
+    assert float(model.critic_loss(batch)["accuracy"]) == 0.5
+
+
+# Differentiable augmentation
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_change_of_strength_zero_is_the_identity_and_of_strength_one_is_not(name):
+    x = normal(20, 3, 8, 10)
+    assert torch.equal(CHANGES[name](x, 0.0), x) or name == "colour"
+    torch.testing.assert_close(CHANGES[name](x, 0.0), x)
+    assert (CHANGES[name](x) != x).flatten(1).any(1).sum() > 10
+    assert augment(x, ()) is x
+
+
+def test_shift_moves_by_whole_pixels_and_what_comes_in_is_zero():
+    x, most = normal(300, 1, 16, 24), (2, 3)  # an eighth of the sides
+    frame = F.pad(x, (most[1], most[1], most[0], most[0]))
+    with seeded(0):
+        moved = shift(x)
+    seen = set()
+    for before, after in zip(frame, moved, strict=True):
+        offsets = [
+            (i, j)
+            for i in range(2 * most[0] + 1)
+            for j in range(2 * most[1] + 1)
+            if torch.equal(before[:, i : i + 16, j : j + 24], after)
+        ]
+        assert len(offsets) == 1
+        seen |= set(offsets)
+    assert len(seen) == 5 * 7  # every shift occurs: of 300 draws from 35, one is missing once in 150 tries
+
+
+def test_cutout_removes_a_rectangle_of_half_the_sides_and_leaves_the_rest():
+    x = 1 + normal(200, 2, 8, 12).abs()
+    with seeded(0):
+        cut = cutout(x)
+    gone = cut == 0
+    assert torch.equal(cut[~gone], x[~gone])
+    assert torch.equal(gone[:, 0], gone[:, 1])  # the same in each channel
+    assert gone[:, 0].any(2).sum(1).max() == 4 and gone[:, 0].any(1).sum(1).max() == 6
+    areas = gone[:, 0].sum((1, 2))
+    assert torch.equal(areas, gone[:, 0].any(2).sum(1) * gone[:, 0].any(1).sum(1))  # a rectangle
+    assert 6 <= areas.min() < areas.max() == 24  # at the border only a part of it is inside
+
+
+def test_colour_keeps_shapes_and_grays():
+    x = normal(50, 3, 6, 6)
+    with seeded(0):
+        y = colour(x)
+    with seeded(0):
+        gray = colour(x.mean(1, keepdim=True).expand_as(x))
+    torch.testing.assert_close(gray, y.mean(1, keepdim=True).expand_as(x))  # saturation leaves the mean of channels
+    centred = [(image - image.mean((1, 2, 3), keepdim=True)).mean(1).flatten(1) for image in (x, y)]
+    torch.testing.assert_close(F.cosine_similarity(*centred), torch.ones(50))  # only brightness and contrast changed
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_changes_are_drawn_for_each_image_from_the_global_generator_and_let_gradients_through(name):
+    x = normal(1, 3, 8, 8).repeat(16, 1, 1, 1).requires_grad_()
+    with seeded(1):
+        first = CHANGES[name](x)
+    with seeded(1):
+        assert torch.equal(CHANGES[name](x), first)
+    with seeded(2):
+        assert not torch.equal(CHANGES[name](x), first)
+    assert len({image.detach().numpy().tobytes() for image in first}) > 4
+    (gradient,) = torch.autograd.grad(first.square().sum() / 2, x, create_graph=True)
+    assert gradient.flatten(1).any(1).all()
+    # Linear in the image but for brightness: the directional derivative is a difference, to rounding.
+    direction = normal(16, 3, 8, 8, seed=5)
+    with seeded(1):
+        there = CHANGES[name](x + direction)
+    torch.testing.assert_close(torch.autograd.functional.jvp(lambda x: run(name, x), x, direction)[1], there - first)
+
+
+def run(name: str, x: torch.Tensor) -> torch.Tensor:
+    with seeded(1):
+        return CHANGES[name](x)
+
+
+def test_real_and_fake_images_are_changed_alike_in_both_losses(monkeypatch):
+    calls: list[tuple[int, bool]] = []
+
+    def spy(x: torch.Tensor, changes: tuple[str, ...]) -> torch.Tensor:
+        calls.append((len(x), changes == ("shift",)))
+        return x
+
+    monkeypatch.setattr("fabulate.models.gan.augment", spy)
+    model = small_gan(augment=("shift",))
+    for loss in (model.critic_loss, model.generator_loss):
+        loss(Batch(REAL))
+        assert calls == [(6, True)] * 2
+        calls.clear()
 
 
 # The textbook, to the letter

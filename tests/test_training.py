@@ -335,6 +335,23 @@ def test_a_folder_that_cannot_be_made_is_told_before_any_step(digits: Data, tmp_
         tiny("ae", tmp_path / "file" / "run", digits)
 
 
+def test_a_models_warnings_are_told_once_and_not_at_the_beginning(
+    digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked = []
+
+    def warnings(self: VAE, terms: dict[str, float]) -> list[str]:
+        asked.append(terms["loss"])
+        return ["the first", "another"] if len(asked) > 3 else ["the first"]
+
+    monkeypatch.setattr(VAE, "warnings", warnings)
+    monkeypatch.setattr("fabulate.training.session.SETTLED", 4)
+    fabulate.train("vae", digits, out=tmp_path, **{**small("vae"), "steps": 40, "batch_size": 16})
+    said = capsys.readouterr().out
+    assert said.count("Warning: the first\n") == said.count("Warning: another\n") == 1
+    assert asked == [row["train"]["loss"] for row in read_log(tmp_path) if "train" in row][3:]
+
+
 def test_classes_are_asked_of_images_that_have_none(digits: Data, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has no classes"):
         tiny("vae", tmp_path / "run", fabulate.load_data(digits.train.x[:50]), conditional=True)

@@ -23,7 +23,8 @@ SHAPES = [SMALL, ImageShape(3, 9, 11), ImageShape(1, 28, 28), ImageShape(3, 64, 
 CLASSES = ("cat", "dog", "horse")
 NARROW: dict[str, dict[str, Any]] = {
     "mlp": {"hidden": (16,)},
-    "conv": {"width": 4},
+    "conv": {"width": 4, "blocks": 1},
+    "dcgan": {"width": 4},
     "unet": {"width": 8},
     "dit": {"width": 32, "depth": 1},
 }  # others keep their defaults

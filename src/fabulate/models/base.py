@@ -85,6 +85,10 @@ class GenerativeModel(Saved, nn.Module, ABC):
         players = list(self.players().values())
         return players[0].loss(batch) if len(players) == 1 else {}
 
+    def warnings(self, terms: Mapping[str, float]) -> list[str]:
+        """Sentences on what goes wrong in training, by the mean terms since the last report; each is told once."""
+        return []
+
     @torch.no_grad()
     def sample(self, n: int, y: Labels = None, *, seed: int = 0, start: int = 0, **sampling: Any) -> Tensor:
         """Draw samples start .. start + n - 1 of a seed: images (N, C, H, W) in [-1, 1] on the model's device.

@@ -16,7 +16,7 @@ A game is a row of a table: what D minimises, what G minimises, and the penalty 
 Legend: B batch, C H W image, Z latent.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Annotated, Literal, NamedTuple
 
 import torch
@@ -27,10 +27,20 @@ from torch import Tensor
 from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, spec
 from fabulate.models.base import Conditional, Player
 from fabulate.models.inversion import EncodesBySearch
-from fabulate.nets import MLP, Network
+from fabulate.nets import DCGAN, MLP, Network
+from fabulate.nets.augment import Change, augment
 from fabulate.types import Batch, ImageShape
 
+COLLAPSED = 0.4  # diversity below which a generator has lost most of the data
+
 Critic = Callable[[Tensor], Tensor]
+
+
+class Judged(NamedTuple):
+    """Images (B, C, H, W) and the critic's scores of them (B,), whose gradient can be asked for."""
+
+    x: Tensor
+    score: Tensor
 
 
 class Game(NamedTuple):
@@ -38,26 +48,37 @@ class Game(NamedTuple):
 
     critic: Callable[[Tensor, Tensor], Tensor]
     generator: Callable[[Tensor, Tensor], Tensor]
-    penalty: Callable[[Critic, Tensor, Tensor], Tensor] | None = None
+    penalty: Callable[[Critic, Judged, Judged], Tensor] | None = None
 
 
-def gradient_norms(critic: Critic, x: Tensor) -> Tensor:
-    """The squared length of the critic's gradient at each image: (B, C, H, W) -> (B,), itself differentiable."""
+def spread(x: Tensor) -> Tensor:
+    """The distance of two images of a batch (root mean square over all pairs)."""
+    return (2 * x.flatten(1).var(0, correction=0).sum()).sqrt()
+
+
+def judge(critic: Critic, x: Tensor) -> Judged:
+    """The critic's scores of images, as functions of the images."""
     x = x.detach().requires_grad_()
     with torch.enable_grad():
-        (gradient,) = torch.autograd.grad(critic(x).sum(), x, create_graph=True)
+        return Judged(x, critic(x))
+
+
+def gradient_norms(judged: Judged) -> Tensor:
+    """The squared length of the critic's gradient at each image (B,), itself differentiable."""
+    with torch.enable_grad():
+        (gradient,) = torch.autograd.grad(judged.score.sum(), judged.x, create_graph=True)
     return gradient.square().sum((1, 2, 3))
 
 
-def zero_centred(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
+def zero_centred(critic: Critic, real: Judged, fake: Judged) -> Tensor:
     """R1 + R2: half the mean squared gradient at real images plus the same at fakes (Mescheder et al. 2018)."""
-    return (gradient_norms(critic, real).mean() + gradient_norms(critic, fake).mean()) / 2
+    return (gradient_norms(real).mean() + gradient_norms(fake).mean()) / 2
 
 
-def one_centred(critic: Critic, real: Tensor, fake: Tensor) -> Tensor:
+def one_centred(critic: Critic, real: Judged, fake: Judged) -> Tensor:
     """(|gradient| - 1)^2 at points between real and fake (Gulrajani et al. 2017, https://arxiv.org/abs/1704.00028)."""
-    t = torch.rand(len(real), 1, 1, 1, device=real.device)
-    norms = gradient_norms(critic, t * real + (1 - t) * fake)
+    t = torch.rand(len(real.x), 1, 1, 1, device=real.x.device)
+    norms = gradient_norms(judge(critic, t * real.x + (1 - t) * fake.x))
     return ((norms + 1e-12).sqrt() - 1).square().mean()  # the square root's slope at 0 is infinite
 
 
@@ -99,6 +120,8 @@ class GANConfig:
     """Weight of the penalty on the critic's gradient, in the games that have one (relativistic, wasserstein)."""
     critic_steps: Annotated[int, Field(ge=1)] = 1
     """Steps of the critic for each of the generator's."""
+    augment: tuple[Change, ...] = ()
+    """Random changes of all that the critic sees, against learning few images by heart (Zhao et al. 2020)."""
     network: Network = MLP(activation="leaky_relu")
     """The critic (an encoder to one number) and the generator (a decoder)."""
 
@@ -112,6 +135,11 @@ class GAN(EncodesBySearch, Conditional, family="gan"):
         "tutorial": Preset(
             GANConfig(game="nonsaturating", network=MLP(hidden=(128,), activation="relu")),
             Training(epochs=10, steps=None, batch_size=128, lr=1e-3, schedule="constant", warmup=0, ema=0),
+        ),
+        # Radford et al. 2016, to the letter but for z: normal as everywhere here, not uniform. Made for a GPU.
+        "dcgan": Preset(
+            GANConfig(latent_dim=100, game="nonsaturating", network=DCGAN()),
+            Training(epochs=25, steps=None, lr=2e-4, betas=(0.5, 0.999), schedule="constant", warmup=0, ema=0),
         ),
     }
 
@@ -130,22 +158,43 @@ class GAN(EncodesBySearch, Conditional, family="gan"):
         }
 
     def critic_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """What the critic minimises, its mean scores of real and fake, and the penalty on its gradient."""
+        """What the critic minimises, and terms that tell how the game stands.
+
+        The mean scores of real and fake; the share of pairs in which the real image has the higher score (accuracy: 1/2
+        when the critic cannot tell); the distance of two fakes over that of two real images (diversity: near 1, or much
+        less when the generator collapses); the penalty on the critic's gradient.
+        """
+
+        def critic(x: Tensor) -> Tensor:
+            return self.scores(x, batch.y)
+
         with torch.no_grad():
-            fake = self.fakes(batch)
-        real_score, fake_score = self.scores(batch.x, batch.y), self.scores(fake, batch.y)
-        loss = self.game.critic(real_score, fake_score)
-        terms = {"real": real_score.mean(), "fake": fake_score.mean()}
+            fakes = self.fakes(batch)
+            shown = [augment(x, self.config.augment) for x in (batch.x, fakes)]
+        real, fake = (judge(critic, x) for x in shown)
+        loss = self.game.critic(real.score, fake.score)
+        terms = {"real": real.score.mean(), "fake": fake.score.mean()}
+        terms["accuracy"] = (real.score > fake.score).float().mean()
+        terms["diversity"] = spread(fakes) / spread(batch.x).clamp_min(1e-6)
         if self.game.penalty is not None:
-            terms["penalty"] = self.game.penalty(lambda x: self.scores(x, batch.y), batch.x, fake)
+            terms["penalty"] = self.game.penalty(critic, real, fake)
             loss = loss + self.config.penalty * terms["penalty"]
         return {"loss": loss, **terms}
 
     def generator_loss(self, batch: Batch) -> dict[str, Tensor]:
         """What the generator minimises."""
+        fakes = augment(self.fakes(batch), self.config.augment)
         with torch.no_grad():
-            real_score = self.scores(batch.x, batch.y)
-        return {"loss": self.game.generator(real_score, self.scores(self.fakes(batch), batch.y))}
+            real_score = self.scores(augment(batch.x, self.config.augment), batch.y)
+        return {"loss": self.game.generator(real_score, self.scores(fakes, batch.y))}
+
+    def warnings(self, terms: Mapping[str, float]) -> list[str]:
+        if terms["critic.diversity"] >= COLLAPSED:
+            return []
+        return [
+            f"the generator is collapsing: its images differ from each other less than {COLLAPSED:.0%} as much as real "
+            f"ones. Try --game relativistic, a higher --penalty, or a lower --lr"
+        ]
 
     def fakes(self, batch: Batch) -> Tensor:
         """One fake for each image of the batch, of the same class."""

@@ -1,9 +1,10 @@
-"""The small pieces that networks share: activations, how a class enters, how weights begin.
+"""The small pieces that networks share: activations, normalisations, how a class enters, how weights begin.
 
-Legend: B batch, F features, K classes.
+Legend: B batch, C channels, H W height and width, F features, K classes.
 """
 
 from collections.abc import Callable
+from math import gcd
 from typing import Literal
 
 import torch
@@ -15,6 +16,13 @@ ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": lambda: nn.LeakyReLU(0.2),
     "silu": nn.SiLU,
+}
+
+Norm = Literal["none", "group"]
+NORMS: dict[Norm, Callable[[int], nn.Module]] = {
+    "none": lambda channels: nn.Identity(),
+    # Wu, He 2018, https://arxiv.org/abs/1803.08494: over each image's own pixels and groups of channels.
+    "group": lambda channels: nn.GroupNorm(gcd(channels, 8), channels),
 }
 
 
@@ -30,6 +38,44 @@ def with_class(features: Tensor, y: Tensor | None, classes: int) -> Tensor:
     # One-hot times a matrix rather than an embedding: its backward pass adds in a fixed order, so runs repeat exactly.
     loudness = max(features.shape[1], 1) ** 0.5
     return torch.cat([features, loudness * F.one_hot(y, classes).to(features.dtype)], dim=1)
+
+
+class ByClass(nn.Module):
+    """A class weighs the features that are read next, f * (1 + g_y): (B, F) -> (B, F).
+
+    Before a linear layer of one output it is the projection critic, w'f + e_y'f (Miyato, Koyama 2018,
+    https://arxiv.org/abs/1802.05637), with e_y = w * g_y. Without classes the features stay as they are.
+    """
+
+    def __init__(self, features: int, classes: int) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.randn(classes, features)) if classes else None
+
+    def forward(self, features: Tensor, y: Tensor | None) -> Tensor:
+        if self.gain is None:
+            return features
+        assert y is not None, "a class-conditional network was called without classes"
+        return features * (1 + F.one_hot(y, len(self.gain)).to(features.dtype) @ self.gain)
+
+
+class Residual(nn.Module):
+    """x + s * conv(act(norm(conv(act(norm(x)))))), He et al. 2016 (https://arxiv.org/abs/1603.05027): size unchanged.
+
+    The branch speaks softly, s = `scale`, so that a block begins near the identity (Zhang et al. 2019,
+    https://arxiv.org/abs/1901.09321) and stays there a while: of a branch that begins at zero instead, Adam would move
+    each weight by the learning rate at once.
+    """
+
+    def __init__(self, channels: int, norm: Norm, activation: Activation, scale: float) -> None:
+        super().__init__()
+        self.scale = scale
+        self.branch = nn.Sequential(
+            *(NORMS[norm](channels), ACTIVATIONS[activation](), nn.Conv2d(channels, channels, 3, padding=1)),
+            *(NORMS[norm](channels), ACTIVATIONS[activation](), nn.Conv2d(channels, channels, 3, padding=1)),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.scale * self.branch(x)
 
 
 def keep_variance(network: nn.Module) -> None:

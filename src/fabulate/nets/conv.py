@@ -6,34 +6,45 @@ the halving and channels double on the way; unlike it, enlarging is nearest-neig
 checkerboard (Odena et al. 2016, https://distill.pub/2016/deconv-checkerboard/), and there is no batch normalisation,
 with which one image's gradient would depend on the others and a critic's gradient penalty would mean nothing.
 
+After each halving, and before each enlarging, there is room for residual blocks; the whole image's size has none, where
+they would cost most. Inside, the channels of a pixel lie side by side in memory (channels last): on a CPU the decoder
+then takes about half the time, the encoder a tenth less.
+
 Legend: B batch, C H W image, Z inputs or outputs, K classes.
 """
 
 from itertools import pairwise
-from typing import Annotated, Literal
+from typing import Annotated, ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
 import tyro
+from pydantic import Field
 from torch import Tensor, nn
 
 from fabulate.config import PositiveInt, spec
 from fabulate.errors import ConfigError
-from fabulate.nets.blocks import ACTIVATIONS, Activation, keep_variance, with_class
+from fabulate.nets.blocks import ACTIVATIONS, NORMS, Activation, ByClass, Norm, Residual, keep_variance, with_class
 from fabulate.types import ImageShape
 
 SMALLEST_SIDE, LARGEST_SIDE = 8, 64
+SOFTLY = 0.3  # of a residual block's branch: two or three blocks in a row then add up to about the size of their input
 
 
 @spec
 class Conv:
-    """Strided convolutions."""
+    """Strided convolutions, with or without residual blocks."""
 
+    alone: ClassVar[bool] = True  # an image's output never depends on the other images of its batch
     kind: Annotated[Literal["conv"], tyro.conf.Suppress] = "conv"
     width: PositiveInt = 16
     """Channels at half the image's size; they double at each halving, up to four times this."""
-    activation: Activation = "silu"
+    blocks: Annotated[int, Field(ge=0)] = 0
+    """Residual blocks at each size; with one a step takes two to three times as long."""
+    activation: Activation = "leaky_relu"
     """Activation between layers."""
+    norm: Norm = "none"
+    """Normalisation before each activation."""
 
     def encoder(self, shape: ImageShape, outputs: int, classes: int = 0) -> nn.Module:
         """A network from images (B, C, H, W) to vectors (B, outputs)."""
@@ -46,6 +57,14 @@ class Conv:
     def channels(self, level: int) -> int:
         """Channels after `level` halvings, level >= 1."""
         return self.width * min(2 ** (level - 1), 4)
+
+    def residual(self, channels: int) -> list[nn.Module]:
+        """The residual blocks of one size."""
+        return [Residual(channels, self.norm, self.activation, SOFTLY) for _ in range(self.blocks)]
+
+    def active(self, channels: int) -> list[nn.Module]:
+        """What stands before a layer: normalisation, then activation."""
+        return [NORMS[self.norm](channels), ACTIVATIONS[self.activation]()]
 
 
 def sizes(shape: ImageShape) -> list[tuple[int, int]]:
@@ -69,30 +88,37 @@ def sizes(shape: ImageShape) -> list[tuple[int, int]]:
     return result
 
 
+def kernel(larger: tuple[int, int]) -> tuple[int, int]:
+    """The kernel between a size and its half: with stride 2 and padding 1 it leads there and back exactly.
+
+    4 for even sides covers each pixel as often as the next; 3 would draw a checkerboard into a critic's gradient.
+    """
+    height, width = larger
+    return 4 - height % 2, 4 - width % 2
+
+
 class ConvEncoder(nn.Module):
-    """Images to vectors; the class enters as one learned plane beside the image's channels."""
+    """Images to vectors; the class weighs the last features."""
 
     def __init__(self, config: Conv, shape: ImageShape, outputs: int, classes: int) -> None:
         super().__init__()
-        self.classes, self.shape = classes, shape
-        self.plane = nn.Linear(classes, shape.height * shape.width) if classes else None
         scales = sizes(shape)
+        channels = [shape.channels, *(config.channels(level) for level in range(1, len(scales)))]
         layers: list[nn.Module] = []
-        before = shape.channels + bool(classes)
-        for level in range(1, len(scales)):
-            after = config.channels(level)
-            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1), ACTIVATIONS[config.activation]()]
-            before = after
+        for larger, (before, after) in zip(scales[:-1], pairwise(channels), strict=True):
+            layers.append(nn.Conv2d(before, after, kernel(larger), stride=2, padding=1))
+            layers += [*config.residual(after), *config.active(after)]
         height, width = scales[-1]
-        self.layers = nn.Sequential(*layers, nn.Flatten(), nn.Linear(before * height * width, outputs))
+        features = channels[-1] * height * width
+        self.layers = nn.Sequential(*layers, nn.Flatten())
+        self.by_class = ByClass(features, classes)
+        self.last = nn.Linear(features, outputs)
         keep_variance(self)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # documented, but not in its types
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
-        if self.plane is not None:
-            empty = x.new_zeros(len(x), 0)
-            plane = self.plane(with_class(empty, y, self.classes))  # (B, H * W)
-            x = torch.cat([x, plane.unflatten(1, (1, self.shape.height, self.shape.width))], dim=1)
-        return self.layers(x)  # (B, outputs)
+        features = self.layers(x.contiguous(memory_format=torch.channels_last))  # (B, F)
+        return self.last(self.by_class(features, y))  # (B, outputs)
 
 
 class ConvDecoder(nn.Module):
@@ -103,16 +129,18 @@ class ConvDecoder(nn.Module):
         self.classes = classes
         *larger, smallest = sizes(shape)
         self.smallest, self.larger = smallest, larger[::-1]
-        channels = [config.channels(level) for level in range(len(larger), 0, -1)]
+        channels = [*(config.channels(level) for level in range(len(larger), 0, -1)), shape.channels]
         self.first = nn.Linear(inputs + classes, channels[0] * smallest[0] * smallest[1])
-        self.activation = ACTIVATIONS[config.activation]()
-        self.convolutions = nn.ModuleList(
-            nn.Conv2d(before, after, 3, padding=1) for before, after in pairwise([*channels, shape.channels])
+        self.blocks = nn.ModuleList(
+            nn.Sequential(*config.residual(before), *config.active(before)) for before in channels[:-1]
         )
+        self.convolutions = nn.ModuleList(nn.Conv2d(*ends, 3, padding=1) for ends in pairwise(channels))
         keep_variance(self)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # documented, but not in its types
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         x = self.first(with_class(z, y, self.classes)).unflatten(1, (-1, *self.smallest))
-        for size, convolution in zip(self.larger, self.convolutions, strict=True):
-            x = convolution(F.interpolate(self.activation(x), size=size))
+        x = x.contiguous(memory_format=torch.channels_last)
+        for size, block, convolution in zip(self.larger, self.blocks, self.convolutions, strict=True):
+            x = convolution(F.interpolate(block(x), size=size))
         return x  # (B, C, H, W)

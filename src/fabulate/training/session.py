@@ -22,6 +22,7 @@ from fabulate.types import to_uint8
 
 PICTURES = 8  # times in a run that samples are drawn and the test images scored
 REPORTS = 200  # lines in the log of a run whose length is known; with a budget in minutes, one every 50 steps
+SETTLED = 500  # steps before which nothing is warned of: every model begins badly
 SAVE_SECONDS = 30.0  # between checkpoints, unless asked otherwise
 
 
@@ -34,6 +35,7 @@ class Session:
         self.learner, self.folder, self.data, self.display, self.save_every = learner, folder, data, display, save_every
         self.shown = data.test if data.test is not None else data.train  # whose reconstructions are drawn
         self.tested: dict[str, float] = {}
+        self.warned: set[str] = set()
         self.saved_at = time.monotonic()
 
     def finish(self, stop: Stop) -> GenerativeModel:
@@ -83,6 +85,7 @@ class Session:
                     speed = count * learner.training.batch_size / max(learner.seconds - began, 1e-9)
                     self.folder.report({**self.where(), "images_per_second": round(speed, 1), "train": means})
                     self.display.update(learner.progress, learner.step, speed, means)
+                    self.warn(means)
                     sums, count, began = {}, 0, learner.seconds
                 if int(learner.progress * PICTURES) > pictures and learner.progress < 1:
                     pictures = int(learner.progress * PICTURES)
@@ -98,6 +101,14 @@ class Session:
             saved = self.folder.restore()[0]
             kept = f"step {saved['step']:,}" if saved else "none yet"
             raise DivergedError(f"{error}. Last good checkpoint in {self.folder.path}: {kept}") from error
+
+    def warn(self, means: dict[str, float]) -> None:
+        """Say what goes wrong, each thing once."""
+        if self.learner.step >= SETTLED:
+            for sentence in self.learner.model.warnings(means):
+                if sentence not in self.warned:
+                    self.warned.add(sentence)
+                    self.display.say(f"Warning: {sentence}")
 
     def where(self) -> dict[str, Any]:
         """How far training has come, as each line of the log says it."""
