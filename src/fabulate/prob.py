@@ -10,6 +10,7 @@ Legend: B batch, C H W image, Z latent, K samples.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from math import log, pi
 
 import torch
@@ -114,4 +115,13 @@ LIKELIHOODS: dict[str, type[Likelihood]] = {
     "bernoulli": Bernoulli,
     "gaussian": Gaussian,
     "logistic": DiscretisedLogistic,
+}
+
+# Gray values are not binary, and a Bernoulli likelihood of them is no probability; of these black and white images it
+# is. "dynamic" draws a new image each time, with the gray values as probabilities (Salakhutdinov, Murray, "On the
+# quantitative analysis of deep belief networks", 2008, https://doi.org/10.1145/1390156.1390266).
+BINARISATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x,
+    "dynamic": lambda x: 2 * torch.bernoulli(unit(x)) - 1,
+    "threshold": lambda x: torch.where(x >= 0, 1.0, -1.0).to(x),
 }

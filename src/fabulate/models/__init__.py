@@ -10,7 +10,7 @@ from fabulate.config import nearest
 from fabulate.errors import ConfigError
 from fabulate.models.base import GenerativeModel
 
-_ROOMS = {"__init__", "base", "capabilities", "saving", "walks"}
+_ROOMS = {"__init__", "base", "capabilities", "mixture", "priors", "saving", "walks"}
 
 
 def names() -> list[str]:

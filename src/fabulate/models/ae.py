@@ -9,11 +9,12 @@ components (Baldi, Hornik 1989, https://doi.org/10.1016/0893-6080(89)90014-2). W
 x + noise * eps and the decoder must still give the clean x: a denoising autoencoder, whose code cannot lean on single
 pixels (Vincent et al. 2008, https://doi.org/10.1145/1390156.1390294).
 
-An autoencoder has no p(z) and so does not say how to sample. Ours keeps the mean and covariance of the codes, of each
-class when it is conditional, and samples codes from that Gaussian. Whether images decoded from there look real is not
-part of the loss: the gap that the VAE closes.
+An autoencoder has no p(z) and so does not say how to sample. Ours fits a mixture of Gaussians to the codes of the
+training images, of each class when it is conditional, once the weights stand still, and samples codes from it (Ghosh et
+al. 2020, https://arxiv.org/abs/1903.12436). Whether images decoded from there look real is not part of the loss: the
+gap that the VAE closes.
 
-Legend: B batch, C H W image, Z latent, K classes.
+Legend: B batch, C H W image, Z latent.
 """
 
 import torch
@@ -23,10 +24,9 @@ from torch import Tensor
 from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, spec
 from fabulate.models.base import Conditional, Labels, Player, evaluating
 from fabulate.models.capabilities import Encodes, Reconstructs, Scores
+from fabulate.models.mixture import Mixture, encoded
 from fabulate.nets import MLP, Network
-from fabulate.types import Batch, ImageShape, unit
-
-FORGET = 0.99  # decay of the code statistics: they average over about the last 100 batches
+from fabulate.types import Batch, BatchSource, ImageShape, unit
 
 
 @spec
@@ -37,6 +37,8 @@ class AEConfig:
     """Numbers in a code."""
     noise: NonNegativeFloat = 0.0
     """Standard deviation of the noise added to the input, in pixels of [0, 1]; above 0 the model denoises."""
+    components: PositiveInt = 20
+    """Gaussians in the mixture that codes are sampled from (of each class), at most."""
     network: Network = MLP()
     """Encoder and decoder."""
 
@@ -48,25 +50,18 @@ class AE(Encodes, Reconstructs, Scores, Conditional, family="ae"):
     presets = {
         "default": Preset(AEConfig(), Training(epochs=200)),  # few images: stop before they are learnt by heart
         "tutorial": Preset(
-            AEConfig(latent_dim=64, network=MLP(hidden=(128,), activation="relu")),
+            AEConfig(latent_dim=64, components=1, network=MLP(hidden=(128,), activation="relu")),
             Training(epochs=10, steps=None, batch_size=128, lr=1e-3, schedule="constant", warmup=0, ema=0),
         ),
     }
 
     config: AEConfig
-    counts: Tensor
-    sums: Tensor
-    products: Tensor
 
     def __init__(self, config: AEConfig, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
         super().__init__(config, shape, classes)
         self.encoder = config.network.encoder(self.shape, config.latent_dim, len(classes))
         self.decoder = config.network.decoder(config.latent_dim, self.shape, len(classes))
-        # Decayed sums of 1, z and z z' over the codes of each class; one code at 0 with variance 1 to begin with.
-        rows, z = max(len(classes), 1), config.latent_dim
-        self.register_buffer("counts", torch.ones(rows))  # (K,)
-        self.register_buffer("sums", torch.zeros(rows, z))  # (K, Z)
-        self.register_buffer("products", torch.eye(z).repeat(rows, 1, 1))  # (K, Z, Z)
+        self.mixture = Mixture(config.latent_dim, config.components, max(len(classes), 1))
 
     def players(self) -> dict[str, Player]:
         return {"model": Player(self, self.loss)}
@@ -77,29 +72,13 @@ class AE(Encodes, Reconstructs, Scores, Conditional, family="ae"):
         noisy = x + self.config.noise * torch.randn_like(x) if self.training and self.config.noise else x
         z = self.encoder(noisy, batch.y)  # (B, Z)
         copy = torch.sigmoid(self.decoder(z, batch.y))
-        if self.training:
-            self._remember(z.detach(), batch.y)
         return {"loss": F.mse_loss(copy, x)}
 
-    @torch.no_grad()
-    def _remember(self, z: Tensor, y: Tensor | None) -> None:
-        rows = len(self.counts)
-        member = F.one_hot(y, rows).to(z.dtype) if y is not None else z.new_ones(len(z), 1)  # (B, K)
-        weighted = member[:, :, None] * z[:, None]  # (B, K, Z)
-        self.counts.mul_(FORGET).add_(member.sum(0))
-        self.sums.mul_(FORGET).add_(weighted.sum(0))
-        self.products.mul_(FORGET).add_(torch.einsum("bkz,bw->kzw", weighted, z))
+    def settle(self, images: BatchSource) -> None:
+        self.mixture.fit(*encoded(self, images, lambda batch: self.encoder(unit(batch.x), batch.y)))
 
     def prior(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
-        counts = self.counts.double()
-        mean = self.sums / counts[:, None]  # (K, Z)
-        covariance = self.products / counts[:, None, None] - mean[:, :, None] * mean[:, None]
-        # A square root by eigenvalues, not Cholesky's: codes that never vary in some direction are no error.
-        values, vectors = torch.linalg.eigh(covariance)
-        root = vectors * values.clamp_min(0).sqrt()[:, None]  # (K, Z, Z)
-        eps = torch.randn(n, self.config.latent_dim, generator=generator).to(mean)
-        rows = y if y is not None else torch.zeros(n, dtype=torch.int64, device=mean.device)
-        return (mean[rows] + (root[rows] @ eps[:, :, None]).squeeze(2)).to(self.sums.dtype)
+        return self.mixture.draw(n, y, generator)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return 2 * torch.sigmoid(self.decoder(z, y)) - 1

@@ -21,7 +21,7 @@ from fabulate.config import Preset, nearest, override, spec
 from fabulate.errors import CapabilityError, ConfigError
 from fabulate.models.saving import Saved
 from fabulate.seeds import generator
-from fabulate.types import Batch, ImageShape, to_float
+from fabulate.types import Batch, BatchSource, ImageShape, to_float
 
 TILE = 32  # rows computed together: a matrix product's rounding depends on its shape, so the shape is always this one
 
@@ -79,6 +79,12 @@ class GenerativeModel(Saved, nn.Module, ABC):
     @abstractmethod
     def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
         """n images (N, C, H, W) in [-1, 1], all chance taken from the (CPU) generator."""
+
+    def settle(self, images: BatchSource) -> None:
+        """Fit what is left to fit to the training images once the weights stand still: by default nothing.
+
+        Called on the averaged weights before they are drawn from or saved. It takes no chance but what it addresses.
+        """
 
     def test_terms(self, batch: Batch) -> dict[str, Tensor]:
         """Scalars that tell, on images never trained on, how good the model is: by default the only player's loss."""

@@ -25,14 +25,25 @@ from torch import Tensor
 from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, spec
 from fabulate.models.base import Conditional, Labels, Player, evaluating
 from fabulate.models.capabilities import Encodes, Reconstructs, Scores
+from fabulate.models.mixture import Mixture, encoded
+from fabulate.models.priors import PRIORS
 from fabulate.nets import MLP, Network
-from fabulate.prob import LIKELIHOODS, kl_to_standard_normal, log_mean_exp, log_normal
+from fabulate.prob import BINARISATIONS, LIKELIHOODS, log_mean_exp, log_normal
+from fabulate.seeds import generator as generator_at
 from fabulate.seeds import seeded
-from fabulate.types import Batch, ImageShape, unit
+from fabulate.types import Batch, BatchSource, ImageShape, unit
 
 ACTIVE = (
     0.01  # a code dimension is active when its mean varies more than this over images (Burda et al. 2016, sec. 5.2)
 )
+
+
+@spec
+class VAESampling:
+    """How samples are drawn."""
+
+    codes: Literal["prior", "mixture"] = "mixture"
+    """Where codes come from: the model's p(z), or a mixture of Gaussians fitted to codes of the training images."""
 
 
 @spec
@@ -43,6 +54,17 @@ class VAEConfig:
     """Numbers in a code."""
     likelihood: Literal["bernoulli", "gaussian", "logistic"] = "gaussian"
     """What p(x | z) is: binary pixels, or a Gaussian or discretised logistic with a learned noise level."""
+    binarise: Literal["none", "dynamic", "threshold"] = "none"
+    """Black and white images for the Bernoulli likelihood: white with a pixel's gray value as probability, drawn anew
+    each time, or white from the middle gray on."""
+    prior: Literal["normal", "vamp", "mog"] = "normal"
+    """What p(z) is: one Gaussian, or the mixture of the posteriors of learned pseudo-inputs (VampPrior)."""
+    pseudo_inputs: PositiveInt = 100
+    """Pseudo-inputs of the vamp prior (of each class)."""
+    components: PositiveInt = 20
+    """Gaussians in the mixture fitted to the codes (of each class), at most."""
+    sampling: VAESampling = VAESampling()
+    """How samples are drawn."""
     beta: NonNegativeFloat = 1.0
     """Weight of the KL term; 1 is the ELBO, more gives smoother and simpler codes (Higgins et al. 2017)."""
     free_bits: NonNegativeFloat = 0.0
@@ -57,6 +79,15 @@ class VAEConfig:
             raise ValueError(
                 "the importance-weighted bound (samples > 1) has no KL term for beta or free_bits to weigh"
             )
+        if self.free_bits and self.prior != "normal":
+            raise ValueError(f"the KL to the prior {self.prior!r} is no sum over dimensions; free_bits must be 0")
+        if self.binarise != "none" and self.likelihood != "bernoulli":
+            raise ValueError(f"binary images (binarise={self.binarise!r}) need likelihood='bernoulli'")
+
+
+def active(mean: Tensor) -> Tensor:
+    """How many code dimensions are active, by the posterior means (B, Z)."""
+    return (mean.var(0, correction=0) > ACTIVE).sum()
 
 
 class VAE(Encodes, Reconstructs, Scores, Conditional, family="vae"):
@@ -66,18 +97,27 @@ class VAE(Encodes, Reconstructs, Scores, Conditional, family="vae"):
     presets = {
         "default": Preset(VAEConfig(), Training(epochs=200)),  # few images: stop before they are learnt by heart
         "tutorial": Preset(
-            VAEConfig(latent_dim=64, likelihood="bernoulli", network=MLP(hidden=(128,), activation="relu")),
+            VAEConfig(
+                latent_dim=64,
+                likelihood="bernoulli",
+                network=MLP(hidden=(128,), activation="relu"),
+                sampling=VAESampling(codes="prior"),
+            ),
             Training(epochs=10, steps=None, batch_size=128, lr=1e-3, schedule="constant", warmup=0, ema=0),
         ),
     }
 
     config: VAEConfig
+    sampling: VAESampling
 
     def __init__(self, config: VAEConfig, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
         super().__init__(config, shape, classes)
         self.encoder = config.network.encoder(self.shape, 2 * config.latent_dim, len(classes))  # mean and log-variance
         self.decoder = config.network.decoder(config.latent_dim, self.shape, len(classes))
         self.likelihood = LIKELIHOODS[config.likelihood]()
+        self.binarise = BINARISATIONS[config.binarise]
+        self.p_z = PRIORS[config.prior](config.latent_dim, self.shape, len(classes), config.pseudo_inputs)
+        self.mixture = Mixture(config.latent_dim, config.components, max(len(classes), 1))
 
     def players(self) -> dict[str, Player]:
         return {"model": Player(self, self.loss)}
@@ -89,28 +129,45 @@ class VAE(Encodes, Reconstructs, Scores, Conditional, family="vae"):
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Minus the bound, in nats per image, with its two terms and the count of active code dimensions."""
-        mean, logvar = self.posterior(batch)
-        active = (mean.var(0, correction=0) > ACTIVE).sum()
         if self.config.samples > 1:
-            return {"loss": -self.bound(batch, self.config.samples).mean(), "active_units": active}
+            return {
+                "loss": -self.bound(batch, self.config.samples).mean(),
+                "active_units": active(self.posterior(batch)[0]),
+            }
+        x, y = Batch(self.binarise(batch.x), batch.y)
+        mean, logvar = self.posterior(Batch(x, y))
         z = mean + torch.exp(logvar / 2) * torch.randn_like(mean)  # (B, Z)
-        reconstruction = -self.likelihood.log_prob(batch.x, self.decoder(z, batch.y)).mean()
-        kl = kl_to_standard_normal(mean, logvar).mean(0)  # (Z,)
-        price = kl.clamp_min(self.config.free_bits).sum()
+        reconstruction = -self.likelihood.log_prob(x, self.decoder(z, y)).mean()
+        kl = self.p_z.kl(z, mean, logvar, y, self.posterior).mean(0)  # (Z,), or (1,) where dimensions do not add up
+        # Without free bits nothing is clamped: an estimated KL may be below 0, and must be, to be right on average.
+        price = kl.clamp_min(self.config.free_bits).sum() if self.config.free_bits else kl.sum()
         loss = reconstruction + self.config.beta * price
-        return {"loss": loss, "reconstruction": reconstruction, "kl": kl.sum(), "active_units": active}
+        return {"loss": loss, "reconstruction": reconstruction, "kl": kl.sum(), "active_units": active(mean)}
 
     def bound(self, batch: Batch, k: int) -> Tensor:
         """The importance-weighted lower bound of log p(x) with k codes per image, in nats: (B,)."""
-        mean, logvar = self.posterior(batch)
+        x, y = Batch(self.binarise(batch.x), batch.y)
+        mean, logvar = self.posterior(Batch(x, y))
         terms = []
         for _ in range(k):
             z = mean + torch.exp(logvar / 2) * torch.randn_like(mean)
-            log_p_x = self.likelihood.log_prob(batch.x, self.decoder(z, batch.y))
-            log_p_z = log_normal(z, torch.zeros_like(z), torch.zeros_like(z)).sum(1)
+            log_p_x = self.likelihood.log_prob(x, self.decoder(z, y))
+            log_p_z = self.p_z.log_prob(z, y, self.posterior)
             log_q_z = log_normal(z, mean, logvar).sum(1)
             terms.append(log_p_x + log_p_z - log_q_z)
         return log_mean_exp(torch.stack(terms), dim=0)
+
+    def settle(self, images: BatchSource) -> None:
+        """Fit the mixture to codes drawn from q(z | x): to its means alone, it would miss what the noise fills."""
+        posteriors, y = encoded(self, images, lambda batch: torch.cat(self.posterior(batch), dim=1))
+        mean, logvar = posteriors.chunk(2, dim=1)
+        eps = torch.randn(mean.shape, generator=generator_at("settle")).to(mean)
+        self.mixture.fit(mean + torch.exp(logvar / 2) * eps, y)
+
+    def prior(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
+        if self.sampling.codes == "mixture":
+            return self.mixture.draw(n, y, generator)
+        return self.p_z.draw(n, y, self.posterior, generator)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return self.likelihood.mean(self.decoder(z, y))

@@ -36,6 +36,7 @@ class Session:
         self.tested: dict[str, float] = {}
         self.warned: set[str] = set()
         self.saved_at = time.monotonic()
+        self.settled_at = -1  # the step whose weights `settled` last fitted the rest to
 
     def finish(self, stop: Stop) -> GenerativeModel:
         """Train to the end and return the model."""
@@ -133,9 +134,17 @@ class Session:
             number, f"Stopped at step {self.learner.step:,}, saved in {self.folder.path}. The same command continues."
         )
 
+    def settled(self) -> GenerativeModel:
+        """The averaged weights of this step, and what a family fits once they stand still."""
+        learner = self.learner
+        if self.settled_at != learner.step:
+            learner.sampler().settle(learner.images)
+            self.settled_at = learner.step
+        return learner.average
+
     def model(self) -> GenerativeModel:
         """The model to use, with what its card tells."""
-        model = self.learner.sampler().eval().requires_grad_(False)
+        model = self.settled().eval().requires_grad_(False)
         model.record = {
             "data": self.data.name,
             "steps": self.learner.step,
@@ -151,7 +160,7 @@ class Session:
 
     def picture(self) -> None:
         """Draw 64 samples from fixed noise, some reconstructions, and score the test images."""
-        model, step = self.learner.sampler(), f"step-{self.learner.step:08d}"
+        model, step = self.settled(), f"step-{self.learner.step:08d}"
         if self.data.test is not None:
             self.tested = score_images(model, self.data.test, self.learner.training.seed)
         with self.folder.writing():

@@ -1,0 +1,109 @@
+"""What p(z) is in a VAE: N(0, 1), or what the encoder makes of K images that it made up itself.
+
+The bound charges KL(q(z | x) || p(z)), and averaged over images this is smallest when p(z) is the aggregate posterior,
+the mean of q(z | x) over all images. N(0, 1) asks that this mean be one Gaussian. The VampPrior puts in its place the
+mean over K pseudo-inputs u_k, images that are learned with everything else:
+
+    p(z) = 1/K sum_k q(z | u_k)
+
+(Tomczak, Welling, "VAE with a VampPrior", 2018, https://arxiv.org/abs/1705.07120): a second level, u_k above z. The KL
+from a Gaussian to a mixture has no closed form; it is estimated at the same code z ~ q(z | x) that is decoded,
+
+    KL = E_q log q(z | x) - log p(z).
+
+With classes p(z | y) has K pseudo-inputs of each class. Every prior here is a mixture of K Gaussians of equal weight;
+N(0, 1) is the one with K = 1, mean 0 and variance 1, and its KL is exact.
+
+Legend: B batch, N codes, Z latent, R rows (one for each class, or one), K components.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+from fabulate.prob import LEAD, kl_to_standard_normal, log_mean_exp, log_normal
+from fabulate.types import Batch, ImageShape
+
+Posterior = Callable[[Batch], tuple[Tensor, Tensor]]  # images to the mean and log-variance of q(z | x), each (B, Z)
+
+
+class Prior(nn.Module, ABC):
+    """p(z), or p(z | y): a mixture of Gaussians with equal weights."""
+
+    def __init__(self, dim: int, shape: ImageShape, classes: int, components: int) -> None:
+        super().__init__()
+        self.dim, self.shape, self.classes = dim, shape, classes
+
+    @abstractmethod
+    def components(self, posterior: Posterior) -> tuple[Tensor, Tensor]:
+        """Means and log-variances, each (R, K, Z)."""
+
+    def log_prob(self, z: Tensor, y: Tensor | None, posterior: Posterior) -> Tensor:
+        """log p(z) of codes (B, Z), in nats: (B,)."""
+        mean, logvar = (rows[_rows(y, len(z), z)] for rows in self.components(posterior))  # (B, K, Z)
+        return log_mean_exp(log_normal(z[:, None], mean, logvar).sum(2), dim=1)
+
+    def kl(self, z: Tensor, mean: Tensor, logvar: Tensor, y: Tensor | None, posterior: Posterior) -> Tensor:
+        """KL(N(mean, exp(logvar)) || p(z)) in nats, estimated at one code z of each Gaussian: (B, 1)."""
+        return (log_normal(z, mean, logvar).sum(1) - self.log_prob(z, y, posterior))[:, None]
+
+    def draw(self, n: int, y: Tensor | None, posterior: Posterior, generator: torch.Generator) -> Tensor:
+        """n codes (N, Z), all chance from the (CPU) generator."""
+        mean, logvar = self.components(posterior)
+        eps = torch.randn(n, self.dim, generator=generator).to(mean)
+        k = torch.randint(mean.shape[1], (n,), generator=generator).to(mean.device)
+        row = _rows(y, n, mean)
+        return mean[row, k] + torch.exp(logvar[row, k] / 2) * eps
+
+
+class StandardNormal(Prior):
+    """N(0, 1): one component, and the KL of each dimension in closed form."""
+
+    zeros: Tensor
+
+    def __init__(self, dim: int, shape: ImageShape, classes: int, components: int) -> None:
+        super().__init__(dim, shape, classes, components)
+        self.register_buffer("zeros", torch.zeros(max(classes, 1), 1, dim), persistent=False)
+
+    def components(self, posterior: Posterior) -> tuple[Tensor, Tensor]:
+        return self.zeros, self.zeros
+
+    def kl(self, z: Tensor, mean: Tensor, logvar: Tensor, y: Tensor | None, posterior: Posterior) -> Tensor:
+        return kl_to_standard_normal(mean, logvar)  # (B, Z)
+
+
+class Vamp(Prior):
+    """The posteriors of K learned pseudo-inputs (of each class)."""
+
+    def __init__(self, dim: int, shape: ImageShape, classes: int, components: int) -> None:
+        super().__init__(dim, shape, classes, components)
+        self.raw = nn.Parameter(torch.randn(max(classes, 1) * components, *shape) / LEAD)
+
+    def components(self, posterior: Posterior) -> tuple[Tensor, Tensor]:
+        rows = max(self.classes, 1)
+        y = (
+            torch.arange(rows, device=self.raw.device).repeat_interleave(len(self.raw) // rows)
+            if self.classes
+            else None
+        )
+        mean, logvar = posterior(Batch(torch.tanh(LEAD * self.raw), y))
+        return mean.view(rows, -1, self.dim), logvar.view(rows, -1, self.dim)
+
+
+class Mog(Prior):
+    def __init__(self, dim: int, shape: ImageShape, classes: int, components: int) -> None:
+        super().__init__(dim, shape, classes, components)
+        self.means = nn.Parameter(torch.randn(max(classes, 1), components, dim) / LEAD)
+        self.logvars = nn.Parameter(torch.zeros(max(classes, 1), components, dim))
+
+    def components(self, posterior: Posterior) -> tuple[Tensor, Tensor]:
+        return LEAD * self.means, LEAD * self.logvars
+
+
+def _rows(y: Tensor | None, n: int, like: Tensor) -> Tensor:
+    return torch.zeros(n, dtype=torch.int64, device=like.device) if y is None else y
+
+
+PRIORS: dict[str, type[Prior]] = {"normal": StandardNormal, "vamp": Vamp, "mog": Mog}
