@@ -24,7 +24,7 @@ from fabulate.models.vae import VAE, VAEConfig, VAESampling
 from fabulate.nets import MLP
 from fabulate.prob import BINARISATIONS, Gaussian
 from fabulate.seeds import generator, seeded
-from fabulate.types import Batch
+from fabulate.types import Batch, ImageShape
 from tiny import CLASSES, SMALL, pictures
 
 LINEAR = MLP(hidden=())
@@ -369,3 +369,26 @@ def test_the_loss_and_the_bound_are_those_of_the_binarised_images(name):
 def test_only_the_bernoulli_likelihood_is_of_binary_images():
     with pytest.raises(ValueError, match="bernoulli"):
         VAEConfig(binarise="dynamic")
+
+
+def test_scores_are_those_of_the_models_prior_wherever_samples_come_from():
+    model = settled(VAE)
+    x = pictures(SMALL, 4).batch(torch.arange(4)).x
+    scores = model.score(x)
+    model.mixture.means += 100
+    with model.drawing({"codes": "prior"}):
+        assert torch.equal(model.score(x), scores)
+    assert torch.equal(model.score(x), scores)
+
+
+@pytest.mark.parametrize("preset", VAE.presets)
+def test_every_preset_of_the_vae_begins_with_a_finite_loss_and_gradient(preset):
+    torch.set_default_dtype(torch.float32)
+    shape = ImageShape(1, 28, 28)
+    with seeded(0):
+        model = VAE(VAE.presets[preset].model, shape)
+        loss = model.loss(pictures(shape, 8).batch(torch.arange(8)))["loss"]
+    loss.backward()
+    assert loss.isfinite()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+    assert model.sample(2).shape == (2, *shape)

@@ -27,7 +27,7 @@ from fabulate.models.base import GenerativeModel, evaluating
 from fabulate.seeds import permutation
 from fabulate.types import Batch, BatchSource
 
-MOST_CODES = 10_000  # that a mixture is fitted to: 20 covariances of 32 numbers then take 1.6 s
+MOST_CODES = 8_000  # that a mixture is fitted to: 20 covariances of 32 numbers then take 1.2 s
 AT_ONCE = 500  # images encoded together
 ROUNDS = 20  # of expectation-maximisation at most: fresh codes of MNIST get no likelier after them
 SMALLEST = 1e-6  # a direction varies if its standard deviation is above this share of the largest code

@@ -13,6 +13,9 @@ tighten the bound (Burda, Grosse, Salakhutdinov, "Importance weighted autoencode
 
     log p(x) >= E log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x).
 
+What p(z) is instead of N(0, 1) can be read in `priors.py`. Samples are drawn from p(z), or from a mixture of Gaussians
+fitted to the codes of the training images (`mixture.py`); the loss, the bound and the score are always those of p(z).
+
 Legend: B batch, C H W image, Z latent, K samples.
 """
 
@@ -27,15 +30,14 @@ from fabulate.models.base import Conditional, Labels, Player, evaluating
 from fabulate.models.capabilities import Encodes, Reconstructs, Scores
 from fabulate.models.mixture import Mixture, encoded
 from fabulate.models.priors import PRIORS
-from fabulate.nets import MLP, Network
+from fabulate.nets import MLP, Conv, Network
 from fabulate.prob import BINARISATIONS, LIKELIHOODS, log_mean_exp, log_normal
 from fabulate.seeds import generator as generator_at
 from fabulate.seeds import seeded
 from fabulate.types import Batch, BatchSource, ImageShape, unit
 
-ACTIVE = (
-    0.01  # a code dimension is active when its mean varies more than this over images (Burda et al. 2016, sec. 5.2)
-)
+# A code dimension is active when its mean varies more than this over images (Burda et al. 2016, section 5.2).
+ACTIVE = 0.01
 
 
 @spec
@@ -57,20 +59,20 @@ class VAEConfig:
     binarise: Literal["none", "dynamic", "threshold"] = "none"
     """Black and white images for the Bernoulli likelihood: white with a pixel's gray value as probability, drawn anew
     each time, or white from the middle gray on."""
-    prior: Literal["normal", "vamp", "mog"] = "normal"
-    """What p(z) is: one Gaussian, or the mixture of the posteriors of learned pseudo-inputs (VampPrior)."""
+    prior: Literal["normal", "vamp"] = "normal"
+    """What p(z) is: N(0, 1), or the mixture of the posteriors of learned pseudo-inputs (VampPrior)."""
     pseudo_inputs: PositiveInt = 100
     """Pseudo-inputs of the vamp prior (of each class)."""
-    components: PositiveInt = 20
-    """Gaussians in the mixture fitted to the codes (of each class), at most."""
-    sampling: VAESampling = VAESampling()
-    """How samples are drawn."""
     beta: NonNegativeFloat = 1.0
     """Weight of the KL term; 1 is the ELBO, more gives smoother and simpler codes (Higgins et al. 2017)."""
     free_bits: NonNegativeFloat = 0.0
     """Nats that each code dimension may cost for nothing, against unused dimensions (Kingma et al. 2016)."""
     samples: Annotated[int, Field(ge=1)] = 1
     """Codes per image in the training bound: 1 is the ELBO, more is the importance-weighted bound."""
+    components: PositiveInt = 20
+    """Gaussians in the mixture fitted to the codes (of each class), at most."""
+    sampling: VAESampling = VAESampling()
+    """How samples are drawn."""
     network: Network = MLP()
     """Encoder and decoder."""
 
@@ -96,10 +98,15 @@ class VAE(Encodes, Reconstructs, Scores, Conditional, family="vae"):
     Config = VAEConfig
     presets = {
         "default": Preset(VAEConfig(), Training(epochs=200)),  # few images: stop before they are learnt by heart
+        "conv": Preset(
+            VAEConfig(latent_dim=64, network=Conv(blocks=0, norm="group", activation="silu")),
+            Training(epochs=200, steps=10_000, batch_size=64, lr=2e-3),
+        ),
         "tutorial": Preset(
             VAEConfig(
                 latent_dim=64,
                 likelihood="bernoulli",
+                components=1,
                 network=MLP(hidden=(128,), activation="relu"),
                 sampling=VAESampling(codes="prior"),
             ),
@@ -130,10 +137,8 @@ class VAE(Encodes, Reconstructs, Scores, Conditional, family="vae"):
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Minus the bound, in nats per image, with its two terms and the count of active code dimensions."""
         if self.config.samples > 1:
-            return {
-                "loss": -self.bound(batch, self.config.samples).mean(),
-                "active_units": active(self.posterior(batch)[0]),
-            }
+            bound = self.bound(batch, self.config.samples)
+            return {"loss": -bound.mean(), "active_units": active(self.posterior(batch)[0])}
         x, y = Batch(self.binarise(batch.x), batch.y)
         mean, logvar = self.posterior(Batch(x, y))
         z = mean + torch.exp(logvar / 2) * torch.randn_like(mean)  # (B, Z)
