@@ -98,9 +98,21 @@ class Vamp(Prior):
         return mean.view(rows, -1, self.dim), logvar.view(rows, -1, self.dim)
 
 
+class Gaussians(Prior):
+    """K learned Gaussians (of each class); they begin together as about N(0, 1)."""
+
+    def __init__(self, dim: int, shape: ImageShape, classes: int, components: int) -> None:
+        super().__init__(dim, shape, classes, components)
+        self.means = nn.Parameter(torch.randn(max(classes, 1), components, dim) / (2 * LEAD))  # (R, K, Z)
+        self.logvars = nn.Parameter(torch.zeros(max(classes, 1), components, dim))
+
+    def components(self, posterior: Posterior) -> tuple[Tensor, Tensor]:
+        return LEAD * self.means, LEAD * self.logvars
+
+
 def _rows(y: Tensor | None, z: Tensor) -> Tensor:
     """The row of each code: its class, or the only one."""
     return torch.zeros(len(z), dtype=torch.int64, device=z.device) if y is None else y
 
 
-PRIORS: dict[str, type[Prior]] = {"normal": StandardNormal, "vamp": Vamp}
+PRIORS: dict[str, type[Prior]] = {"normal": StandardNormal, "vamp": Vamp, "gaussians": Gaussians}

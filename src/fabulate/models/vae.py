@@ -59,7 +59,7 @@ class VAEConfig:
     binarise: Literal["none", "dynamic", "threshold"] = "none"
     """Black and white images for the Bernoulli likelihood: white with a pixel's gray value as probability, drawn anew
     each time, or white from the middle gray on."""
-    prior: Literal["normal", "vamp"] = "normal"
+    prior: Literal["normal", "vamp", "gaussians"] = "normal"
     """What p(z) is: N(0, 1), or the mixture of the posteriors of learned pseudo-inputs (VampPrior)."""
     pseudo_inputs: PositiveInt = 100
     """Pseudo-inputs of the vamp prior (of each class)."""
