@@ -19,7 +19,7 @@ from fabulate.models import mixture as mixture_file
 from fabulate.models.ae import AE
 from fabulate.models.base import GenerativeModel
 from fabulate.models.mixture import Mixture
-from fabulate.models.priors import PRIORS, StandardNormal, Vamp
+from fabulate.models.priors import PRIORS, Gaussians, StandardNormal
 from fabulate.models.vae import VAE, VAEConfig, VAESampling
 from fabulate.nets import MLP
 from fabulate.prob import BINARISATIONS, Gaussian
@@ -223,53 +223,62 @@ def test_training_settles_the_model_that_it_saves_and_again_the_same_way(name: s
 # p(z) as a part of the model
 
 
-def constant_posterior(batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
-    return torch.zeros(len(batch.x), Z), torch.zeros(len(batch.x), Z)
-
-
 @pytest.mark.parametrize("classes", [0, 3])
-def test_the_estimated_divergence_is_the_closed_one_when_the_pseudo_inputs_give_the_standard_normal(classes):
+def test_the_estimated_divergence_is_the_closed_one_when_the_gaussians_are_all_the_standard_normal(classes):
     n = 20_000
-    vamp, plain = Vamp(Z, SMALL, classes, 5), StandardNormal(Z, SMALL, classes, 5)
+    learned, plain = Gaussians(Z, 5, classes), StandardNormal(Z, 5, classes)
+    torch.nn.init.zeros_(learned.means)
     mean, logvar = torch.tensor([1.0, -0.5, 0.0]).expand(n, Z), torch.tensor([-1.0, 0.5, -3.0]).expand(n, Z)
     y = torch.arange(n) % classes if classes else None
     z = mean + torch.exp(logvar / 2) * normal(n, Z)
-    torch.testing.assert_close(vamp.log_prob(z, y, constant_posterior), Normal(0.0, 1.0).log_prob(z).sum(1))
-    estimate = vamp.kl(z, mean, logvar, y, constant_posterior)
+    for prior in (learned, plain):
+        torch.testing.assert_close(prior.log_prob(z, y), Normal(0.0, 1.0).log_prob(z).sum(1))
+    with torch.no_grad():
+        estimate = learned.kl(z, mean, logvar, y)
     assert estimate.shape == (n, 1)
-    exact = plain.kl(z, mean, logvar, y, constant_posterior).sum(1)[0]
+    exact = plain.kl(z, mean, logvar, y).sum(1)[0]
     assert within_five_errors(estimate.mean(), exact, estimate.std() / n**0.5)
     torch.testing.assert_close(exact, kl_divergence(Normal(mean[0], torch.exp(logvar[0] / 2)), Normal(0.0, 1.0)).sum())
 
 
-def vamp_vae(classes: tuple[str, ...] = ()) -> VAE:
-    """Pseudo-inputs far from each other, and an encoder that tells them and the classes apart."""
+def vae_of_gaussians(classes: tuple[str, ...] = ()) -> VAE:
+    """A prior of four Gaussians (of each class) that differ in mean and variance."""
     with seeded(3):
-        own = {"prior": "vamp", "pseudo_inputs": 4, "sampling": VAESampling(codes="prior")}
+        own = {"prior": "gaussians", "prior_components": 4, "sampling": VAESampling(codes="prior")}
         model = VAE(VAEConfig(latent_dim=Z, network=LINEAR, **own), SMALL, classes)
         with torch.no_grad():
-            model.encoder.layers[0].weight.mul_(10)
+            model.p_z.means.mul_(5)
+            model.p_z.logvars.copy_(0.1 * torch.randn_like(model.p_z.logvars))
     return model
 
 
 def components(model: VAE, row: int = 0) -> MixtureSameFamily:
-    mean, logvar = (values[row].detach() for values in model.p_z.components(model.posterior))
+    mean, logvar = (values[row].detach() for values in model.p_z.components())
     return density(torch.ones(len(mean)), mean, torch.diag_embed(logvar.exp()))
 
 
 @pytest.mark.parametrize("classes", [(), CLASSES], ids=["one", "classes"])
-def test_a_vamp_prior_is_the_mean_of_the_posteriors_of_its_pseudo_inputs(classes):
-    model, n = vamp_vae(classes), 50_000
+def test_the_density_and_the_draws_of_a_prior_are_those_of_its_components(classes):
+    model, n = vae_of_gaussians(classes), 50_000
     for row in range(max(len(classes), 1)):
         exact = components(model, row)
         y = torch.full((n,), row) if classes else None
         with torch.no_grad():
             z = model.prior(n, y, generator(0))
-            torch.testing.assert_close(model.p_z.log_prob(z, y, model.posterior), exact.log_prob(z))
+            torch.testing.assert_close(model.p_z.log_prob(z, y), exact.log_prob(z))
         assert within_five_errors(z.mean(0), exact.mean, (exact.variance / n).sqrt())
         assert within_five_errors(z.square().mean(0), exact.variance + exact.mean**2, z.square().std(0) / n**0.5)
     if classes:
         assert (components(model, 0).mean - components(model, 1).mean).abs().max() > 0.1  # the class is heard
+
+
+def test_learned_gaussians_begin_as_about_the_standard_normal():
+    n = 5000
+    with seeded(0):
+        prior = Gaussians(Z, 100, 0)
+    z = normal(n, Z)
+    gain = (Normal(0.0, 1.0).log_prob(z).sum(1) - prior.log_prob(z, None)).detach()  # its mean: KL(N(0, 1) || p)
+    assert -5 * gain.std() / n**0.5 < gain.mean() < 0.1
 
 
 class LinearGaussian(Gaussian):
@@ -279,12 +288,12 @@ class LinearGaussian(Gaussian):
         return raw
 
 
-def test_with_a_vamp_prior_bounds_rise_with_the_codes_and_stay_below_the_log_likelihood():
+def test_with_learned_gaussians_bounds_rise_with_the_codes_and_stay_below_the_log_likelihood():
     """With a linear decoder p(x) is a mixture of Gaussians too: N(W m_k + b, W S_k W' + s^2)."""
-    model, n = vamp_vae(), 4000
+    model, n = vae_of_gaussians(), 4000
     model.likelihood = LinearGaussian()
     with torch.no_grad():
-        mean, logvar = (values[0] for values in model.p_z.components(model.posterior))
+        mean, logvar = (values[0] for values in model.p_z.components())
         w, b = model.decoder.layers[0].weight, model.decoder.layers[0].bias
         covariance = w @ torch.diag_embed(logvar.exp()) @ w.T + model.likelihood.logvar.exp() * torch.eye(D)
         exact = density(torch.ones(len(mean)), mean @ w.T + b, covariance)
@@ -305,7 +314,7 @@ def test_with_a_vamp_prior_bounds_rise_with_the_codes_and_stay_below_the_log_lik
 @pytest.mark.parametrize("classes", [(), CLASSES], ids=["one", "classes"])
 def test_every_prior_gives_finite_gradients_to_all_its_parameters(name, classes):
     with seeded(0):
-        model = VAE(VAEConfig(latent_dim=Z, network=LINEAR, prior=name, pseudo_inputs=4), SMALL, classes)
+        model = VAE(VAEConfig(latent_dim=Z, network=LINEAR, prior=name, prior_components=4), SMALL, classes)
     model.loss(pictures(SMALL, 9, classes).batch(torch.arange(9)))["loss"].backward()
     gradients = [p.grad for p in model.p_z.parameters()]
     assert all(gradient.isfinite().all() and gradient.any() for gradient in gradients)
@@ -315,7 +324,7 @@ def test_every_prior_gives_finite_gradients_to_all_its_parameters(name, classes)
 def test_an_estimated_divergence_below_zero_counts_as_it_is():
     """It has to be right on average: cut off at 0 it would be too high, and its gradient lost."""
     with seeded(0):
-        model = VAE(VAEConfig(latent_dim=Z, network=LINEAR, prior="vamp", pseudo_inputs=4), SMALL)
+        model = VAE(VAEConfig(latent_dim=Z, network=LINEAR, prior="gaussians", prior_components=4), SMALL)
         batch = pictures(SMALL, 9).batch(torch.arange(9))
         terms = [model.loss(batch) for _ in range(50)]
     assert min(term["kl"] for term in terms) < 0
@@ -323,9 +332,9 @@ def test_an_estimated_divergence_below_zero_counts_as_it_is():
         torch.testing.assert_close(term["loss"], term["reconstruction"] + term["kl"])
 
 
-def test_samples_of_a_vamp_prior_are_addressed_and_its_model_comes_back(tmp_path):
+def test_samples_of_learned_gaussians_are_addressed_and_its_model_comes_back(tmp_path):
     torch.set_default_dtype(torch.float32)
-    model = vamp_vae(CLASSES)
+    model = vae_of_gaussians(CLASSES)
     model.save_pretrained(tmp_path)
     loaded = GenerativeModel.from_pretrained(str(tmp_path))
     both = loaded.sample(50, seed=3)
@@ -335,7 +344,7 @@ def test_samples_of_a_vamp_prior_are_addressed_and_its_model_comes_back(tmp_path
 
 def test_free_bits_need_a_divergence_of_each_dimension():
     with pytest.raises(ValueError, match="free_bits"):
-        VAEConfig(prior="vamp", free_bits=0.1)
+        VAEConfig(prior="gaussians", free_bits=0.1)
 
 
 # Binary images

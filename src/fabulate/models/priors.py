@@ -1,49 +1,46 @@
-"""What p(z) is in a VAE: N(0, 1), or what the encoder makes of K images that it made up itself.
+"""What p(z) is in a VAE: N(0, 1), or K Gaussians that are learned with everything else.
 
 The bound charges KL(q(z | x) || p(z)), and averaged over images this is smallest when p(z) is the aggregate posterior,
-the mean of q(z | x) over all images. N(0, 1) asks that this mean be one Gaussian. The VampPrior puts in its place the
-mean over K pseudo-inputs u_k, images that are learned with everything else:
+the mean of q(z | x) over all images. N(0, 1) asks that this mean be one Gaussian. With a second level above z, a choice
+c among K, it need not be:
 
-    p(z) = 1/K sum_k q(z | u_k)
+    p(z) = sum_c p(c) p(z | c) = 1/K sum_c N(z; m_c, v_c)
 
-(Tomczak, Welling, "VAE with a VampPrior", 2018, https://arxiv.org/abs/1705.07120): a second level, u_k above z. The KL
-from a Gaussian to a mixture has no closed form; it is estimated at the same code z ~ q(z | x) that is decoded,
+(Dilokthanakul et al., "Deep unsupervised clustering with Gaussian mixture variational autoencoders", 2016,
+https://arxiv.org/abs/1611.02648; compared with others in Tomczak, Welling, "VAE with a VampPrior", 2018,
+https://arxiv.org/abs/1705.07120). The KL from a Gaussian to a mixture has no closed form; it is estimated at the same
+code z ~ q(z | x) that is decoded,
 
     KL = E_q log q(z | x) - log p(z).
 
-With classes p(z | y) has K pseudo-inputs of each class. Every prior here is a mixture of K Gaussians of equal weight;
-N(0, 1) is the one with K = 1, mean 0 and variance 1, and its KL is exact.
+With classes p(z | y) has K Gaussians of each class. N(0, 1) is the case K = 1, m = 0, v = 1, and its KL is exact.
 
 Legend: B batch, N codes, Z latent, R rows (one for each class, or one), K components.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from math import log, pi
 
 import torch
 from torch import Tensor, nn
 
 from fabulate.prob import LEAD, kl_to_standard_normal, log_mean_exp, log_normal
-from fabulate.types import Batch, ImageShape
-
-Posterior = Callable[[Batch], tuple[Tensor, Tensor]]  # images to the mean and log-variance of q(z | x), each (B, Z)
 
 
 class Prior(nn.Module, ABC):
-    """p(z), or p(z | y): a mixture of Gaussians with equal weights."""
+    """p(z), or p(z | y): a mixture of Gaussians of equal weight."""
 
-    def __init__(self, dim: int, shape: ImageShape, classes: int, components: int) -> None:
+    def __init__(self, dim: int, components: int, classes: int) -> None:
         super().__init__()
-        self.dim, self.shape, self.classes = dim, shape, classes
+        self.dim = dim
 
     @abstractmethod
-    def components(self, posterior: Posterior) -> tuple[Tensor, Tensor]:
+    def components(self) -> tuple[Tensor, Tensor]:
         """Means and log-variances, each (R, K, Z)."""
 
-    def log_prob(self, z: Tensor, y: Tensor | None, posterior: Posterior) -> Tensor:
+    def log_prob(self, z: Tensor, y: Tensor | None) -> Tensor:
         """log p(z) of codes (B, Z), in nats: (B,)."""
-        mean, logvar = self.components(posterior)  # (R, K, Z)
+        mean, logvar = self.components()  # (R, K, Z)
         # sum_z (z - m)^2 / v, multiplied out: two matrix products instead of B x R x K x Z numbers in memory
         precision = torch.exp(-logvar)
         squares = z.square() @ precision.flatten(0, 1).T - 2 * z @ (mean * precision).flatten(0, 1).T  # (B, R K)
@@ -51,13 +48,13 @@ class Prior(nn.Module, ABC):
         log_normals = -0.5 * (self.dim * log(2 * pi) + logvar.sum(2) + squares)
         return log_mean_exp(log_normals[torch.arange(len(z), device=z.device), _rows(y, z)], dim=1)
 
-    def kl(self, z: Tensor, mean: Tensor, logvar: Tensor, y: Tensor | None, posterior: Posterior) -> Tensor:
+    def kl(self, z: Tensor, mean: Tensor, logvar: Tensor, y: Tensor | None) -> Tensor:
         """KL(N(mean, exp(logvar)) || p(z)) in nats, estimated at one code z of each Gaussian: (B, 1)."""
-        return (log_normal(z, mean, logvar).sum(1) - self.log_prob(z, y, posterior))[:, None]
+        return (log_normal(z, mean, logvar).sum(1) - self.log_prob(z, y))[:, None]
 
-    def draw(self, n: int, y: Tensor | None, posterior: Posterior, generator: torch.Generator) -> Tensor:
+    def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
         """n codes (N, Z), all chance from the (CPU) generator."""
-        mean, logvar = self.components(posterior)
+        mean, logvar = self.components()
         eps = torch.randn(n, self.dim, generator=generator).to(mean)
         k = torch.randint(mean.shape[1], (n,), generator=generator).to(mean.device)
         row = _rows(y, eps)
@@ -69,44 +66,27 @@ class StandardNormal(Prior):
 
     zeros: Tensor
 
-    def __init__(self, dim: int, shape: ImageShape, classes: int, components: int) -> None:
-        super().__init__(dim, shape, classes, components)
+    def __init__(self, dim: int, components: int, classes: int) -> None:
+        super().__init__(dim, components, classes)
         self.register_buffer("zeros", torch.zeros(max(classes, 1), 1, dim), persistent=False)
 
-    def components(self, posterior: Posterior) -> tuple[Tensor, Tensor]:
+    def components(self) -> tuple[Tensor, Tensor]:
         return self.zeros, self.zeros
 
-    def kl(self, z: Tensor, mean: Tensor, logvar: Tensor, y: Tensor | None, posterior: Posterior) -> Tensor:
+    def kl(self, z: Tensor, mean: Tensor, logvar: Tensor, y: Tensor | None) -> Tensor:
         return kl_to_standard_normal(mean, logvar)  # (B, Z)
 
 
-class Vamp(Prior):
-    """The posteriors of K learned pseudo-inputs (of each class)."""
-
-    def __init__(self, dim: int, shape: ImageShape, classes: int, components: int) -> None:
-        super().__init__(dim, shape, classes, components)
-        self.raw = nn.Parameter(torch.randn(max(classes, 1) * components, *shape) / LEAD)
-
-    def components(self, posterior: Posterior) -> tuple[Tensor, Tensor]:
-        rows = max(self.classes, 1)
-        y = (
-            torch.arange(rows, device=self.raw.device).repeat_interleave(len(self.raw) // rows)
-            if self.classes
-            else None
-        )
-        mean, logvar = posterior(Batch(torch.tanh(LEAD * self.raw), y))
-        return mean.view(rows, -1, self.dim), logvar.view(rows, -1, self.dim)
-
-
 class Gaussians(Prior):
-    """K learned Gaussians (of each class); they begin together as about N(0, 1)."""
+    """K learned Gaussians (of each class). They begin together as about N(0, 1), and move as noise levels do."""
 
-    def __init__(self, dim: int, shape: ImageShape, classes: int, components: int) -> None:
-        super().__init__(dim, shape, classes, components)
-        self.means = nn.Parameter(torch.randn(max(classes, 1), components, dim) / (2 * LEAD))  # (R, K, Z)
-        self.logvars = nn.Parameter(torch.zeros(max(classes, 1), components, dim))
+    def __init__(self, dim: int, components: int, classes: int) -> None:
+        super().__init__(dim, components, classes)
+        rows = max(classes, 1)
+        self.means = nn.Parameter(torch.randn(rows, components, dim) / (2 * LEAD))
+        self.logvars = nn.Parameter(torch.zeros(rows, components, dim))
 
-    def components(self, posterior: Posterior) -> tuple[Tensor, Tensor]:
+    def components(self) -> tuple[Tensor, Tensor]:
         return LEAD * self.means, LEAD * self.logvars
 
 
@@ -115,4 +95,4 @@ def _rows(y: Tensor | None, z: Tensor) -> Tensor:
     return torch.zeros(len(z), dtype=torch.int64, device=z.device) if y is None else y
 
 
-PRIORS: dict[str, type[Prior]] = {"normal": StandardNormal, "vamp": Vamp, "gaussians": Gaussians}
+PRIORS: dict[str, type[Prior]] = {"normal": StandardNormal, "gaussians": Gaussians}

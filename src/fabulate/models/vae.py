@@ -59,10 +59,10 @@ class VAEConfig:
     binarise: Literal["none", "dynamic", "threshold"] = "none"
     """Black and white images for the Bernoulli likelihood: white with a pixel's gray value as probability, drawn anew
     each time, or white from the middle gray on."""
-    prior: Literal["normal", "vamp", "gaussians"] = "normal"
-    """What p(z) is: N(0, 1), or the mixture of the posteriors of learned pseudo-inputs (VampPrior)."""
-    pseudo_inputs: PositiveInt = 100
-    """Pseudo-inputs of the vamp prior (of each class)."""
+    prior: Literal["normal", "gaussians"] = "normal"
+    """What p(z) is: N(0, 1), or a mixture of Gaussians that are learned with everything else."""
+    prior_components: PositiveInt = 100
+    """Gaussians of the prior "gaussians" (of each class)."""
     beta: NonNegativeFloat = 1.0
     """Weight of the KL term; 1 is the ELBO, more gives smoother and simpler codes (Higgins et al. 2017)."""
     free_bits: NonNegativeFloat = 0.0
@@ -70,7 +70,7 @@ class VAEConfig:
     samples: Annotated[int, Field(ge=1)] = 1
     """Codes per image in the training bound: 1 is the ELBO, more is the importance-weighted bound."""
     components: PositiveInt = 20
-    """Gaussians in the mixture fitted to the codes (of each class), at most."""
+    """Gaussians in the mixture fitted to the codes that samples are drawn from (of each class), at most."""
     sampling: VAESampling = VAESampling()
     """How samples are drawn."""
     network: Network = MLP()
@@ -123,7 +123,7 @@ class VAE(Encodes, Reconstructs, Scores, Conditional, family="vae"):
         self.decoder = config.network.decoder(config.latent_dim, self.shape, len(classes))
         self.likelihood = LIKELIHOODS[config.likelihood]()
         self.binarise = BINARISATIONS[config.binarise]
-        self.p_z = PRIORS[config.prior](config.latent_dim, self.shape, len(classes), config.pseudo_inputs)
+        self.p_z = PRIORS[config.prior](config.latent_dim, config.prior_components, len(classes))
         self.mixture = Mixture(config.latent_dim, config.components, max(len(classes), 1))
 
     def players(self) -> dict[str, Player]:
@@ -143,7 +143,7 @@ class VAE(Encodes, Reconstructs, Scores, Conditional, family="vae"):
         mean, logvar = self.posterior(Batch(x, y))
         z = mean + torch.exp(logvar / 2) * torch.randn_like(mean)  # (B, Z)
         reconstruction = -self.likelihood.log_prob(x, self.decoder(z, y)).mean()
-        kl = self.p_z.kl(z, mean, logvar, y, self.posterior).mean(0)  # (Z,), or (1,) where dimensions do not add up
+        kl = self.p_z.kl(z, mean, logvar, y).mean(0)  # (Z,), or (1,) where dimensions do not add up
         # Without free bits nothing is clamped: an estimated KL may be below 0, and must be, to be right on average.
         price = kl.clamp_min(self.config.free_bits).sum() if self.config.free_bits else kl.sum()
         loss = reconstruction + self.config.beta * price
@@ -157,7 +157,7 @@ class VAE(Encodes, Reconstructs, Scores, Conditional, family="vae"):
         for _ in range(k):
             z = mean + torch.exp(logvar / 2) * torch.randn_like(mean)
             log_p_x = self.likelihood.log_prob(x, self.decoder(z, y))
-            log_p_z = self.p_z.log_prob(z, y, self.posterior)
+            log_p_z = self.p_z.log_prob(z, y)
             log_q_z = log_normal(z, mean, logvar).sum(1)
             terms.append(log_p_x + log_p_z - log_q_z)
         return log_mean_exp(torch.stack(terms), dim=0)
@@ -172,7 +172,7 @@ class VAE(Encodes, Reconstructs, Scores, Conditional, family="vae"):
     def prior(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
         if self.sampling.codes == "mixture":
             return self.mixture.draw(n, y, generator)
-        return self.p_z.draw(n, y, self.posterior, generator)
+        return self.p_z.draw(n, y, generator)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return self.likelihood.mean(self.decoder(z, y))
