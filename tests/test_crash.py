@@ -57,14 +57,9 @@ def kill_me(*_: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-@pytest.fixture(autouse=True)
-def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing is not what is tested here; the children inherit it."""
-    monkeypatch.setattr("fabulate.training.session.PICTURES", 2)
-
-
 @pytest.mark.parametrize("name", names())
-def test_killed_at_random_steps(name: str, digits: Data, tmp_path: Path) -> None:
+def test_killed_at_random_steps(name: str, digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fabulate.training.session.PICTURES", 2)  # to be quick; the children inherit it
     train(name, tmp_path / "whole", digits)
     chance = random.Random(name)
     kills = 0

@@ -105,7 +105,12 @@ def test_a_searched_code_does_not_depend_on_the_batch_the_place_or_a_gradient_mo
     assert not torch.equal(model.encode(x, y, seed=1), codes)
 
 
-@over("case", SEARCHED, ids=str)
+# Untrained, some networks draw hardly more than one gray, and there is nothing to find.
+VIVID = [case for case in SEARCHED if make(case).sample(6).std(0).mean() > 0.01]
+assert len(VIVID) >= 4
+
+
+@over("case", VIVID, ids=str)
 def test_a_models_own_images_are_found_again(case):
     model = make(case)
     x = model.sample(6, seed=1)

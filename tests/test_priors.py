@@ -242,19 +242,20 @@ def test_the_estimated_divergence_is_the_closed_one_when_the_gaussians_are_all_t
 
 
 def vae_of_gaussians(classes: tuple[str, ...] = ()) -> VAE:
-    """A prior of four Gaussians (of each class) that differ in mean and variance."""
+    """A prior of four Gaussians (of each class) that differ in weight, mean and variance."""
     with seeded(3):
         own = {"prior": "gaussians", "prior_components": 4, "sampling": VAESampling(codes="prior")}
         model = VAE(VAEConfig(latent_dim=Z, network=LINEAR, **own), SMALL, classes)
         with torch.no_grad():
             model.p_z.means.mul_(5)
             model.p_z.logvars.copy_(0.1 * torch.randn_like(model.p_z.logvars))
+            model.p_z.logits.copy_(0.1 * torch.randn_like(model.p_z.logits))
     return model
 
 
 def components(model: VAE, row: int = 0) -> MixtureSameFamily:
-    mean, logvar = (values[row].detach() for values in model.p_z.components())
-    return density(torch.ones(len(mean)), mean, torch.diag_embed(logvar.exp()))
+    log_weight, mean, logvar = (values[row].detach() for values in model.p_z.components())
+    return density(log_weight.exp(), mean, torch.diag_embed(logvar.exp()))
 
 
 @pytest.mark.parametrize("classes", [(), CLASSES], ids=["one", "classes"])
@@ -293,10 +294,10 @@ def test_with_learned_gaussians_bounds_rise_with_the_codes_and_stay_below_the_lo
     model, n = vae_of_gaussians(), 4000
     model.likelihood = LinearGaussian()
     with torch.no_grad():
-        mean, logvar = (values[0] for values in model.p_z.components())
+        log_weight, mean, logvar = (values[0] for values in model.p_z.components())
         w, b = model.decoder.layers[0].weight, model.decoder.layers[0].bias
         covariance = w @ torch.diag_embed(logvar.exp()) @ w.T + model.likelihood.logvar.exp() * torch.eye(D)
-        exact = density(torch.ones(len(mean)), mean @ w.T + b, covariance)
+        exact = density(log_weight.exp(), mean @ w.T + b, covariance)
         with seeded(0):
             x = exact.sample()
             batch = Batch(x.expand(n, D).reshape(-1, *SMALL))

@@ -4,7 +4,7 @@ The bound charges KL(q(z | x) || p(z)), and averaged over images this is smalles
 the mean of q(z | x) over all images. N(0, 1) asks that this mean be one Gaussian. With a second level above z, a choice
 c among K, it need not be:
 
-    p(z) = sum_c p(c) p(z | c) = 1/K sum_c N(z; m_c, v_c)
+    p(z) = sum_c p(c) p(z | c) = sum_c w_c N(z; m_c, v_c)
 
 (Dilokthanakul et al., "Deep unsupervised clustering with Gaussian mixture variational autoencoders", 2016,
 https://arxiv.org/abs/1611.02648; compared with others in Tomczak, Welling, "VAE with a VampPrior", 2018,
@@ -13,7 +13,8 @@ code z ~ q(z | x) that is decoded,
 
     KL = E_q log q(z | x) - log p(z).
 
-With classes p(z | y) has K Gaussians of each class. N(0, 1) is the case K = 1, m = 0, v = 1, and its KL is exact.
+The weights w are learned too: a Gaussian that no code comes near would else be drawn as often as the others. With
+classes p(z | y) has K Gaussians of each class. N(0, 1) is the case K = 1, m = 0, v = 1, and its KL is exact.
 
 Legend: B batch, N codes, Z latent, R rows (one for each class, or one), K components.
 """
@@ -24,29 +25,29 @@ from math import log, pi
 import torch
 from torch import Tensor, nn
 
-from fabulate.prob import LEAD, kl_to_standard_normal, log_mean_exp, log_normal
+from fabulate.prob import LEAD, kl_to_standard_normal, log_normal
 
 
 class Prior(nn.Module, ABC):
-    """p(z), or p(z | y): a mixture of Gaussians of equal weight."""
+    """p(z), or p(z | y): a mixture of Gaussians."""
 
     def __init__(self, dim: int, components: int, classes: int) -> None:
         super().__init__()
         self.dim = dim
 
     @abstractmethod
-    def components(self) -> tuple[Tensor, Tensor]:
-        """Means and log-variances, each (R, K, Z)."""
+    def components(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Log-weights (R, K), and means and log-variances, each (R, K, Z)."""
 
     def log_prob(self, z: Tensor, y: Tensor | None) -> Tensor:
         """log p(z) of codes (B, Z), in nats: (B,)."""
-        mean, logvar = self.components()  # (R, K, Z)
+        log_weight, mean, logvar = self.components()
         # sum_z (z - m)^2 / v, multiplied out: two matrix products instead of B x R x K x Z numbers in memory
         precision = torch.exp(-logvar)
         squares = z.square() @ precision.flatten(0, 1).T - 2 * z @ (mean * precision).flatten(0, 1).T  # (B, R K)
         squares = squares.view(len(z), *mean.shape[:2]) + (mean.square() * precision).sum(2)  # (B, R, K)
         log_normals = -0.5 * (self.dim * log(2 * pi) + logvar.sum(2) + squares)
-        return log_mean_exp(log_normals[torch.arange(len(z), device=z.device), _rows(y, z)], dim=1)
+        return (log_weight + log_normals)[torch.arange(len(z), device=z.device), _rows(y, z)].logsumexp(1)
 
     def kl(self, z: Tensor, mean: Tensor, logvar: Tensor, y: Tensor | None) -> Tensor:
         """KL(N(mean, exp(logvar)) || p(z)) in nats, estimated at one code z of each Gaussian: (B, 1)."""
@@ -54,10 +55,10 @@ class Prior(nn.Module, ABC):
 
     def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
         """n codes (N, Z), all chance from the (CPU) generator."""
-        mean, logvar = self.components()
+        log_weight, mean, logvar = self.components()
         eps = torch.randn(n, self.dim, generator=generator).to(mean)
-        k = torch.randint(mean.shape[1], (n,), generator=generator).to(mean.device)
         row = _rows(y, eps)
+        k = torch.multinomial(log_weight[row].exp().cpu(), 1, generator=generator).squeeze(1).to(mean.device)
         return mean[row, k] + torch.exp(logvar[row, k] / 2) * eps
 
 
@@ -70,8 +71,8 @@ class StandardNormal(Prior):
         super().__init__(dim, components, classes)
         self.register_buffer("zeros", torch.zeros(max(classes, 1), 1, dim), persistent=False)
 
-    def components(self) -> tuple[Tensor, Tensor]:
-        return self.zeros, self.zeros
+    def components(self) -> tuple[Tensor, Tensor, Tensor]:
+        return self.zeros[:, :, 0], self.zeros, self.zeros
 
     def kl(self, z: Tensor, mean: Tensor, logvar: Tensor, y: Tensor | None) -> Tensor:
         return kl_to_standard_normal(mean, logvar)  # (B, Z)
@@ -85,9 +86,10 @@ class Gaussians(Prior):
         rows = max(classes, 1)
         self.means = nn.Parameter(torch.randn(rows, components, dim) / (2 * LEAD))
         self.logvars = nn.Parameter(torch.zeros(rows, components, dim))
+        self.logits = nn.Parameter(torch.zeros(rows, components))
 
-    def components(self) -> tuple[Tensor, Tensor]:
-        return LEAD * self.means, LEAD * self.logvars
+    def components(self) -> tuple[Tensor, Tensor, Tensor]:
+        return torch.log_softmax(LEAD * self.logits, 1), LEAD * self.means, LEAD * self.logvars
 
 
 def _rows(y: Tensor | None, z: Tensor) -> Tensor:

@@ -99,7 +99,7 @@ class VAE(Encodes, Reconstructs, Scores, Conditional, family="vae"):
     presets = {
         "default": Preset(VAEConfig(), Training(epochs=200)),  # few images: stop before they are learnt by heart
         "conv": Preset(
-            VAEConfig(latent_dim=64, network=Conv(blocks=0, norm="group", activation="silu")),
+            VAEConfig(latent_dim=40, prior="gaussians", network=Conv(norm="group", activation="silu")),
             Training(epochs=200, steps=10_000, batch_size=64, lr=2e-3),
         ),
         "tutorial": Preset(
