@@ -6,6 +6,7 @@ $FABULATE_DATA/mnist or from the Hugging Face hub. The numbers that stand in the
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,7 @@ HERE = Path(__file__).parent / "pictures"
 MARGIN, LINE = 12, 24  # pixels around panels, and for a line of text
 BLUE, RED = ("#9dbbe0", "#5b8cc8", "#2f5f9b"), ("#eda5ae", "#d9687a", "#b03a4e")  # one shade for each seed
 SEEDS = (0, 1, 2)
+COLOURS = 128  # of a picture of colour samples: 120 of 32x32 then take about 100 kB
 
 RUNS: dict[str, str] = {
     "ae-tutorial": "ae --preset tutorial --data mnist",
@@ -41,6 +43,18 @@ RUNS: dict[str, str] = {
     "vae-conditional": "vae --data mnist --conditional --epochs 10",
     "gan-game": "gan --preset tutorial --data mnist --game relativistic",
     **{f"gan-{seed}": f"gan --data mnist --epochs 10 --seed {seed}" for seed in SEEDS},
+    "families-ae-mnist": "ae --network conv --data mnist --minutes 8",
+    "families-vae-mnist": "vae --preset conv --data mnist --minutes 8",
+    "families-gan-mnist": "gan --network conv --data mnist --minutes 12",
+    "families-flow-mnist": "flow --data mnist --minutes 25",
+    "families-nf-mnist": "nf --data mnist --minutes 15",
+    "families-vqvae-mnist": "vqvae --data mnist --minutes 15",
+    "families-ae-cifar10": "ae --network conv --data cifar10 --minutes 10",
+    "families-vae-cifar10": "vae --preset conv --data cifar10 --minutes 10",
+    "families-gan-cifar10": "gan --network conv --data cifar10 --conditional --minutes 10",
+    "families-flow-cifar10": "flow --data cifar10 --conditional --minutes 10",
+    "families-nf-cifar10": "nf --data cifar10 --minutes 10",
+    "families-vqvae-cifar10": "vqvae --data cifar10 --minutes 10",
 }
 
 
@@ -158,6 +172,17 @@ def copies(runs: Runs, family: str) -> Image.Image:
 
 def samples(runs: Runs, run: str) -> Image.Image:
     return grid(pixels(runs.model(run).sample(48)), columns=8)
+
+
+def family(runs: Runs, run: str) -> Image.Image:
+    """Samples of one of the runs of docs/families.md; of a conditional one a row for each class, behind its name."""
+    model = runs.model(run)
+    if not model.classes:
+        picture = grid(pixels(model.sample(48)), columns=12)
+    else:
+        picture = rows({name: model.sample(12, y=name) for name in model.classes}, width=110)
+    # Samples of colour photographs hardly compress: a palette, without dithering, keeps the page light.
+    return picture if picture.mode == "L" else picture.quantize(COLOURS, dither=Image.Dither.NONE)
 
 
 def plane(runs: Runs) -> Image.Image:
@@ -368,6 +393,7 @@ PICTURES: dict[str, Callable[[Runs], Image.Image]] = {
     "gan-game": only_the_game,
     "classes": classes,
     "interpolation": walk,
+    **{run: partial(family, run=run) for run in RUNS if run.startswith("families-")},
 }
 
 

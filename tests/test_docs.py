@@ -11,17 +11,20 @@ import re
 import shlex
 import sys
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 
 from fabulate.cli import VERBS
+from fabulate.models import family
+from fabulate.models.base import NoChoice
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-OURS = ["tutorial.md", "architecture.md", "extending.md"]
+OURS = ["tutorial.md", "families.md", "architecture.md", "extending.md"]
 LARGEST_PICTURE = 150_000  # bytes: a page loads them all
 
 SNIPPET = re.compile(
@@ -143,12 +146,23 @@ def commands(page: Path, program: str = "fabulate") -> list[list[str]]:
     return [line[1:] for line in words if line and line[0].rsplit("/")[-1] == program]
 
 
+def trained(page: Path) -> dict[str, str]:
+    """The family of each run that the page's commands train: the flags of `sample` depend on it."""
+    families = {}
+    for verb, *words in commands(page):
+        if verb == "train":
+            given = dict(pairwise(words))
+            default = f"runs/{words[0]}-{given.get('--data', 'digits').rsplit('/')[-1]}"
+            families[given.get("--out", default)] = words[0]
+    return families
+
+
 class Parsed(Exception):  # noqa: N818  # not an error: the command was understood
     """Thrown where a verb would begin its work."""
 
 
-def understand(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run a command up to the point where its flags are parsed.
+def understand(argv: list[str], monkeypatch: pytest.MonkeyPatch, families: Mapping[str, str]) -> None:
+    """Run a command up to the point where its flags are parsed; `families` of runs that are not on this disk.
 
     Errors: `ConfigError` for a flag that the command does not take.
     """
@@ -162,6 +176,8 @@ def understand(argv: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
 
     with monkeypatch.context() as patch:
         patch.setattr(verb, "parse", parse_only)
+        if argv[0] == "sample" and (name := families.get(argv[1])):
+            patch.setattr(verb, "run_sampling", lambda _: getattr(family(name).Config(), "sampling", NoChoice()))
         with pytest.raises(Parsed):
             verb.main(argv[1:])
 
@@ -207,7 +223,7 @@ def test_pictures_are_small_and_shown():
 
 @over(("page", "command"), COMMANDS, ids=[command for _, command in COMMANDS])
 def test_commands_are_understood(page, command, monkeypatch):
-    understand(shlex.split(command), monkeypatch)
+    understand(shlex.split(command), monkeypatch, trained(page))
 
 
 @over("page", PAGES, ids=lambda page: page.name)
@@ -263,9 +279,17 @@ def test_a_broken_link_is_found(tmp_path, target):
 def test_a_wrong_flag_is_found(monkeypatch):
     from fabulate.errors import ConfigError
 
-    understand(["train", "vae", "--network", "conv", "--network.width", "8"], monkeypatch)
+    understand(["train", "vae", "--network", "conv", "--network.width", "8"], monkeypatch, {})
+    understand(["sample", "runs/a", "--solver", "heun"], monkeypatch, {"runs/a": "flow"})
     with pytest.raises(ConfigError, match="--latent"):
-        understand(["train", "vae", "--latent", "8"], monkeypatch)
+        understand(["train", "vae", "--latent", "8"], monkeypatch, {})
+    with pytest.raises(ConfigError, match="--solver"):
+        understand(["sample", "runs/a", "--solver", "heun"], monkeypatch, {"runs/a": "gan"})
+
+
+def test_the_family_of_a_run_is_told_by_its_training(tmp_path):
+    page = written(tmp_path, "```bash\nfabulate train vae --data a/b\nfabulate train nf --size 8 --out runs/x\n```\n")
+    assert trained(page) == {"runs/vae-b": "vae", "runs/x": "nf"}
 
 
 @over(("text", "count"), [("see /home/me/x", 1), ("`/tmp/a`", 1), ("https://x.org/work/a", 0), ("out/tmp/a", 0)])
