@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import nn
 from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
-from fabulate.config import Training
+from fabulate.config import Training, override
 from fabulate.models.ae import AE, AEConfig
 from fabulate.models.gan import GAMES, GAN, GANConfig, gradient_norms, judge, one_centred, spread, zero_centred
 from fabulate.models.vae import VAE, VAEConfig
@@ -553,3 +553,14 @@ def test_the_tutorial_gan_is_the_textbooks():
         torch.testing.assert_close(model.generator_loss(Batch(x))["loss"], F.binary_cross_entropy(scores[1], ones))
     assert list(model.players()) == ["critic", "generator"]  # D, then G, each step
     assert all(player.every == 1 for player in model.players().values())
+
+
+def test_dcgans_noise_is_uniform_in_training_and_in_samples(monkeypatch):
+    model, n = GAN(override(GAN.presets["dcgan"].model, {"network": LINEAR}), SMALL), 1000
+    given = [model.prior(n, None, generator(0))]
+    monkeypatch.setattr(model, "decode", lambda z, y: given.append(z))
+    model.fakes(Batch(torch.zeros(n, *SMALL)))
+    for z in given:
+        assert z.shape == (n, 100)
+        assert 0.99 < z.abs().max() <= 1
+        assert within_five_errors(z.square().mean(), 1 / 3, torch.tensor((4 / 45 / z.numel()) ** 0.5))

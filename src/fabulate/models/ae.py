@@ -48,7 +48,9 @@ class AE(Encodes, Reconstructs, Scores, Conditional, family="ae"):
 
     Config = AEConfig
     presets = {
-        "default": Preset(AEConfig(), Training(epochs=200)),  # few images: stop before they are learnt by heart
+        "default": Preset(
+            AEConfig(), Training(epochs=200, lr=3e-3)
+        ),  # few images: stop before they are learnt by heart
         "tutorial": Preset(
             AEConfig(latent_dim=64, components=1, network=MLP(hidden=(128,), activation="relu")),
             Training(epochs=10, steps=None, batch_size=128, lr=1e-3, schedule="constant", warmup=0, ema=0),

@@ -108,12 +108,20 @@ GAMES: dict[str, Game] = {
 }
 
 
+NOISES: dict[str, Callable[..., Tensor]] = {
+    "normal": torch.randn,
+    "uniform": lambda *size, **options: 2 * torch.rand(*size, **options) - 1,
+}
+
+
 @spec
 class GANConfig:
     """A generative adversarial network."""
 
     latent_dim: PositiveInt = 64
     """Numbers in the noise that the generator turns into an image."""
+    noise: Literal["normal", "uniform"] = "normal"
+    """What the noise is: N(0, 1), or uniform in [-1, 1]."""
     game: Literal["nonsaturating", "hinge", "wasserstein", "relativistic"] = "relativistic"
     """What critic and generator minimise."""
     penalty: NonNegativeFloat = 5.0
@@ -136,9 +144,9 @@ class GAN(EncodesBySearch, Conditional, family="gan"):
             GANConfig(game="nonsaturating", network=MLP(hidden=(128,), activation="relu")),
             Training(epochs=10, steps=None, batch_size=128, lr=1e-3, schedule="constant", warmup=0, ema=0),
         ),
-        # Radford et al. 2016, to the letter but for z: normal as everywhere here, not uniform. Made for a GPU.
+        # Radford et al. 2016, to the letter. Made for a GPU.
         "dcgan": Preset(
-            GANConfig(latent_dim=100, game="nonsaturating", network=DCGAN()),
+            GANConfig(latent_dim=100, noise="uniform", game="nonsaturating", network=DCGAN()),
             Training(epochs=25, steps=None, lr=2e-4, betas=(0.5, 0.999), schedule="constant", warmup=0, ema=0),
         ),
     }
@@ -198,7 +206,11 @@ class GAN(EncodesBySearch, Conditional, family="gan"):
 
     def fakes(self, batch: Batch) -> Tensor:
         """One fake for each image of the batch, of the same class."""
-        return self.decode(torch.randn(len(batch.x), self.config.latent_dim, device=batch.x.device), batch.y)
+        size = (len(batch.x), self.config.latent_dim)
+        return self.decode(NOISES[self.config.noise](*size, device=batch.x.device), batch.y)
+
+    def prior(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
+        return NOISES[self.config.noise](n, self.config.latent_dim, generator=generator).to(self.device)
 
     def scores(self, x: Tensor, y: Tensor | None) -> Tensor:
         """The critic's scores (B,): the logit of the textbook's D, whose sigmoid its loss contains."""
