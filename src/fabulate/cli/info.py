@@ -49,17 +49,20 @@ def main(argv: list[str]) -> None:
     Console().print(table, highlight=False, markup=False)
 
 
-def words(values: dict[str, object]) -> str:
-    """Hyperparameters in a line, named as their flags are; those that are not set are left out."""
+def words(values: dict[str, object], within: str = "") -> str:
+    """Hyperparameters in a line, named as their flags are; those that are not set are left out.
+
+    >>> words({"latent_dim": 2, "network": {"kind": "unet", "width": 8, "patch": None}})
+    'latent_dim 2, network unet, network.width 8'
+    """
     texts = []
     for name, value in values.items():
         if isinstance(value, dict):
-            texts += [
-                f"{name} {value.get('kind', '')}",
-                *(f"{name}.{k} {spaced(v)}" for k, v in value.items() if k != "kind"),
-            ]
+            kind = [f"{within}{name} {value['kind']}"] if "kind" in value else []
+            rest = words({k: v for k, v in value.items() if k != "kind"}, f"{within}{name}.")
+            texts += kind + ([rest] if rest else [])
         elif value is not None:
-            texts.append(f"{name} {spaced(value)}")
+            texts.append(f"{within}{name} {spaced(value)}")
     return ", ".join(texts)
 
 
