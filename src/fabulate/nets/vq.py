@@ -9,7 +9,7 @@ held near its code by a price, commitment * |e - c|^2. Codes that nobody chooses
 vectors of the batch (as in Dhariwal et al. 2020, https://arxiv.org/abs/2005.00341, section 3.1).
 
 **FSQ**, finite scalar quantisation (Mentzer et al. 2023, https://arxiv.org/abs/2309.15505): nothing is learned. Number
-d of the vector is squashed and rounded to L_d evenly spaced values; the codes are all combinations, K = L_1 L_2 ... L_D.
+d of the vector is squashed and rounded to L_d evenly spaced values; the codes are all combinations, K = L_1 ... L_D.
 No code can die, no price is needed.
 
 Legend: B batch, T cells of a grid, D numbers in a vector, K codes.
