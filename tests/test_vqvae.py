@@ -25,7 +25,7 @@ from tiny import CLASSES, SMALL, Pixels, pictures
 
 QUANTISERS = [FSQ(levels=(3, 2)), Codebook(size=6, dim=2)]
 TINY = {"width": 8, "blocks": 1, "prior": Transformer(width=16, layers=1)}
-LENGTH, CODES = 3, 4  # a grid so small that all its 64 sequences can be looked at
+GRID, LENGTH, CODES = (2, 2), 4, 3  # so small that all 81 sequences can be looked at
 
 
 def normal(*size: int, seed: int = 0) -> torch.Tensor:
@@ -41,7 +41,7 @@ def float64():
 
 def writer(classes: int = 0, layers: int = 2) -> TokenTransformer:
     with seeded(0):
-        return TokenTransformer(Transformer(width=8, layers=layers), CODES, LENGTH, classes).requires_grad_(False)
+        return TokenTransformer(Transformer(width=8, layers=layers), CODES, GRID, classes).requires_grad_(False)
 
 
 def model(quantiser: Quantiser, cells: int = 4, classes: tuple[str, ...] = ()) -> VQVAE:
@@ -203,7 +203,7 @@ def test_other_sides_are_refused_in_words(shape):
 @pytest.mark.parametrize("classes", [0, 3])
 def test_a_place_sees_the_codes_before_it_and_no_other(classes):
     transformer, y = writer(classes), torch.tensor([1, 2]) if classes else None
-    tokens = torch.tensor([[0, 1, 2], [3, 3, 0]])
+    tokens = torch.tensor([[0, 1, 2, 0], [2, 2, 0, 1]])
     logits = transformer(tokens, y)
     for t in range(LENGTH):
         other = tokens.clone()
@@ -217,13 +217,13 @@ def test_a_place_sees_the_codes_before_it_and_no_other(classes):
 @pytest.mark.parametrize("classes", [0, 3])
 def test_all_sequences_have_probability_one_and_are_drawn_as_often_as_it_says(classes, temperature):
     n, transformer = 20_000, writer(classes)
-    sequences = torch.tensor(list(product(range(CODES), repeat=LENGTH)))  # (64, T)
+    sequences = torch.tensor(list(product(range(CODES), repeat=LENGTH)))  # (81, T)
     y = torch.full((n,), 2) if classes else None
     some = None if y is None else y[: len(sequences)]
     torch.testing.assert_close(transformer.log_prob(sequences, some).exp().sum(), torch.tensor(1.0))
 
     conditionals = torch.log_softmax(transformer(sequences, some) / temperature, dim=2)
-    p = conditionals.gather(2, sequences[:, :, None]).sum((1, 2)).exp()  # (64,)
+    p = conditionals.gather(2, sequences[:, :, None]).sum((1, 2)).exp()  # (81,)
     if temperature == 1:
         torch.testing.assert_close(p, transformer.log_prob(sequences, some).exp())
     drawn = transformer.sample(torch.rand(n, LENGTH, generator=generator(0)), y, temperature)
@@ -294,23 +294,19 @@ def test_a_low_temperature_draws_less_various_samples():
     assert spread[0] < spread[1] < spread[2]
 
 
-@pytest.mark.parametrize(
-    ("quantiser", "steps", "tolerance"),
-    # The codebook's last dead codes begin anew at step 230, which costs nats for a while: it stops before.
-    [(FSQ(levels=(3, 3)), 400, 0.02), (Codebook(size=8, dim=2), 220, 0.1)],
-    ids=["fsq", "codebook"],
-)
-def test_two_equally_likely_images_cost_log_two_and_are_drawn_equally_often(quantiser, steps, tolerance):
+@pytest.mark.parametrize("quantiser", [FSQ(levels=(3, 3)), Codebook(size=8, dim=2)], ids=lambda spec: spec.kind)
+def test_two_equally_likely_images_cost_log_two_and_are_drawn_equally_often(quantiser):
     torch.set_default_dtype(torch.float32)
+    steps = 220  # dead codes begin anew at step 230, which costs nats for a while
     n, pixels = 1000, torch.zeros(2, *SMALL, dtype=torch.uint8)
     pixels[0, :, :4], pixels[1, :, :, 4:] = 255, 255
     images = Pixels(pixels)
-    learner = Learner(model(quantiser), Training(steps=steps, batch_size=8, lr=1e-2, ema=0), images)
+    learner = Learner(model(quantiser), Training(steps=steps, batch_size=8, lr=5e-3, ema=0), images)
     assert len(list(learner.steps())) == steps
     vqvae = learner.sampler().eval()
     terms = score_images(vqvae, images, seed=0)
     assert terms["mse"] < 1e-2
-    assert terms["code_length"] == pytest.approx(log(2), abs=tolerance)
+    assert terms["code_length"] == pytest.approx(log(2), abs=0.1)
     distances = (vqvae.sample(n)[:, None] - to_float(pixels)).square().mean((2, 3, 4))  # (n, 2)
     share = (distances[:, 0] < distances[:, 1]).double().mean()
     assert abs(share - 0.5) <= 5 * (0.25 / n) ** 0.5

@@ -86,7 +86,7 @@ class VQVAE(Encodes, Reconstructs, Scores, Conditional, family="vqvae"):
 
     Config = VQVAEConfig
     presets = {
-        "default": Preset(VQVAEConfig(), Training(epochs=200)),
+        "default": Preset(VQVAEConfig(), Training(epochs=200, lr=3e-3)),
         "tutorial": Preset(
             VQVAEConfig(quantiser=Codebook()),
             Training(epochs=10, steps=None, batch_size=128, lr=2e-4, schedule="constant", warmup=0, ema=0),
@@ -99,9 +99,8 @@ class VQVAE(Encodes, Reconstructs, Scores, Conditional, family="vqvae"):
     def __init__(self, config: VQVAEConfig, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
         super().__init__(config, shape, classes)
         self.autoencoder = Autoencoder(config, self.shape, len(classes))
-        height, width = self.autoencoder.grid
         codes = self.autoencoder.quantiser.size
-        self.transformer = TokenTransformer(config.prior, codes, height * width, len(classes))
+        self.transformer = TokenTransformer(config.prior, codes, self.autoencoder.grid, len(classes))
 
     def players(self) -> dict[str, Player]:
         return {

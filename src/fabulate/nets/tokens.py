@@ -3,9 +3,12 @@
     p(k_1, ..., k_T | y) = prod_t p(k_t | k_1, ..., k_(t-1), y)
 
 (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762; normalised before each layer as in Radford et al. 2019, GPT-2).
-A grid of codes is read row by row. Place t sees a start vector and the codes before it, never its own: attention is
-masked, so all T conditionals of a known sequence are computed at once, and training is cross-entropy. A new sequence is
-drawn code by code; keys and values of the places passed are kept, so each code costs one place, not t.
+A grid of codes is read row by row. Place t begins as a vector of its own plus one for each neighbour that was read
+before, to the left and above: a masked convolution, as in PixelCNN (van den Oord et al. 2016,
+https://arxiv.org/abs/1606.05328), which tells at once what attention would have to find out. Attention then sees all
+places up to its own. No place sees its own code, so all T conditionals of a known sequence are computed at once, and
+training is cross-entropy. A new sequence is drawn code by code; keys and values of the places passed are kept, so each
+code costs one place, not t.
 
 Legend: B batch, T places, K codes, F features, N samples, Y classes.
 """
@@ -21,6 +24,9 @@ from fabulate.config import PositiveInt, spec
 from fabulate.nets.blocks import pick
 
 HEAD = 32  # features of an attention head, or all where there are fewer
+# Vectors of codes, places and classes begin small. Adam moves each number by at most the learning rate a step, so those
+# that begin at 1 take hundreds of steps to turn; layers normalise, and what begins small is soon heard.
+SMALL = 0.1
 Memory = tuple[Tensor, Tensor]
 
 
@@ -63,21 +69,24 @@ class Layer(nn.Module):
 class TokenTransformer(nn.Module):
     """p(k_1, ..., k_T | y) for codes 0..K-1."""
 
-    def __init__(self, config: Transformer, codes: int, length: int, classes: int = 0) -> None:
+    def __init__(self, config: Transformer, codes: int, grid: tuple[int, int], classes: int = 0) -> None:
         super().__init__()
-        self.length = length
-        self.codes = nn.Parameter(torch.randn(codes, config.width))
-        self.places = nn.Parameter(torch.randn(length, config.width))
-        self.start = nn.Parameter(torch.randn(config.width))
-        self.classes = nn.Parameter(torch.randn(classes, config.width)) if classes else None
+        height, width = grid
+        self.length = height * width
+        # How far back the neighbours are: left, above right, above, above left; in a narrow grid some are the same.
+        self.steps = sorted({step for step in (1, width - 1, width, width + 1) if 0 < step < self.length})
+        self.neighbours = nn.ParameterList(SMALL * torch.randn(codes, config.width) for _ in self.steps)
+        self.places = nn.Parameter(SMALL * torch.randn(self.length, config.width))
+        self.classes = nn.Parameter(SMALL * torch.randn(classes, config.width)) if classes else None
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.dropout = nn.Dropout(config.dropout)
         self.last = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, codes))
 
     def forward(self, tokens: Tensor, y: Tensor | None = None) -> Tensor:
         """Logits (B, T, K) of each code of sequences (B, T), given the codes before it."""
-        before = pick(self.codes, tokens[:, :-1])
-        x = torch.cat([self.start.expand(len(tokens), 1, -1), before], dim=1) + self.places
+        x: Tensor = self.places
+        for step, table in zip(self.steps, self.neighbours, strict=True):
+            x = x + F.pad(pick(table, tokens[:, :-step]), (0, 0, step, 0))  # (B, T, F), zero where there is none
         x = self.dropout(self.given(x, y))
         for layer in self.layers:
             x, _ = layer(x)
@@ -98,16 +107,16 @@ class TokenTransformer(nn.Module):
     def sample(self, chance: Tensor, y: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         """Sequences (N, T) from numbers (N, T) uniform in [0, 1): each code where they fall in its distribution."""
         memory: list[Memory | None] = [None] * len(self.layers)
-        before = self.start.expand(len(chance), -1)  # (N, F)
-        tokens = []
+        tokens: list[Tensor] = []
         for t in range(self.length):
-            x = self.given((before + self.places[t])[:, None], y)
+            x = self.places[t].expand(len(chance), -1)  # (N, F)
+            for step, table in zip(self.steps, self.neighbours, strict=True):
+                x = x + table[tokens[t - step]] if step <= t else x
+            x = self.given(x[:, None], y)
             for i, layer in enumerate(self.layers):
                 x, memory[i] = layer(x, memory[i])
             p = torch.softmax(self.last(x)[:, 0].double() / temperature, dim=1)  # (N, K)
             cumulative = p.cumsum(1)
             here = chance[:, t, None].double() * cumulative[:, -1:]
-            token = torch.searchsorted(cumulative, here, right=True)[:, 0].clamp_max(p.shape[1] - 1)
-            before = self.codes[token]
-            tokens.append(token)
+            tokens.append(torch.searchsorted(cumulative, here, right=True)[:, 0].clamp_max(p.shape[1] - 1))
         return torch.stack(tokens, dim=1)
