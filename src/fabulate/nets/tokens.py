@@ -13,11 +13,8 @@ code costs one place, not t.
 Legend: B batch, T places, K codes, F features, N samples, Y classes.
 """
 
-from typing import Annotated
-
 import torch
 import torch.nn.functional as F
-from pydantic import Field
 from torch import Tensor, nn
 
 from fabulate.config import PositiveInt, spec
@@ -38,8 +35,6 @@ class Transformer:
     """Features at each place."""
     layers: PositiveInt = 4
     """Layers of attention."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of features set to zero in training, against learning few images by heart."""
 
 
 class Layer(nn.Module):
@@ -53,7 +48,6 @@ class Layer(nn.Module):
         self.queries_keys_values = nn.Linear(width, 3 * width)
         self.attended = nn.Linear(width, width)
         self.thought = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-        self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory]:
         """All places (B, T, F) at once, or with the memory of those before it the next one (B, 1, F)."""
@@ -62,8 +56,8 @@ class Layer(nn.Module):
         if memory is not None:
             k, v = torch.cat([memory[0], k], 2), torch.cat([memory[1], v], 2)
         seen = F.scaled_dot_product_attention(q, k, v, is_causal=memory is None)
-        x = x + self.dropout(self.attended(seen.transpose(1, 2).flatten(2)))
-        return x + self.dropout(self.thought(self.before_thought(x))), (k, v)
+        x = x + self.attended(seen.transpose(1, 2).flatten(2))
+        return x + self.thought(self.before_thought(x)), (k, v)
 
 
 class TokenTransformer(nn.Module):
@@ -79,7 +73,6 @@ class TokenTransformer(nn.Module):
         self.places = nn.Parameter(SMALL * torch.randn(self.length, config.width))
         self.classes = nn.Parameter(SMALL * torch.randn(classes, config.width)) if classes else None
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
-        self.dropout = nn.Dropout(config.dropout)
         self.last = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, codes))
 
     def forward(self, tokens: Tensor, y: Tensor | None = None) -> Tensor:
@@ -87,7 +80,7 @@ class TokenTransformer(nn.Module):
         x: Tensor = self.places
         for step, table in zip(self.steps, self.neighbours, strict=True):
             x = x + F.pad(pick(table, tokens[:, :-step]), (0, 0, step, 0))  # (B, T, F), zero where there is none
-        x = self.dropout(self.given(x, y))
+        x = self.given(x, y)
         for layer in self.layers:
             x, _ = layer(x)
         return self.last(x)
