@@ -85,19 +85,15 @@ class VQVAE(Encodes, Reconstructs, Scores, Conditional, family="vqvae"):
     """Vector-quantised VAE (van den Oord et al. 2017, https://arxiv.org/abs/1711.00937).
 
     The preset `tutorial` has from the paper the quantiser with its loss (beta 0.25, codes as moving averages: appendix
-    A.1), two halvings of 32x32 to 8x8, two residual blocks, and Adam at 2e-4. Its own are the size (64 channels and 256 codes
-    for 256 and 512), the restart of dead codes, the normalisation, and a transformer for the PixelCNN.
+    A.1), two halvings of 32x32 to 8x8, two residual blocks, and Adam at 2e-4. Its own are the size (64 channels and
+    256 codes for 256 and 512), the restart of dead codes, the normalisation, and a transformer for the PixelCNN.
     """
 
     Config = VQVAEConfig
     presets = {
-        "default": Preset(
-            VQVAEConfig(), Training(epochs=40, lr=3e-3)
-        ),  # few images: their codes are soon learnt by heart
+        "default": Preset(VQVAEConfig(), Training(epochs=40, lr=3e-3)),  # few images are soon learnt by heart
         "tutorial": Preset(
-            VQVAEConfig(
-                cells=64, quantiser=Codebook()
-            ),  # 32x32 -> 8x8, two residual blocks, beta 0.25, as in section 4
+            VQVAEConfig(cells=64, quantiser=Codebook()),
             Training(epochs=10, steps=None, batch_size=128, lr=2e-4, schedule="constant", warmup=0, ema=0),
         ),
     }
