@@ -36,7 +36,8 @@ class HasLatent(GenerativeModel):
         """The code (1, Z) of the first sample of a seed."""
         labels = self.labels(y, 1)
         tile = None if labels is None else labels.expand(TILE).to(self.device)
-        return self.prior(TILE, tile, generator(seed, "sample", 0))[:1]
+        with evaluating(self):
+            return self.prior(TILE, tile, generator(seed, "sample", 0))[:1]
 
     @torch.no_grad()
     def interpolate(

@@ -88,3 +88,11 @@ def keep_variance(network: nn.Module) -> None:
             nn.init.kaiming_normal_(module.weight, nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def pick(table: Tensor, indices: Tensor) -> Tensor:
+    """Rows of a learned table (K, F): indices (...) -> (..., F).
+
+    One-hot times a matrix rather than an embedding: its backward pass adds in a fixed order, so runs repeat exactly.
+    """
+    return F.one_hot(indices, len(table)).to(table.dtype) @ table
