@@ -120,7 +120,7 @@ def command(name: str, out: Path) -> list[str]:
         words += flags(f"--{option}", value)
     # Long enough to be killed after the first checkpoint: the MLP is the quickest of all.
     fast = isinstance(small(name).get("network"), MLP)
-    words += ["--steps", "3000", "--save-every", "50"] if fast else ["--steps", "100", "--save-every", "5"]
+    words += ["--steps", "1000", "--save-every", "20"] if fast else ["--steps", "100", "--save-every", "5"]
     return [sys.executable, "-m", "fabulate", *words]
 
 
