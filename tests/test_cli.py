@@ -67,6 +67,13 @@ def test_help_of_train_shows_the_flags_of_the_chosen_network(capsys: pytest.Capt
     assert "--lr" in shown
 
 
+def test_help_of_train_shows_the_flags_of_every_chosen_part(capsys: pytest.CaptureFixture[str]) -> None:
+    ends("train", "vqvae", "--quantiser", "codebook", "--help")
+    shown = capsys.readouterr().out
+    assert "--quantiser.commitment" in shown
+    assert "--quantiser.levels" not in shown
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -78,6 +85,8 @@ def test_help_of_train_shows_the_flags_of_the_chosen_network(capsys: pytest.Capt
         (["train", "vae", "--steps", "0"], "steps: Input should be greater than 0 (given: 0)"),
         (["train", "vae", "--epochs", "-1"], "epochs: Input should be greater than 0"),
         (["train", "vae", "--network", "cnov"], "there is no network 'cnov'; did you mean 'conv'?"),
+        (["train", "gan", "--network", "unet"], "there is no network 'unet' (networks of gan: mlp, conv, dcgan)"),
+        (["train", "vqvae", "--quantiser", "codebok"], "there is no quantiser 'codebok'; did you mean 'codebook'?"),
         (["train", "vae", "--preset", "tutoral"], "did you mean 'tutorial'?"),
         (["train", "vae", "--likelihood", "poisson"], "invalid choice 'poisson'"),
         (["train", "vae", "--samples", "5", "--beta", "2"], "no KL term"),

@@ -13,7 +13,7 @@ from torch import nn
 
 from fabulate.config import Training
 from fabulate.errors import ConfigError
-from fabulate.models.flow import Flow, FlowConfig
+from fabulate.models.flow import Flow, FlowConfig, FlowSampling
 from fabulate.nets import DiT, UNet
 from fabulate.paths import PATHS, TARGETS
 from fabulate.samplers import HIGHEST, LOWEST, SOLVERS
@@ -140,6 +140,17 @@ def test_the_estimated_trace_agrees_with_the_exact_one_on_a_network():
     assert torch.equal(model.log_prob(x, seed=3), estimates[3])
 
 
+def test_codes_are_followed_by_an_ode_where_samples_are_drawn_by_chance():
+    model, x = best(sampling=FlowSampling(solver="ancestral")), STD * normal(3, *SMALL).clamp(-2, 2)
+    torch.testing.assert_close(model.decode(model.encode(x)), x, rtol=0.02, atol=0.02)
+    assert not torch.equal(model.sample(2), model.sample(2, solver="ipndm"))
+
+
+def test_guidance_without_classes_is_refused_in_words():
+    with pytest.raises(ConfigError, match="guidance 2 needs a model that learnt classes; train it with --conditional"):
+        best().sample(2, guidance=2.0)
+
+
 # Classes
 
 MEANS = (-0.5, 0.0, 0.5, 0.2)  # of three classes, and of any
@@ -161,6 +172,13 @@ def test_guidance_0_is_without_the_class_and_1_with_it():
 @pytest.mark.parametrize("weight", [0.5, 1.0 + 1e-12, 2.0])
 def test_guidance_goes_straight_from_one_to_the_other(weight):
     torch.testing.assert_close(guided(weight), guided(0.0) + weight * (guided(1.0) - guided(0.0)))
+
+
+def test_images_come_back_from_their_codes_under_guidance_too():
+    model, x = best(classes=CLASSES, means=MEANS, sampling=FlowSampling(guidance=2.0)), 0.1 * normal(3, *SMALL)
+    y = torch.tensor([0, 1, 2])
+    torch.testing.assert_close(model.reconstruct(x, y), x, rtol=0.02, atol=0.02)
+    torch.testing.assert_close(model.decode(model.encode(x, y), y), x, rtol=0.05, atol=0.05)
 
 
 def test_a_share_of_images_is_trained_without_its_class_and_tested_with_it():

@@ -37,6 +37,8 @@ class Solver(NamedTuple):
     walk: Callable[[Denoiser, Tensor, Sequence[Tensor], Noise], Tensor]
     evaluations: int = 1
     """Of the denoiser, for each step."""
+    random: bool = False
+    """Whether it adds noise on the way: then the image does not follow from the noise it began with."""
     rho: float = 7.0
     """The grid's levels are even in s^(1/rho): 7 is Karras et al.'s, LOGARITHMIC even in log s as Lu et al.'s are."""
 
@@ -123,7 +125,7 @@ def dpm(order: int) -> Callable[[Denoiser, Tensor, Sequence[Tensor], Noise], Ten
 
 SOLVERS: dict[str, Solver] = {
     "euler": Solver(euler),
-    "ancestral": Solver(ancestral),
+    "ancestral": Solver(ancestral, random=True),
     "heun": Solver(heun, evaluations=2),
     "dpm2": Solver(dpm(2), rho=LOGARITHMIC),
     "dpm3": Solver(dpm(3), rho=LOGARITHMIC),

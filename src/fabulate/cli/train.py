@@ -11,7 +11,6 @@ from fabulate import models, training
 from fabulate.cli.shared import load_images, parse, where
 from fabulate.config import BUDGETS, DataSpec, Training, override
 from fabulate.errors import ConfigError
-from fabulate.nets import NETWORKS
 
 Flat = tyro.conf.arg(name="")
 
@@ -24,8 +23,9 @@ def main(argv: list[str]) -> None:
         print("`fabulate train FAMILY --help` tells a family's options, `fabulate models` what it can do.")
         raise SystemExit(0 if argv else 2)
     name, argv = argv[0], argv[1:]
-    preset, network = peek(argv, "--preset"), peek(argv, "--network")
-    config, schedule = training.configure(name, preset or "default", {"network": network} if network else {})
+    kinds = {part: peek(argv, f"--{part}") for part in training.choices(models.family(name).Config)}
+    given = {part: kind for part, kind in kinds.items() if kind is not None}
+    config, schedule = training.configure(name, peek(argv, "--preset") or "default", given)
     flags = parse(arguments(name, config, schedule, argv), argv, f"fabulate train {name}")
 
     data = load_images(flags.data)
@@ -61,10 +61,10 @@ def arguments(name: str, config: Any, schedule: Training, argv: list[str]) -> ty
     if any(word.split("=")[0] == f"--{budget}" for word in argv for budget in BUDGETS):  # replaces the preset's
         schedule = override(schedule, dict.fromkeys(BUDGETS))
     extra: list[tuple[str, Any, Any]] = []
-    if hasattr(config, "network"):
-        kinds = Literal[tuple(NETWORKS)]  # type: ignore[valid-type]
-        chosen = Annotated[kinds, tyro.conf.arg(name="network", help="Which network; its own options follow below.")]  # type: ignore[valid-type]
-        extra = [("network", chosen, config.network.kind)]
+    for part, kinds in training.choices(type(config)).items():
+        words = Literal[tuple(kinds)]  # type: ignore[valid-type]
+        chosen = Annotated[words, tyro.conf.arg(name=part, help=f"Which {part}; its own options follow below.")]  # type: ignore[valid-type]
+        extra.append((part, chosen, getattr(config, part).kind))
     return make_dataclass(
         "Train",
         [

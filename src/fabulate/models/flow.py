@@ -30,6 +30,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, spec
+from fabulate.errors import ConfigError
 from fabulate.models.base import Conditional, Labels, Player, evaluating
 from fabulate.models.capabilities import Encodes, HasLikelihood, Reconstructs
 from fabulate.nets import Backbone, UNet
@@ -49,6 +50,7 @@ from fabulate.samplers import (
 from fabulate.seeds import generator
 from fabulate.types import Batch, ImageShape
 
+ODE = "ipndm"  # follows codes where samples are drawn by a random solver
 REVERSE = [*reversed(grid(24)[:-1])]  # levels from an image to its noise; each step takes two evaluations
 
 
@@ -150,8 +152,11 @@ class Flow(Encodes, Reconstructs, HasLikelihood, Conditional, family="flow"):
             target = self.network(x_t * row.scale, t.to(u).expand(len(u)), y)
             return invert(level, row, x_t, target)[0]
 
-        if y is None or guidance == 1:
+        if guidance != 1 and not self.classes:
+            raise ConfigError(f"guidance {guidance:g} needs a model that learnt classes; train it with --conditional")
+        if guidance == 1:
             return lambda u, s: mean(u, s, y)
+        assert y is not None, "a conditional model was called without classes"
         anything = torch.full_like(y, len(self.classes))
         if guidance == 0:
             return lambda u, s: mean(u, s, anything)
@@ -171,25 +176,26 @@ class Flow(Encodes, Reconstructs, HasLikelihood, Conditional, family="flow"):
 
     def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
         z = self.prior(n, y, generator)
-        return self.walk(z, y, lambda: self.images(self.prior(n, y, generator)))
+        return self.walk(z, y, self.sampling.solver, lambda: self.images(self.prior(n, y, generator)))
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        chance = generator(0, "decode")
-        return self.walk(z, y, lambda: self.images(self.prior(len(z), y, chance)))
+        """The images that the field carries codes to, by the solver of samples, or `ODE` where that one is random."""
+        solver = ODE if SOLVERS[self.sampling.solver].random else self.sampling.solver
+        return self.walk(z, y, solver, lambda: self.images(z))
 
-    def walk(self, z: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
-        """From codes (N, Z) to images in [-1, 1] by the solver asked for."""
-        solver = SOLVERS[self.sampling.solver]
-        levels = list(grid(steps_within(solver, self.sampling.evaluations), rho=solver.rho))
-        u = self.images(z) * HIGHEST
-        return solver.walk(self.denoiser(y, self.sampling.guidance), u, levels, noise).clamp(-1, 1)
+    def walk(self, z: Tensor, y: Tensor | None, solver: str, noise: Noise) -> Tensor:
+        """From codes (N, Z) to images in [-1, 1]."""
+        walk, steps = SOLVERS[solver].walk, steps_within(SOLVERS[solver], self.sampling.evaluations)
+        levels = list(grid(steps, rho=SOLVERS[solver].rho))
+        return walk(self.denoiser(y, self.sampling.guidance), self.images(z) * HIGHEST, levels, noise).clamp(-1, 1)
 
     @torch.no_grad()
     def encode(self, x: Tensor, y: Labels = None) -> Tensor:
         """The noise (N, Z) that the field carries to each image."""
         batch = self.given(x, y)
         with evaluating(self):
-            return transport(self.denoiser(batch.y), batch.x, REVERSE).flatten(1) / HIGHEST
+            denoise = self.denoiser(batch.y, self.sampling.guidance)
+            return transport(denoise, batch.x, REVERSE).flatten(1) / HIGHEST
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, y: Labels = None) -> Tensor:
@@ -197,7 +203,8 @@ class Flow(Encodes, Reconstructs, HasLikelihood, Conditional, family="flow"):
         batch = self.given(x, y)
         noise = self.images(self.encode(x, y)) * HIGHEST
         with evaluating(self):
-            return transport(self.denoiser(batch.y), noise, REVERSE[::-1]).clamp(-1, 1)
+            denoise = self.denoiser(batch.y, self.sampling.guidance)
+            return transport(denoise, noise, REVERSE[::-1]).clamp(-1, 1)
 
     def log_prob(
         self, x: Tensor, y: Labels = None, *, trace: Literal["estimated", "exact"] = "estimated", seed: int = 0

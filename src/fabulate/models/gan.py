@@ -207,10 +207,10 @@ class GAN(EncodesBySearch, Conditional, family="gan"):
     def fakes(self, batch: Batch) -> Tensor:
         """One fake for each image of the batch, of the same class."""
         size = (len(batch.x), self.config.latent_dim)
-        return self.decode(NOISES[self.config.noise](*size, device=batch.x.device), batch.y)
+        return self.decode(NOISES[self.config.noise](*size, device=batch.x.device, dtype=batch.x.dtype), batch.y)
 
     def prior(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
-        return NOISES[self.config.noise](n, self.config.latent_dim, generator=generator).to(self.device)
+        return NOISES[self.config.noise](n, self.config.latent_dim, generator=generator).to(next(self.parameters()))
 
     def scores(self, x: Tensor, y: Tensor | None) -> Tensor:
         """The critic's scores (B,): the logit of the textbook's D, whose sigmoid its loss contains."""

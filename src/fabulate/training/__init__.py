@@ -2,6 +2,16 @@
 
 from fabulate.training.folder import load, read_config, read_log
 from fabulate.training.signals import InterruptedTraining
-from fabulate.training.train import configure, default_out, run, train
+from fabulate.training.train import choices, configure, default_out, run, train
 
-__all__ = ["InterruptedTraining", "configure", "default_out", "load", "read_config", "read_log", "run", "train"]
+__all__ = [
+    "InterruptedTraining",
+    "choices",
+    "configure",
+    "default_out",
+    "load",
+    "read_config",
+    "read_log",
+    "run",
+    "train",
+]

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, get_args, get_origin
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ from fabulate.config import BUDGETS, Training, nearest, override, to_json
 from fabulate.data import Data, load_data
 from fabulate.errors import ConfigError
 from fabulate.models import GenerativeModel, family
-from fabulate.nets import NETWORKS
 from fabulate.seeds import seeded
 from fabulate.training.devices import pick_device, threads
 from fabulate.training.folder import RunFolder
@@ -78,18 +77,34 @@ def configure(name: str, preset: str, hyperparameters: Mapping[str, Any]) -> tup
             f"{name} has no preset {preset!r}{nearest(preset, [*presets])} (presets: {', '.join(presets)})"
         )
     values = dict(hyperparameters)
-    if isinstance(kind := values.get("network"), str):
-        if kind not in NETWORKS:
-            raise ConfigError(
-                f"there is no network {kind!r}{nearest(kind, [*NETWORKS])} (networks: {', '.join(NETWORKS)})"
-            )
-        values["network"] = NETWORKS[kind]()
+    for part, kinds in choices(family(name).Config).items():
+        if isinstance(kind := values.get(part), str):
+            if kind not in kinds:
+                raise ConfigError(
+                    f"there is no {part} {kind!r}{nearest(kind, [*kinds])} ({part}s of {name}: {', '.join(kinds)})"
+                )
+            values[part] = kinds[kind]()
     of_training = {field.name for field in fields(Training)}
     if any(values.get(budget) is not None for budget in BUDGETS):  # a budget replaces the preset's
         values = dict.fromkeys(BUDGETS) | values
     model = {key: value for key, value in values.items() if key not in of_training}
     training = {key: value for key, value in values.items() if key in of_training}
     return override(presets[preset].model, model), override(presets[preset].training, training)
+
+
+def choices(config: type[Any]) -> dict[str, dict[str, type[Any]]]:
+    """The hyperparameters of a family that are one of several specs, told apart by their kind: {name: {kind: spec}}.
+
+    >>> [*choices(family("vae").Config)["network"]]
+    ['mlp', 'conv', 'dcgan']
+    """
+    found = {}
+    for field in fields(config):
+        union = get_args(field.type)[0] if get_origin(field.type) is Annotated else field.type
+        specs = [spec for spec in get_args(union) if "kind" in getattr(spec, "__dataclass_fields__", {})]
+        if specs:
+            found[field.name] = {spec().kind: spec for spec in specs}
+    return found
 
 
 def run(
