@@ -130,7 +130,7 @@ def test_train_tells_where_everything_is(tmp_path: Path, capsys: pytest.CaptureF
     assert ends("train", "ae", *TINY, "--out", tmp_path / "ae") == 0
     assert "is finished: 20 steps" in capsys.readouterr().out
     assert ends("train", "ae", *TINY, "--lr", "0.5", "--out", tmp_path / "ae") == 2
-    assert "training.lr was 0.001, now 0.5" in capsys.readouterr().err
+    assert "training.lr was 0.003, now 0.5" in capsys.readouterr().err
 
 
 def test_a_preset_is_a_default_that_flags_change(tmp_path: Path) -> None:
