@@ -28,6 +28,7 @@ PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x": "sample"}  # our targ
 TRAIN_SO = "train it with --path cosine --target v --network unet --network.patch 1"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 CLASSES = "class_embedding.weight"
+OURS = "fabulate.json"  # what only we know: the path that the betas are of, and the classes' names
 
 
 def to_diffusers(model: GenerativeModel, folder: str | Path) -> Path:
@@ -90,9 +91,9 @@ def to_diffusers(model: GenerativeModel, folder: str | Path) -> Path:
             "_class_name": "DDPMPipeline",
             "unet": ["diffusers", "UNet2DModel"],
             "scheduler": ["diffusers", "DDPMScheduler"],
-            "fabulate": {"path": model.config.path, "classes": list(model.classes)},
         },
     )
+    write_json(folder / OURS, {"path": model.config.path, "classes": list(model.classes)})
     return folder
 
 
@@ -103,10 +104,10 @@ def from_diffusers(folder: str | Path) -> Flow:
     """
     folder = Path(folder)
     try:
-        index, unet = read_json(folder / "model_index.json"), read_json(folder / "unet" / "config.json")
+        ours, unet = read_json(folder / OURS), read_json(folder / "unet" / "config.json")
         scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
         weights = load_safetensors((folder / "unet" / WEIGHTS).read_bytes())
-        ours, targets = index["fabulate"], {there: here for here, there in PREDICTIONS.items()}
+        targets = {there: here for here, there in PREDICTIONS.items()}
         widths = unet["block_out_channels"]
         network = UNet(width=widths[0], blocks=unet["layers_per_block"], patch=1)
         chosen = {"path": ours["path"], "target": targets[scheduler["prediction_type"]], "network": network}
