@@ -24,6 +24,14 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         os.environ["FABULATE_CACHE"] = before
 
 
+@pytest.fixture
+def float64() -> Iterator[None]:
+    """Models, and the noise that a loss draws, in float64 where a test does not say otherwise."""
+    torch.set_default_dtype(torch.float64)
+    yield
+    torch.set_default_dtype(torch.float32)
+
+
 @pytest.fixture(scope="session")
 def digits(cache: None) -> Data:
     """The embedded digits."""

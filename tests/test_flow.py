@@ -27,11 +27,7 @@ D = SMALL.size
 EVERY = [*product(PATHS, TARGETS)]
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def normal(*size, seed=0):

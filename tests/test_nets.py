@@ -9,8 +9,8 @@ import torch
 
 from fabulate.errors import ConfigError
 from fabulate.nets import DCGAN, MLP, NETWORKS, Conv, Network
-from fabulate.nets.blocks import ACTIVATIONS, NORMS, Activation, ByClass, Norm, Residual
-from fabulate.nets.conv import LARGEST_SIDE, SMALLEST_SIDE, kernel, sizes
+from fabulate.nets.blocks import ACTIVATIONS, LARGEST_SIDE, NORMS, SMALLEST_SIDE, Activation, ByClass, Norm, Residual
+from fabulate.nets.conv import kernel, sizes
 from fabulate.seeds import generator, seeded
 from fabulate.types import ImageShape
 from tiny import NARROW

@@ -33,11 +33,7 @@ VARIANTS |= {"boards": NFConfig(**SLIM, boards=2), "swap": NFConfig(**SLIM, mixi
 over = pytest.mark.parametrize
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def normal(*size: int, seed: int = 0) -> Tensor:

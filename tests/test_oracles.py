@@ -23,7 +23,7 @@ from fabulate.prob import Gaussian, kl_to_standard_normal
 from fabulate.seeds import generator, seeded
 from fabulate.training.loop import Learner
 from fabulate.types import Batch, ImageShape, unit
-from tiny import SMALL, Pixels, pictures
+from tiny import SMALL, Pixels, pictures, within_five_errors
 
 LINEAR = MLP(hidden=())
 D, Z = SMALL.size, 3
@@ -33,16 +33,7 @@ def normal(*size: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*size, generator=generator(seed, "oracle"), dtype=torch.float64)
 
 
-def within_five_errors(estimate: torch.Tensor, exact: torch.Tensor | float, error: torch.Tensor) -> bool:
-    return bool(((estimate - exact).abs() <= 5 * error).all())
-
-
-@pytest.fixture(autouse=True)
-def float64():
-    """Models, and the noise that a loss draws, in float64 where a test does not say otherwise."""
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 # The autoencoder

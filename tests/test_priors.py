@@ -25,7 +25,7 @@ from fabulate.nets import MLP
 from fabulate.prob import BINARISATIONS, Gaussian
 from fabulate.seeds import generator, seeded
 from fabulate.types import Batch, ImageShape
-from tiny import CLASSES, SMALL, pictures
+from tiny import CLASSES, SMALL, pictures, within_five_errors
 
 LINEAR = MLP(hidden=())
 D, Z = SMALL.size, 3
@@ -35,15 +35,7 @@ def normal(*size: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*size, generator=generator(seed, "priors"), dtype=torch.float64)
 
 
-def within_five_errors(estimate: torch.Tensor, exact: torch.Tensor | float, error: torch.Tensor) -> bool:
-    return bool(((estimate - exact).abs() <= 5 * error).all())
-
-
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def density(weights: torch.Tensor, means: torch.Tensor, covariances: torch.Tensor) -> MixtureSameFamily:

@@ -32,11 +32,7 @@ def normal(*size: int, seed: int = 0) -> torch.Tensor:
     return torch.randn(*size, generator=generator(seed, "vqvae"), dtype=torch.float64)
 
 
-@pytest.fixture(autouse=True)
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
+pytestmark = pytest.mark.usefixtures("float64")
 
 
 def writer(classes: int = 0, layers: int = 2) -> TokenTransformer:

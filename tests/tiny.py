@@ -123,3 +123,8 @@ def _kinds(cls: type[GenerativeModel]) -> list[str] | list[None]:
             continue
         taken.append(kind)
     return taken or [None]
+
+
+def within_five_errors(estimate: Tensor, exact: Tensor | float, error: Tensor) -> bool:
+    """Is a statistic within five standard errors of what it should be; a sound one is not once in two million."""
+    return bool(((estimate - exact).abs() <= 5 * error).all())

@@ -27,7 +27,6 @@ from fabulate.types import ImageShape
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x": "sample"}  # our targets in diffusers' words
 TRAIN_SO = "train it with --path cosine --target v --network unet --network.patch 1"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-CLASSES = "class_embedding.weight"
 OURS = "fabulate.json"  # what only we know: the path that the betas are of, and the classes' names
 
 
@@ -68,10 +67,7 @@ def to_diffusers(model: GenerativeModel, folder: str | Path) -> Path:
             "num_class_embeds": len(model.classes) + 1 if model.classes else None,
         },
     )
-    state = {_renamed(name): value.detach().cpu() for name, value in model.network.state_dict().items()}
-    if CLASSES in state:
-        state[CLASSES] = state[CLASSES].T  # there an embedding, here a layer on one-hot vectors
-    state = {name: value.contiguous() for name, value in state.items()}
+    state = {_renamed(name): value.detach().cpu().contiguous() for name, value in model.network.state_dict().items()}
     data = save_safetensors(state, metadata={"format": "pt"})
     write_file(folder / "unet" / WEIGHTS, lambda file: file.write(data))
     write_json(
@@ -116,8 +112,6 @@ def from_diffusers(folder: str | Path) -> Flow:
         raise RunError(f"{folder} is not a folder that fabulate exported for diffusers: {error}") from error
     sides = unet["sample_size"] if isinstance(unet["sample_size"], list) else [unet["sample_size"]] * 2
     model = Flow(config, ImageShape(unet["in_channels"], *sides), tuple(ours["classes"]))
-    if CLASSES in weights:
-        weights[CLASSES] = weights[CLASSES].T
     try:
         model.network.load_state_dict({name: weights[_renamed(name)] for name in model.network.state_dict()})
     except (KeyError, RuntimeError) as error:

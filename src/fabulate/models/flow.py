@@ -26,7 +26,6 @@ from typing import Annotated, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, spec
@@ -135,6 +134,8 @@ class Flow(Encodes, Reconstructs, HasLikelihood, Conditional, family="flow"):
         eps = torch.randn_like(batch.x)
         if self.config.pairing == "independent":
             return eps
+        from scipy.optimize import linear_sum_assignment  # late: few use it, and it takes a third of a second to import
+
         cost = torch.cdist(batch.x.flatten(1), eps.flatten(1)).square()  # (B, B)
         if batch.y is not None:
             cost = cost + cost.sum() * (batch.y[:, None] != batch.y)

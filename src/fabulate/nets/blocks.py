@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from fabulate.errors import ConfigError
+from fabulate.types import ImageShape
+
 Activation = Literal["relu", "leaky_relu", "silu"]
 ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -24,6 +27,18 @@ NORMS: dict[Norm, Callable[[int], nn.Module]] = {
     # Wu, He 2018, https://arxiv.org/abs/1803.08494: over each image's own pixels and groups of channels.
     "group": lambda channels: nn.GroupNorm(gcd(channels, 8), channels),
 }
+
+
+SMALLEST_SIDE, LARGEST_SIDE = 8, 64  # of images that networks with scales or patches take
+
+
+def check_sides(what: str, shape: ImageShape, otherwise: str = "") -> None:
+    """Errors: `ConfigError` for sides outside 8..64, saying what takes no others and what to do."""
+    if min(shape.height, shape.width) < SMALLEST_SIDE or max(shape.height, shape.width) > LARGEST_SIDE:
+        raise ConfigError(
+            f"{what} takes sides from {SMALLEST_SIDE} to {LARGEST_SIDE}, and the images are {shape}; "
+            f"use --size, e.g. --size 32{otherwise}"
+        )
 
 
 def with_class(features: Tensor, y: Tensor | None, classes: int) -> Tensor:

@@ -9,10 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fabulate.errors import ConfigError
+from fabulate.nets.blocks import pick
 from fabulate.types import ImageShape
 
-SMALLEST_SIDE, LARGEST_SIDE = 8, 64
 TIME_SCALE = 1001  # a time in [0, 1] as DDPM's step number: step i of 0..999 is the time (i + 1) / 1001
 LONGEST = 10_000  # period of the slowest wave (Vaswani et al. 2017, section 3.5)
 
@@ -43,14 +42,14 @@ class Condition(nn.Module):
         super().__init__()
         self.size, self.classes = size, classes
         self.time_embedding = TimeLayers(size, embedding)
-        self.class_embedding = nn.Linear(classes + 1, embedding, bias=False) if classes else None
+        self.class_embedding = nn.Embedding(classes + 1, embedding) if classes else None
 
     def forward(self, t: Tensor, y: Tensor | None) -> Tensor:
         told = self.time_embedding(waves(t, self.size))
         if self.class_embedding is None:
             return told
         assert y is not None, "a class-conditional network was called without classes"
-        return told + self.class_embedding(F.one_hot(y, self.classes + 1).to(told.dtype))
+        return told + pick(self.class_embedding.weight, y)
 
 
 def patch_for(shape: ImageShape, tokens: int) -> int:
@@ -60,12 +59,3 @@ def patch_for(shape: ImageShape, tokens: int) -> int:
     [1, 1, 2, 2, 4]
     """
     return 1 << (ceil(max(shape.height, shape.width) / tokens) - 1).bit_length()
-
-
-def check_side(kind: str, shape: ImageShape) -> None:
-    """Errors: `ConfigError` for sides outside 8..64."""
-    if min(shape.height, shape.width) < SMALLEST_SIDE or max(shape.height, shape.width) > LARGEST_SIDE:
-        raise ConfigError(
-            f"the {kind} network takes sides from {SMALLEST_SIDE} to {LARGEST_SIDE}, and the images are {shape}; "
-            f"use --size, e.g. --size 32"
-        )

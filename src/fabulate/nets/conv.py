@@ -23,11 +23,19 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fabulate.config import PositiveInt, spec
-from fabulate.errors import ConfigError
-from fabulate.nets.blocks import ACTIVATIONS, NORMS, Activation, ByClass, Norm, Residual, keep_variance, with_class
+from fabulate.nets.blocks import (
+    ACTIVATIONS,
+    NORMS,
+    Activation,
+    ByClass,
+    Norm,
+    Residual,
+    check_sides,
+    keep_variance,
+    with_class,
+)
 from fabulate.types import ImageShape
 
-SMALLEST_SIDE, LARGEST_SIDE = 8, 64
 SOFTLY = 0.3  # of a residual block's branch: two or three blocks in a row then add up to about the size of their input
 
 
@@ -76,11 +84,7 @@ def sizes(shape: ImageShape) -> list[tuple[int, int]]:
     Errors: `ConfigError` for sides outside 8..64.
     """
     _, height, width = shape
-    if min(height, width) < SMALLEST_SIDE or max(height, width) > LARGEST_SIDE:
-        raise ConfigError(
-            f"the conv network takes sides from {SMALLEST_SIDE} to {LARGEST_SIDE}, and the images are {shape}; "
-            f"use --size, e.g. --size 32, or --network mlp"
-        )
+    check_sides("the conv network", shape, otherwise=", or --network mlp")
     result = [(height, width)]
     while min(height, width) > 4:
         height, width = (height + 1) // 2, (width + 1) // 2

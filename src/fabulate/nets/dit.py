@@ -18,7 +18,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fabulate.config import PositiveInt, spec
-from fabulate.nets.conditions import TIME_SCALE, Condition, check_side, patch_for, waves
+from fabulate.nets.blocks import check_sides
+from fabulate.nets.conditions import TIME_SCALE, Condition, patch_for, waves
 from fabulate.types import ImageShape
 
 HEAD = 32  # features of an attention head
@@ -39,7 +40,7 @@ class DiT:
 
     def denoiser(self, shape: ImageShape, classes: int = 0) -> "DiTDenoiser":
         """A network from images (B, C, H, W), times (B,) in [0, 1] and classes (B,) to images (B, C, H, W)."""
-        check_side(self.kind, shape)
+        check_sides(f"the {self.kind} network", shape)
         return DiTDenoiser(self, shape, classes)
 
 

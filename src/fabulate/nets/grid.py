@@ -17,11 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fabulate.errors import ConfigError
-from fabulate.nets.blocks import keep_variance, pick
+from fabulate.nets.blocks import check_sides, keep_variance, pick
 from fabulate.types import ImageShape
-
-SMALLEST_SIDE, LARGEST_SIDE = 8, 64
 
 
 def scales(shape: ImageShape, cells: int) -> list[tuple[int, int]]:
@@ -33,11 +30,7 @@ def scales(shape: ImageShape, cells: int) -> list[tuple[int, int]]:
     Errors: `ConfigError` for sides outside 8..64.
     """
     height, width = shape.height, shape.width
-    if min(height, width) < SMALLEST_SIDE or max(height, width) > LARGEST_SIDE:
-        raise ConfigError(
-            f"a grid of codes takes sides from {SMALLEST_SIDE} to {LARGEST_SIDE}, and the images are {shape}; "
-            f"use --size, e.g. --size 32"
-        )
+    check_sides("a grid of codes", shape)
     result = [(height, width)]
     while len(result) == 1 or height * width > cells:
         height, width = (height + 1) // 2, (width + 1) // 2

@@ -23,7 +23,8 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fabulate.config import PositiveInt, spec
-from fabulate.nets.conditions import Condition, check_side, patch_for
+from fabulate.nets.blocks import check_sides
+from fabulate.nets.conditions import Condition, patch_for
 from fabulate.types import ImageShape
 
 GROUPS = 8  # of channels normalised together; every width is a multiple of it
@@ -47,7 +48,7 @@ class UNet:
 
     def denoiser(self, shape: ImageShape, classes: int = 0) -> "UNetDenoiser":
         """A network from images (B, C, H, W), times (B,) in [0, 1] and classes (B,) to images (B, C, H, W)."""
-        check_side(self.kind, shape)
+        check_sides(f"the {self.kind} network", shape)
         return UNetDenoiser(self, shape, classes)
 
     def patch_of(self, shape: ImageShape) -> int:
