@@ -15,8 +15,8 @@ SOURCE = Path(__file__).parent.parent / "src" / "fabulate"
 LEVELS = [
     {"types", "config", "errors", "seeds", "files", "pictures"},
     {"nets", "prob", "paths", "data", "metrics"},
-    {"samplers"},
-    {"models"},
+    {"samplers", "features"},
+    {"models", "stats"},
     {"training", "samples", "exchange"},
     {"evaluation", "uses"},
     {"cli", "studio"},

@@ -1,0 +1,1 @@
+"""Evaluation: a run and real images in, a report out."""
