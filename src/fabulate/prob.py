@@ -12,6 +12,7 @@ Legend: B batch, C H W image, Z latent, K samples.
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from math import log, pi
+from typing import ClassVar, Literal
 
 import torch
 import torch.nn.functional as F
@@ -61,8 +62,14 @@ def bits_per_dim(log_prob: Tensor, numbers: int) -> Tensor:
 LEAD = 10.0
 
 
+Measure = Literal["gray", "density", "uint8"]
+
+
 class Likelihood(nn.Module, ABC):
     """p(x | z), given the decoder's raw output."""
+
+    measure: ClassVar[Measure]
+    """What exp(log_prob) is: a number for gray values (no probability), a density of floats, a uint8 probability."""
 
     @abstractmethod
     def log_prob(self, x: Tensor, raw: Tensor) -> Tensor:
@@ -79,12 +86,16 @@ class Bernoulli(Likelihood):
     Gray values between 0 and 1 are not binary, so this is a bound's ingredient rather than a density of images.
     """
 
+    measure = "gray"
+
     def log_prob(self, x: Tensor, raw: Tensor) -> Tensor:
         return -F.binary_cross_entropy_with_logits(raw, unit(x), reduction="none").sum((1, 2, 3))
 
 
 class Gaussian(Likelihood):
     """A Gaussian about each pixel, one learned standard deviation; a density, in nats per image in [-1, 1]."""
+
+    measure = "density"
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,6 +116,8 @@ class DiscretisedLogistic(Likelihood):
     A true probability of uint8 images, so -log2 of it per number is bits/dim (Salimans, Karpathy, Chen, Kingma,
     "PixelCNN++", 2017, https://arxiv.org/abs/1701.05517, section 2.1). The outermost bins reach to infinity.
     """
+
+    measure = "uint8"
 
     def __init__(self) -> None:
         super().__init__()

@@ -4,7 +4,7 @@ Legend: N samples, C H W image, Z latent.
 """
 
 from abc import ABC, abstractmethod
-from typing import Literal
+from typing import ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,9 +12,9 @@ from torch import Tensor
 from fabulate.errors import ConfigError
 from fabulate.models.base import TILE, Conditional, GenerativeModel, Labels, evaluating
 from fabulate.models.walks import PATHS
-from fabulate.prob import BIN, bits_per_dim
+from fabulate.prob import BIN, Measure, bits_per_dim
 from fabulate.seeds import generator
-from fabulate.types import to_float
+from fabulate.types import Batch, to_float
 
 
 class HasLatent(GenerativeModel):
@@ -69,6 +69,14 @@ class Encodes(HasLatent):
         """Images (N, C, H, W), uint8 or in [-1, 1], to codes (N, Z)."""
 
 
+class HasPosterior(Encodes):
+    """Each image has a distribution of codes, q(z | x): a Gaussian whose numbers are independent."""
+
+    @abstractmethod
+    def posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the codes of a batch's images, each (B, Z)."""
+
+
 class Reconstructs(ABC):
     """Images can be passed through the model and compared with what comes out."""
 
@@ -85,8 +93,51 @@ class Scores(ABC):
         """One number for each image (N,), higher = more typical."""
 
 
+class Evidence(NamedTuple):
+    """The two terms of a lower bound, log p(x) >= reconstruction - price, in nats for each image (N,)."""
+
+    reconstruction: Tensor
+    """log p(x | z), for a code z of the image."""
+    price: Tensor
+    """What telling that code costs."""
+
+    @property
+    def bound(self) -> Tensor:
+        """The lower bound of log p(x), in nats (N,)."""
+        return self.reconstruction - self.price
+
+
+class HasBound(Scores):
+    """The model knows a lower bound of log p(x), the sum of two terms (the ELBO); its score is that or a tighter one."""
+
+    price: ClassVar[str]
+    """What the second term is called in the family's words."""
+
+    @property
+    @abstractmethod
+    def measure(self) -> Literal[Measure, "dynamic", "threshold"]:
+        """What the bound bounds: as a likelihood's measure, or the probability of images binarised in this way."""
+
+    @abstractmethod
+    def evidence(self, x: Tensor, y: Labels = None, *, seed: int = 0) -> Evidence:
+        """The bound's terms for images (N, C, H, W), uint8 or in [-1, 1]; the seed is that of codes that are drawn."""
+
+
+class ImportanceWeighted(HasBound):
+    """The bound gets tighter with more codes of each image (Burda et al. 2016, https://arxiv.org/abs/1509.00519)."""
+
+    @abstractmethod
+    def score(self, x: Tensor, y: Labels = None, *, k: int = 16, seed: int = 0) -> Tensor:
+        """The importance-weighted lower bound of log p(x) with k codes per image, in nats (N,)."""
+
+
 class HasLikelihood(Scores):
     """The model knows p(x) exactly."""
+
+    passes: ClassVar[int] = 1
+    """Of an image through the network, for its log p(x)."""
+    method: ClassVar[str] = "exact, by the change of variables"
+    """How log p(x) is computed, in a phrase."""
 
     @abstractmethod
     def log_prob(self, x: Tensor, y: Labels = None) -> Tensor:

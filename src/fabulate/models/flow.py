@@ -101,6 +101,8 @@ class Flow(Encodes, Reconstructs, HasLikelihood, Conditional, family="flow"):
 
     config: FlowConfig
     sampling: FlowSampling
+    passes = 2 * (len(REVERSE) - 1)
+    method = f"by following the ODE in {len(REVERSE) - 1} Heun steps, its divergence estimated with one random probe"
 
     def __init__(self, config: FlowConfig, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
         super().__init__(config, shape, classes)

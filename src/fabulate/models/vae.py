@@ -26,18 +26,20 @@ from pydantic import Field
 from torch import Tensor
 
 from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, spec
+from fabulate.errors import ConfigError
 from fabulate.models.base import Conditional, Labels, Player, evaluating
-from fabulate.models.capabilities import Encodes, Reconstructs, Scores
+from fabulate.models.capabilities import Evidence, HasPosterior, ImportanceWeighted, Reconstructs
 from fabulate.models.mixture import Mixture, encoded
 from fabulate.models.priors import PRIORS
 from fabulate.nets import MLP, Conv, Network
-from fabulate.prob import BINARISATIONS, LIKELIHOODS, log_mean_exp, log_normal
+from fabulate.prob import BINARISATIONS, LIKELIHOODS, Measure, log_mean_exp, log_normal
 from fabulate.seeds import generator as generator_at
 from fabulate.seeds import seeded
 from fabulate.types import Batch, BatchSource, ImageShape, unit
 
 # A code dimension is active when its mean varies more than this over images (Burda et al. 2016, section 5.2).
 ACTIVE = 0.01
+ROWS = 500  # codes decoded together in a bound: memory is that of so many, however many codes an image has
 
 
 @spec
@@ -92,7 +94,7 @@ def active(mean: Tensor) -> Tensor:
     return (mean.var(0, correction=0) > ACTIVE).sum()
 
 
-class VAE(Encodes, Reconstructs, Scores, Conditional, family="vae"):
+class VAE(HasPosterior, Reconstructs, ImportanceWeighted, Conditional, family="vae"):
     """Variational autoencoder (Kingma, Welling 2014, https://arxiv.org/abs/1312.6114)."""
 
     Config = VAEConfig
@@ -116,6 +118,7 @@ class VAE(Encodes, Reconstructs, Scores, Conditional, family="vae"):
 
     config: VAEConfig
     sampling: VAESampling
+    price = "KL"
 
     def __init__(self, config: VAEConfig, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
         super().__init__(config, shape, classes)
@@ -139,28 +142,42 @@ class VAE(Encodes, Reconstructs, Scores, Conditional, family="vae"):
         if self.config.samples > 1:
             bound = self.bound(batch, self.config.samples)
             return {"loss": -bound.mean(), "active_units": active(self.posterior(batch)[0])}
-        x, y = Batch(self.binarise(batch.x), batch.y)
-        mean, logvar = self.posterior(Batch(x, y))
-        z = mean + torch.exp(logvar / 2) * torch.randn_like(mean)  # (B, Z)
-        reconstruction = -self.likelihood.log_prob(x, self.decoder(z, y)).mean()
-        kl = self.p_z.kl(z, mean, logvar, y).mean(0)  # (Z,), or (1,) where dimensions do not add up
+        log_p_x, kl, mean = self.terms(batch)
+        reconstruction, kl = -log_p_x.mean(), kl.mean(0)
         # Without free bits nothing is clamped: an estimated KL may be below 0, and must be, to be right on average.
         price = kl.clamp_min(self.config.free_bits).sum() if self.config.free_bits else kl.sum()
         loss = reconstruction + self.config.beta * price
         return {"loss": loss, "reconstruction": reconstruction, "kl": kl.sum(), "active_units": active(mean)}
 
-    def bound(self, batch: Batch, k: int) -> Tensor:
-        """The importance-weighted lower bound of log p(x) with k codes per image, in nats: (B,)."""
+    def terms(self, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+        """log p(x | z) at one code of each image (B,), the KL of each dimension, and the posterior's means (B, Z).
+
+        The KL is (B, Z), or (B, 1) under a prior whose dimensions do not add up.
+        """
         x, y = Batch(self.binarise(batch.x), batch.y)
         mean, logvar = self.posterior(Batch(x, y))
+        z = mean + torch.exp(logvar / 2) * torch.randn_like(mean)  # (B, Z)
+        return self.likelihood.log_prob(x, self.decoder(z, y)), self.p_z.kl(z, mean, logvar, y), mean
+
+    def bound(self, batch: Batch, k: int) -> Tensor:
+        """The importance-weighted lower bound of log p(x) with k codes per image, in nats: (B,)."""
+        if k < 1:
+            raise ConfigError(f"the importance-weighted bound needs at least 1 code of each image, given k={k}")
+        x, y = Batch(self.binarise(batch.x), batch.y)
+        mean, logvar = self.posterior(Batch(x, y))
+        together = max(1, ROWS // len(x))  # M codes of each image
         terms = []
-        for _ in range(k):
-            z = mean + torch.exp(logvar / 2) * torch.randn_like(mean)
-            log_p_x = self.likelihood.log_prob(x, self.decoder(z, y))
-            log_p_z = self.p_z.log_prob(z, y)
-            log_q_z = log_normal(z, mean, logvar).sum(1)
-            terms.append(log_p_x + log_p_z - log_q_z)
-        return log_mean_exp(torch.stack(terms), dim=0)
+        for first in range(0, k, together):
+            m = min(together, k - first)
+            # Drawn one code after the other: the noise is the same however many are decoded together.
+            eps = torch.stack([torch.randn_like(mean) for _ in range(m)])  # (M, B, Z)
+            z = mean + torch.exp(logvar / 2) * eps
+            log_q_z = log_normal(z, mean, logvar).sum(2)  # (M, B)
+            z, x_m, y_m = z.flatten(0, 1), x.repeat(m, 1, 1, 1), None if y is None else y.repeat(m)  # (M B, ...)
+            log_p_x = self.likelihood.log_prob(x_m, self.decoder(z, y_m))
+            log_p_z = self.p_z.log_prob(z, y_m)
+            terms.append((log_p_x + log_p_z).view(m, -1) - log_q_z)
+        return log_mean_exp(torch.cat(terms), dim=0)
 
     def settle(self, images: BatchSource) -> None:
         """Fit the mixture to codes drawn from q(z | x): to its means alone, it would miss what the noise fills."""
@@ -186,6 +203,17 @@ class VAE(Encodes, Reconstructs, Scores, Conditional, family="vae"):
     def reconstruct(self, x: Tensor, y: Labels = None) -> Tensor:
         with evaluating(self):
             return self.decode(self.encode(x, y), self.given(x, y).y)
+
+    @property
+    def measure(self) -> Literal[Measure, "dynamic", "threshold"]:
+        return self.likelihood.measure if self.config.binarise == "none" else self.config.binarise
+
+    @torch.no_grad()
+    def evidence(self, x: Tensor, y: Labels = None, *, seed: int = 0) -> Evidence:
+        """The ELBO's terms at one code of each image; where images are binarised, they are as for the score's seed."""
+        with evaluating(self), seeded(seed, "score", device=self.device):
+            log_p_x, kl, _ = self.terms(self.given(x, y))
+            return Evidence(log_p_x, kl.sum(1))
 
     @torch.no_grad()
     def score(self, x: Tensor, y: Labels = None, *, k: int = 16, seed: int = 0) -> Tensor:

@@ -24,11 +24,11 @@ from torch import Tensor, nn
 
 from fabulate.config import PositiveFloat, PositiveInt, Preset, Training, spec
 from fabulate.models.base import Conditional, Labels, Player, evaluating
-from fabulate.models.capabilities import Encodes, Reconstructs, Scores
+from fabulate.models.capabilities import Encodes, Evidence, HasBound, Reconstructs
 from fabulate.nets.grid import GridDecoder, GridEncoder, scales
 from fabulate.nets.tokens import TokenTransformer, Transformer
 from fabulate.nets.vq import FSQ, Codebook, Quantised, Quantiser, perplexity
-from fabulate.prob import LIKELIHOODS
+from fabulate.prob import LIKELIHOODS, Measure
 from fabulate.types import Batch, ImageShape, unit
 
 
@@ -81,7 +81,7 @@ class Autoencoder(nn.Module):
         return self.decoder(z.transpose(1, 2).reshape(len(z), -1, *self.grid), y)
 
 
-class VQVAE(Encodes, Reconstructs, Scores, Conditional, family="vqvae"):
+class VQVAE(Encodes, Reconstructs, HasBound, Conditional, family="vqvae"):
     """Vector-quantised VAE (van den Oord et al. 2017, https://arxiv.org/abs/1711.00937).
 
     The preset `tutorial` has from the paper the quantiser with its loss (beta 0.25, codes as moving averages: appendix
@@ -100,6 +100,7 @@ class VQVAE(Encodes, Reconstructs, Scores, Conditional, family="vqvae"):
 
     config: VQVAEConfig
     sampling: Sampling
+    price = "Code length"
 
     def __init__(self, config: VQVAEConfig, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
         super().__init__(config, shape, classes)
@@ -168,10 +169,18 @@ class VQVAE(Encodes, Reconstructs, Scores, Conditional, family="vqvae"):
         with evaluating(self):
             return self.decode(self.encode(x, y), self.given(x, y).y)
 
+    @property
+    def measure(self) -> Measure:
+        return self.autoencoder.likelihood.measure
+
     @torch.no_grad()
-    def score(self, x: Tensor, y: Labels = None) -> Tensor:
-        """log p(x | z(x)) + log p(z(x)), a lower bound of log p(x), in nats."""
+    def evidence(self, x: Tensor, y: Labels = None, *, seed: int = 0) -> Evidence:
+        """The bound's terms at the only code z(x) of each image, in which there is no chance."""
         batch = self.given(x, y)
         with evaluating(self):
             z, indices, _ = self.quantise(self.autoencoder.vectors(batch.x))
-            return self.log_p_x(batch, z) + self.transformer.log_prob(indices, batch.y)
+            return Evidence(self.log_p_x(batch, z), -self.transformer.log_prob(indices, batch.y))
+
+    def score(self, x: Tensor, y: Labels = None) -> Tensor:
+        """log p(x | z(x)) + log p(z(x)), a lower bound of log p(x), in nats."""
+        return self.evidence(x, y).bound
