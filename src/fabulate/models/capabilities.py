@@ -108,7 +108,7 @@ class Evidence(NamedTuple):
 
 
 class HasBound(Scores):
-    """The model knows a lower bound of log p(x), the sum of two terms (the ELBO); its score is that or a tighter one."""
+    """The model knows a lower bound of log p(x), the ELBO with its two terms; its score is that or a tighter one."""
 
     price: ClassVar[str]
     """What the second term is called in the family's words."""
