@@ -1,5 +1,50 @@
-"""Metrics: tensors in, numbers out."""
+"""Metrics: tensors in, numbers out, each with an interval where chance has a say.
 
-from fabulate.metrics.shares import class_shares, nearest
+Images are compared by features (N, D), in float64. `fidelity` computes the six numbers most asked for in one go.
+"""
 
-__all__ = ["class_shares", "nearest"]
+from fabulate.metrics.classification import balanced_accuracy, recalls
+from fabulate.metrics.copies import Memorisation, authenticity, exact_copies, memorisation
+from fabulate.metrics.frechet import Moments, frechet_bias, frechet_distance, frechet_interval, frechet_warning
+from fabulate.metrics.images import mse, psnr, ssim
+from fabulate.metrics.inputs import checked
+from fabulate.metrics.intervals import Estimate
+from fabulate.metrics.kernel import kernel_distance, kernel_distances
+from fabulate.metrics.latent import Smoothness, active_dimensions, active_units, smoothness
+from fabulate.metrics.manifold import DensityCoverage, PrecisionRecall, density_coverage, fidelity, precision_recall
+from fabulate.metrics.shares import class_shares, effective_classes, entropy, modes, nearest
+
+__all__ = [
+    "DensityCoverage",
+    "Estimate",
+    "Memorisation",
+    "Moments",
+    "PrecisionRecall",
+    "Smoothness",
+    "active_dimensions",
+    "active_units",
+    "authenticity",
+    "balanced_accuracy",
+    "checked",
+    "class_shares",
+    "density_coverage",
+    "effective_classes",
+    "entropy",
+    "exact_copies",
+    "fidelity",
+    "frechet_bias",
+    "frechet_distance",
+    "frechet_interval",
+    "frechet_warning",
+    "kernel_distance",
+    "kernel_distances",
+    "memorisation",
+    "modes",
+    "mse",
+    "nearest",
+    "precision_recall",
+    "psnr",
+    "recalls",
+    "smoothness",
+    "ssim",
+]
