@@ -127,11 +127,11 @@ def smoothly(subject: Subject, model: HasLatent) -> Section:
         paths, between = drawn_walks(subject, model), "sampled codes, along the shell on which they lie"
     t = torch.linspace(0, 1, POINTS).view(1, -1, 1, 1, 1)
     fades = (1 - t) * paths[:, :1] + t * paths[:, -1:]
-    features, faded = featured(subject, paths), featured(subject, fades)
-    moving = (features[:, 0] != features[:, -1]).any(1)
+    ends = to_uint8(paths[:, [0, -1]]).flatten(2)
+    moving = (ends[:, 0] != ends[:, 1]).any(1)  # as an image file shows them: what is left is rounding
     if not moving.any():
         return Section(title=TITLE, absent={"smoothness": "every path begins and ends with the same image"})
-    measured, anchor = smoothness(features[moving]), smoothness(faded[moving])
+    measured, anchor = (smoothness(featured(subject, images[moving])) for images in (paths, fades))
     rows = (
         Row(
             name="Path detour",
@@ -184,4 +184,4 @@ def drawn_walks(subject: Subject, model: HasLatent) -> Tensor:
 
 def featured(subject: Subject, paths: Tensor) -> Tensor:
     """The features of the images of paths (P, T, C, H, W): (P, T, D)."""
-    return subject.features(to_uint8(paths.flatten(0, 1))).view(*paths.shape[:2], -1)
+    return subject.features(paths.flatten(0, 1)).view(*paths.shape[:2], -1)
