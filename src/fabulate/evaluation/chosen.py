@@ -92,8 +92,9 @@ def told(subject: Subject, chosen: Chosen) -> str:
     """How many images were measured, and which, in a sentence."""
     where = "training images, as there are no others" if subject.data.test is None else "images never trained on"
     of = len(known(subject, subject.reference))
-    which = f"all {of:,}" if len(chosen) == of else f"{len(chosen):,} of {of:,} (chosen by seed {subject.seed})"
-    return f"Measured on {which} {where}."
+    if len(chosen) == of:
+        return f"Measured on all {of:,} {where}."
+    return f"Measured on {len(chosen):,} of {of:,} {where}; seed {subject.seed} chose them."
 
 
 def counter(progress: Progress | None, total: int) -> Callable[[int], None] | None:

@@ -63,7 +63,7 @@ def likelihood(subject: Subject, *, k: int = 100, images: int = 1000, progress: 
         raise ConfigError(f"a bound needs at least 1 code of each image, given k={k}")
     model = subject.model
     if not isinstance(model, HasLikelihood | HasBound):
-        reason = f"the family {model.family} has no p(x) ({able(HasLikelihood)}; for a lower bound {able(HasBound)})"
+        reason = f"the family {model.family} has no p(x) ({able(HasLikelihood)}; for a lower bound, {able(HasBound)})"
         return Section(title=TITLE, absent={"likelihood": reason})
     if not len(known(subject, subject.reference)):
         return Section(title=TITLE, absent={"likelihood": NO_CLASSES})
@@ -95,7 +95,7 @@ def exact(
     if trained is not None:
         rows.append(gap("bits/dim", trained.each(bits, done), values))
     passes = f" Each image takes {model.passes} passes through the network." if model.passes > 1 else ""
-    method = f"log p(x) is computed {model.method}.{passes}"
+    method = f"How log p(x) is computed: {model.method}.{passes}"
     return Section(title=TITLE, rows=tuple(rows), sentences=(told(subject, held_out), method, MEASURES["density"]))
 
 
