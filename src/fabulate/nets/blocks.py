@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from fabulate.errors import ConfigError
 from fabulate.types import ImageShape
 
-Activation = Literal["relu", "leaky_relu", "silu"]
+Activation = Literal["relu", "leaky_relu", "silu", "tanh"]
 ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
     "leaky_relu": lambda: nn.LeakyReLU(0.2),
     "silu": nn.SiLU,
+    "tanh": nn.Tanh,
 }
 
 Norm = Literal["none", "group"]
