@@ -36,7 +36,7 @@ def measure(
 
 @pytest.mark.parametrize(("train", "held_out", "dims"), [(200, 200, 3), (300, 100, 24)])  # 24 dimensions: many hubs
 def test_honest_samplers_are_told_so_as_often_as_the_p_value_says(train, held_out, dims):
-    """400 repeats at n = 200: false alarms at 5 % by five binomial sigmas, and the statistic's spread by five of its own.
+    """400 repeats at n = 200: false alarms at 5 % by five binomial sigmas, and the statistic's spread by five too.
 
     The spread also proves that the test is not too shy.
     """
