@@ -26,9 +26,37 @@ class Estimate(NamedTuple):
 
     @classmethod
     def of_mean(cls, values: Tensor) -> "Estimate":
-        """The mean of independent values (N,)."""
+        """The mean of independent values (N,), by Student's t: as few as two have an honest, wide interval.
+
+        >>> import torch
+        >>> print(Estimate.of_mean(torch.tensor([1.0, 2.0, 3.0])))
+        2 (-0.4841 to 4.484)
+        """
+        from scipy.special import stdtrit
+
         values = values.double()
-        return cls.about(float(values.mean()), float(values.std()) / sqrt(len(values)) if len(values) > 1 else nan)
+        if len(values) < 2:
+            return cls(float(values.mean()))
+        reach = float(stdtrit(len(values) - 1, 0.975)) * float(values.std()) / sqrt(len(values))
+        return cls(float(values.mean()), float(values.mean()) - reach, float(values.mean()) + reach)
+
+    @classmethod
+    def of_share(cls, count: int, n: int) -> "Estimate":
+        """The share count / n of n independent cases, by Wilson's interval: within [0, 1], and honest at both ends.
+
+        (Wilson, "Probable inference, the law of succession, and statistical inference", 1927,
+        https://doi.org/10.1080/01621459.1927.10502953)
+
+        >>> print(Estimate.of_share(0, 100), Estimate.of_share(50, 100))
+        0 (0 to 0.03699) 0.5 (0.4038 to 0.5962)
+        """
+        if n < 1:
+            return cls(nan)
+        share, z2 = count / n, NORMAL_95**2
+        middle = (share + z2 / (2 * n)) / (1 + z2 / n)
+        reach = NORMAL_95 * sqrt(share * (1 - share) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+        # At the ends one border is the share itself, which rounding would miss.
+        return cls(share, middle - reach if count else 0.0, middle + reach if count < n else 1.0)
 
     def __str__(self) -> str:
         """The value with its interval: 12.3 (11.9 to 12.7)."""
