@@ -77,13 +77,14 @@ def train_classifier(
         raise DataError("a classifier needs the classes of its images, and these have none")
     if len(classes) < 2:
         raise ConfigError(f"a classifier needs at least two classes; given {len(classes)}")
+    labels = torch.tensor(images.y)
     weighting = torch.ones(len(classes)) if weights is None else weights.float()
-    fits = weighting.shape == (len(classes),) and bool((weighting >= 0).all() and weighting[images.y].any())
+    fits = weighting.shape == (len(classes),) and bool((weighting >= 0).all() and weighting[labels].any())
     if not fits:
         raise ConfigError(
             f"class weights are {len(classes)} numbers >= 0, one for each class, not 0 for all images; given {weights}"
         )
-    weighting = (weighting / weighting[images.y].mean()).to(device)
+    weighting = (weighting / weighting[labels].mean()).to(device)
     with seeded(seed, "classifier"):
         classifier = Classifier(images.shape, classes).to(device)
 
