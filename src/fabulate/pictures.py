@@ -19,6 +19,7 @@ Pixels = npt.NDArray[np.uint8]
 
 _TILE = 64  # a tile of a grid is enlarged to about this many pixels: 8x8 digits are invisible otherwise
 _GAP = 2
+PARTS = {"train": ("-", "#3b6ea8"), "test": ("o", "#d1495b"), "samples": ("o", "#3f8f5f")}  # of a log's rows
 _MARGIN, _BAR = 14, 60  # around a table, and the longest bar of a share
 
 
@@ -114,11 +115,11 @@ def save_gif(frames: Sequence[Image.Image], path: Path, milliseconds: int = 80) 
 
 
 def save_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> None:
-    """Draw every logged quantity against the step: train as a line, test as dots. Rows are those of `log.jsonl`."""
+    """Draw every quantity of a `log.jsonl` against the step: training as a line, test images and samples as dots."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    names = list(dict.fromkeys(name for row in rows for name in {**row.get("train", {}), **row.get("test", {})}))
+    names = list(dict.fromkeys(name for row in rows for part in PARTS for name in row.get(part, {})))
     if not names:
         return
     columns = min(3, len(names))
@@ -127,17 +128,12 @@ def save_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> No
     figure.suptitle(title)
     for i, name in enumerate(names):
         axes = figure.add_subplot(ceil(len(names) / columns), columns, i + 1)
-        for part, style, colour in (("train", "-", "#3b6ea8"), ("test", "o", "#d1495b")):
+        for part, (style, colour) in PARTS.items():
             points = [(row["step"], row[part][name]) for row in rows if name in row.get(part, {})]
             if points:
                 axes.plot(*zip(*points, strict=True), style, color=colour, markersize=4, linewidth=1.4, label=part)
         # The first steps fall from far above: the scale is that of the rest.
-        late = [
-            row[part][name]
-            for row in rows[len(rows) // 20 :]
-            for part in ("train", "test")
-            if name in row.get(part, {})
-        ]
+        late = [row[part][name] for row in rows[len(rows) // 20 :] for part in PARTS if name in row.get(part, {})]
         if late:
             margin = max(0.05 * (max(late) - min(late)), 0.01 * abs(max(late)), 1e-9)
             axes.set_ylim(min(late) - margin, max(late) + margin)

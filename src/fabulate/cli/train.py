@@ -13,6 +13,9 @@ from fabulate.config import BUDGETS, DataSpec, Training, override
 from fabulate.errors import ConfigError
 
 Flat = tyro.conf.arg(name="")
+EVALUATE = (
+    "Steps between looks at the samples, in a tenth of the time at most; the best model is kept (default: never)."
+)
 
 
 def main(argv: list[str]) -> None:
@@ -32,7 +35,15 @@ def main(argv: list[str]) -> None:
     out = flags.out or training.default_out(name, data)
     console = Console()
     model = training.run(
-        name, flags.model, flags.training, data, out, device=flags.device, save_every=flags.save_every, console=console
+        name,
+        flags.model,
+        flags.training,
+        data,
+        out,
+        device=flags.device,
+        save_every=flags.save_every,
+        evaluate_every=flags.evaluate_every,
+        console=console,
     )
     pictures = [
         path for path in (out / "samples.png", out / "reconstructions.png", out / "curves.png") if path.exists()
@@ -41,6 +52,8 @@ def main(argv: list[str]) -> None:
         console.print("test {}  {:.5g}".format(*value), highlight=False)
     where("pictures", *pictures)
     where("model", out / "model")
+    if (out / "best").exists():
+        where("best", out / "best")
     where("next", f"fabulate sample {out}")
 
 
@@ -80,6 +93,7 @@ def arguments(name: str, config: Any, schedule: Training, argv: list[str]) -> ty
                 Annotated[int | None, tyro.conf.arg(help="Steps between checkpoints (default: every 30 seconds).")],
                 None,
             ),
+            ("evaluate_every", Annotated[int | None, tyro.conf.arg(help=EVALUATE)], None),
             *extra,
             ("data", Annotated[DataSpec, Flat], DataSpec()),
             ("model", Annotated[type(config), Flat], config),

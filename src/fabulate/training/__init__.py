@@ -1,11 +1,13 @@
 """Training: the loop, the run folder, checkpoints, guards, and what people see meanwhile."""
 
 from fabulate.training.folder import load, read_config, read_log
+from fabulate.training.session import best_look
 from fabulate.training.signals import InterruptedTraining
 from fabulate.training.train import choices, configure, default_out, run, train
 
 __all__ = [
     "InterruptedTraining",
+    "best_look",
     "choices",
     "configure",
     "default_out",

@@ -3,6 +3,7 @@
     config.json    what is trained, on what      log.jsonl       one line per report
     checkpoints/   step-*.ckpt and latest.json   samples/        pictures as it trains
     model/         for users: config, weights, card              curves.png, samples.png, reconstructions.png
+    best/          the same of the step with the best samples, where somebody looked (--evaluate-every)
 
 A checkpoint is a temporary file, flushed, moved into place, and only then named (with its hash) by latest.json; older
 ones are deleted last. Reading checks the hash and walks back to the newest good one.
@@ -38,6 +39,7 @@ class RunFolder:
         self.checkpoints = path / "checkpoints"
         self.samples = path / "samples"
         self.model = path / "model"
+        self.best = path / "best"
         self.log = path / "log.jsonl"
         with self.writing():
             for folder in (self.checkpoints, self.samples):

@@ -15,6 +15,7 @@ from fabulate.models.capabilities import Reconstructs
 from fabulate.models.inversion import EncodesBySearch
 from fabulate.pictures import grid, paired_rows, save_curves, save_png
 from fabulate.training.folder import RunFolder, read_log
+from fabulate.training.judge import Judge
 from fabulate.training.loop import Learner, score_images, take
 from fabulate.training.progress import Display
 from fabulate.training.signals import InterruptedTraining, Stop
@@ -26,13 +27,26 @@ SETTLED = 500  # steps before which nothing is warned of: every model begins bad
 SAVE_SECONDS = 30.0  # between checkpoints, unless asked otherwise
 
 
+def best_look(log: list[dict[str, Any]]) -> dict[str, Any] | None:
+    """The row of a log whose samples were the nearest to the training images; None when nobody looked."""
+    looks = [row for row in log if "samples" in row]
+    return min(looks, key=lambda row: row["samples"]["frechet_distance"], default=None)
+
+
 class Session:
     """One sitting at a run: from the newest checkpoint to the end of the budget, or to a signal."""
 
     def __init__(
-        self, learner: Learner, folder: RunFolder, data: Data, display: Display, save_every: int | None
+        self,
+        learner: Learner,
+        folder: RunFolder,
+        data: Data,
+        display: Display,
+        save_every: int | None = None,
+        judge: Judge | None = None,
     ) -> None:
-        self.learner, self.folder, self.data, self.display, self.save_every = learner, folder, data, display, save_every
+        self.learner, self.folder, self.data, self.display = learner, folder, data, display
+        self.save_every, self.judge = save_every, judge
         self.shown = data.test if data.test is not None else data.train  # whose reconstructions are drawn
         self.tested: dict[str, float] = {}
         self.warned: set[str] = set()
@@ -73,6 +87,7 @@ class Session:
     def train(self, stop: Stop) -> None:
         """The steps, and what happens between them."""
         learner, count, began = self.learner, 0, self.learner.seconds
+        start = began
         sums: dict[str, torch.Tensor] = {}
         interval = max(1, learner.total // REPORTS) if learner.total else 50
         pictures = int(learner.progress * PICTURES)
@@ -94,6 +109,8 @@ class Session:
                     self.folder.report({**self.where(), "test": self.tested})
                     self.save_model()
                     learner.model.train()
+                if self.judge is not None and self.judge.due(learner.step, learner.seconds - start, self.settled):
+                    self.look(self.judge)
                 if stop.number is not None:
                     self.leave(stop.number)
                 if self.due():
@@ -102,6 +119,18 @@ class Session:
             saved = self.folder.restore()[0]
             kept = f"step {saved['step']:,}" if saved else "none yet"
             raise DivergedError(f"{error}. Last good checkpoint in {self.folder.path}: {kept}") from error
+        if self.judge is not None:
+            self.display.say(self.judge.words(learner.seconds - start))
+
+    def look(self, judge: Judge) -> None:
+        """Measure the samples of this step, and keep the model when none before was better."""
+        before = best_look(read_log(self.folder.path))
+        distance = judge.look(self.settled)
+        self.folder.report({**self.where(), "samples": {"frechet_distance": distance}})
+        if before is None or distance < before["samples"]["frechet_distance"]:
+            with self.folder.writing():
+                self.model().save_pretrained(self.folder.best)
+        self.learner.model.train()
 
     def warn(self, means: dict[str, float]) -> None:
         """Say what goes wrong, each thing once."""

@@ -22,6 +22,7 @@ from fabulate.models import GenerativeModel, family
 from fabulate.seeds import seeded
 from fabulate.training.devices import pick_device, threads
 from fabulate.training.folder import RunFolder
+from fabulate.training.judge import Judge
 from fabulate.training.loop import Learner
 from fabulate.training.progress import Display
 from fabulate.training.session import Session
@@ -36,6 +37,7 @@ def train(
     preset: str = "default",
     device: str = "auto",
     save_every: int | None = None,
+    evaluate_every: int | None = None,
     quiet: bool = False,
     **hyperparameters: Any,
 ) -> GenerativeModel:
@@ -43,7 +45,9 @@ def train(
 
     `name` is a family ("vae"), `data` a source or what `load_data` gave. Hyperparameters are those of the family and of
     the training: `latent_dim=64, epochs=10, network="conv"`. The same call again continues where the last one stopped,
-    bit for bit; `save_every` is the number of steps between checkpoints (default: every 30 seconds).
+    bit for bit; `save_every` is the number of steps between checkpoints (default: every 30 seconds). After every
+    `evaluate_every` steps the samples are compared with the training images, and the best model is kept in out/best;
+    that takes a tenth of the time at most.
 
     Errors: `ConfigError` for names and values that do not fit, `DataError` for the images, `RunError` for the folder,
     `DivergedError` when a loss is not finite, `InterruptedTraining` after SIGINT or SIGTERM.
@@ -55,7 +59,8 @@ def train(
         if data.report.warning:
             console.print(data.report.warning, highlight=False, markup=False, soft_wrap=True)
     out = Path(out) if out is not None else default_out(name, data)
-    return run(name, config, training, data, out, device=device, save_every=save_every, console=console)
+    every = {"save_every": save_every, "evaluate_every": evaluate_every}
+    return run(name, config, training, data, out, device=device, **every, console=console)
 
 
 def default_out(name: str, data: Data) -> Path:
@@ -116,9 +121,13 @@ def run(
     *,
     device: str = "auto",
     save_every: int | None = None,
+    evaluate_every: int | None = None,
     console: Console,
 ) -> GenerativeModel:
     """Train what the specs say on `data` in the run folder `out`, continuing what is there."""
+    for flag, every in (("save_every", save_every), ("evaluate_every", evaluate_every)):
+        if every is not None and every < 1:
+            raise ConfigError(f"{flag} is a number of steps, at least 1; given {every}")
     if training.conditional and not data.classes:
         raise ConfigError(
             f"{data.spec.source} has no classes to learn p(x | class) of; put the images of each in a folder"
@@ -131,12 +140,13 @@ def run(
     folder = RunFolder(out)
     try:
         folder.claim(settings(model, training, data))
+        judge = None if evaluate_every is None else Judge.of(evaluate_every, data, model.device)
         with (
             threads(training.batch_size * model.shape.size),
             Display(console, name) as display,
             catching_signals() as stop,
         ):
-            return Session(learner, folder, data, display, save_every).finish(stop)
+            return Session(learner, folder, data, display, save_every, judge).finish(stop)
     finally:
         folder.close()
 
