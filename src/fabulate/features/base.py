@@ -3,10 +3,17 @@
 Legend: N images, C H W image, D features.
 """
 
+import hashlib
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+
+from fabulate.errors import ConfigError, DataError
+from fabulate.features.learning import Progress
+from fabulate.types import to_float
 
 
 class Features(ABC):
@@ -14,11 +21,95 @@ class Features(ABC):
 
     name: str
     """In a phrase, e.g. "pixels"."""
+    key: str | None = None
+    """Equal for equal maps, so that what was computed with one can be kept on disk; None when that cannot be told."""
 
     @abstractmethod
-    def __call__(self, images: Tensor) -> Tensor:
-        """Images (N, C, H, W), uint8 or floats in [-1, 1], to features (N, D), float32 on the CPU."""
+    def __call__(self, images: Tensor, progress: Progress | None = None) -> Tensor:
+        """Images (N, C, H, W), uint8 or floats in [-1, 1], to features (N, D), float32 on the CPU.
+
+        `progress`: called with (images done, images in all).
+        """
 
     def describe(self) -> dict[str, Any]:
         """What a report says of them: the name, a hash of the weights, the test accuracy where there is one."""
         return {"name": self.name}
+
+
+class NetworkFeatures(Features):
+    """The features that a network gives, images through it in chunks, in evaluation mode and without gradients."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        name: str,
+        *,
+        dim: int | None = None,
+        facts: Mapping[str, Any] | None = None,
+        chunk: int = 250,
+        floats: bool = True,
+        lasting: bool = True,
+    ) -> None:
+        """`dim`: D, where it is known before the first call. `facts`: what `describe` tells besides.
+
+        `floats`: the network takes floats in [-1, 1], not uint8. `lasting`: the hash of the weights says all
+        about the map, so results may be kept on disk.
+        """
+        self.network = network
+        self.name = name
+        self.facts = dict(facts or {})
+        self.chunk = chunk
+        self.floats = floats
+        self.sha256 = weights_hash(network)
+        self.key = f"{name} {self.sha256}" if lasting else None
+        self.dim = dim
+
+    @torch.no_grad()
+    def __call__(self, images: Tensor, progress: Progress | None = None) -> Tensor:
+        """Features (N, D). Errors: `ConfigError` when the network gives no floats (N, D); `DataError` if not finite."""
+        if images.ndim != 4 or not len(images):
+            raise ConfigError(f"features are of images (N, C, H, W), at least one; given {tuple(images.shape)}")
+        place = next((value.device for value in self.network.state_dict().values()), torch.device("cpu"))
+        modes = [(layer, layer.training) for layer in self.network.modules()]
+        self.network.eval()
+        try:
+            parts, done = [], 0
+            for part in torch.split(images, self.chunk):
+                result = self.network((to_float(part) if self.floats else part).to(place))
+                parts.append(self._checked(result, part, first=done).float().cpu())
+                done += len(part)
+                if progress is not None:
+                    progress(done, len(images))
+        finally:
+            for layer, training in modes:
+                layer.training = training
+        return torch.cat(parts)
+
+    def _checked(self, result: Any, images: Tensor, first: int) -> Tensor:
+        wanted = f"features (N, D), floats; the images were {tuple(images.shape)}"
+        if not isinstance(result, Tensor):
+            raise ConfigError(f"{self.name} must return {wanted}, and it returned a {type(result).__name__}")
+        if result.ndim != 2 or len(result) != len(images) or not result.is_floating_point():
+            raise ConfigError(f"{self.name} must return {wanted}, and it returned {result.dtype} {tuple(result.shape)}")
+        bad = (~result.isfinite().all(1)).nonzero().flatten()
+        if len(bad):
+            raise DataError(
+                f"{self.name} returned values that are not finite for {len(bad)} of images {first} to "
+                f"{first + len(images) - 1}, the first of them image {first + int(bad[0])}"
+            )
+        self.dim = result.shape[1]
+        return result
+
+    def describe(self) -> dict[str, Any]:
+        """Name, hash of the weights, dimension once known, and the facts the features were made with."""
+        known = {} if self.dim is None else {"dimension": self.dim}
+        return {"name": self.name, "sha256": self.sha256, **known, **self.facts}
+
+
+def weights_hash(network: nn.Module) -> str:
+    """The hexadecimal SHA-256 of all weights and buffers, by name, in a fixed order."""
+    digest = hashlib.sha256()
+    for name, value in sorted(network.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,147 @@
+"""Which features a data set is compared in, made once and kept in the cache.
+
+Where there are classes, the features of a classifier of them; else those of an encoder that learnt without them. Both
+are trained on the training images only, and a classifier says how well it does on the test images, which chose nothing.
+A kept network is found by the data's fingerprint, its kind and the version of its recipe; one that is damaged is made
+anew, and a cache that cannot be written is done without.
+"""
+
+import json
+from collections.abc import Callable
+from contextlib import suppress
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import nn
+
+from fabulate.config import nearest
+from fabulate.data import Data, cache
+from fabulate.errors import ConfigError, DataError
+from fabulate.features import classifier as classifying
+from fabulate.features import encoder as encoding
+from fabulate.features.base import Features, NetworkFeatures, weights_hash
+from fabulate.features.classifier import Classifier, accuracy, train_classifier
+from fabulate.features.encoder import train_encoder
+from fabulate.features.inception import Inception, inception
+from fabulate.features.learning import Progress
+from fabulate.features.pixels import Pixels
+from fabulate.features.trunk import Trunk
+from fabulate.files import write_file
+
+Facts = dict[str, Any]
+
+
+class ClassifierFeatures(NetworkFeatures):
+    """The features of a classifier, and the classifier itself."""
+
+    def __init__(self, classifier: Classifier, name: str, facts: Facts) -> None:
+        super().__init__(classifier.trunk, name, dim=classifier.trunk.dim, facts=facts)
+        self.classifier = classifier
+
+
+def features_for(
+    data: Data,
+    kind: str | nn.Module | Features = "auto",
+    *,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> Features:
+    """The features in which images are compared with a data set's.
+
+    `kind`: "auto" is "classifier" where the data has two classes or more, else "encoder"; both are trained on the
+    training images at the first call and kept in the cache. "pixels"; "inception", the network of published Fréchet
+    distances, downloaded, or "inception:PATH", from a file. A module of the user's takes floats in [-1, 1]
+    (N, C, H, W), on the device it is on, and returns floats (N, D). `progress`: called with (steps done, all steps).
+
+    Errors: `ConfigError` for an unknown kind, for sides outside 8..64 where a network must be trained, and for weights
+    that cannot be read; `DataError` for a classifier of unlabelled images.
+    """
+    if isinstance(kind, Features):
+        return kind
+    if isinstance(kind, nn.Module):
+        return NetworkFeatures(kind, f"{type(kind).__name__} of the user", lasting=False)
+    name, _, path = kind.partition(":")
+    if name == "auto":
+        name = "classifier" if len(data.classes) >= 2 else "encoder"
+    if name not in KINDS or (path and name != "inception"):
+        hint = nearest(name, list(KINDS))
+        raise ConfigError(f"there are no features {kind!r}{hint} (auto, {', '.join(KINDS)}, inception:PATH)")
+    return KINDS[name](data, path, device, progress)
+
+
+def _classifier(data: Data, path: str, device: torch.device | str, progress: Progress | None) -> Features:
+    if data.train.y is None:
+        raise DataError(f"{data.name} has no classes to tell apart: use the features 'encoder' or 'pixels'")
+    place = _place("classifier", data, classifying.RECIPE)
+    classifier = Classifier(data.shape, data.classes)
+    facts = _load(place, classifier)
+    if facts is None:
+        classifier = train_classifier(data.train, data.classes, augment=True, device=device, progress=progress)
+        facts = {"trained_on": data.name}
+        if data.test is not None and data.test.y is not None:
+            value, low, high = accuracy(classifier, data.test)
+            facts["accuracy"] = {"value": value, "low": low, "high": high, "n": len(data.test)}
+        _store(place, classifier, facts)
+    return ClassifierFeatures(classifier.to(device).eval(), "classifier", facts)
+
+
+def _encoder(data: Data, path: str, device: torch.device | str, progress: Progress | None) -> Features:
+    place = _place("encoder", data, encoding.RECIPE)
+    trunk = Trunk(data.shape)
+    facts = _load(place, trunk)
+    if facts is None:
+        trunk = train_encoder(data.train, device=device, progress=progress)
+        facts = {"trained_on": data.name}
+        _store(place, trunk, facts)
+    return NetworkFeatures(trunk.to(device).eval(), "self-supervised encoder", dim=trunk.dim, facts=facts)
+
+
+def _pixels(data: Data, path: str, device: torch.device | str, progress: Progress | None) -> Features:
+    return Pixels()
+
+
+def _inception(data: Data, path: str, device: torch.device | str, progress: Progress | None) -> Features:
+    network = inception(path or None).to(device)
+    return NetworkFeatures(network, "Inception-v3 (2015-12-05)", dim=Inception.dim, chunk=50, floats=False)
+
+
+KINDS: dict[str, Callable[[Data, str, torch.device | str, Progress | None], Features]] = {
+    "classifier": _classifier,
+    "encoder": _encoder,
+    "pixels": _pixels,
+    "inception": _inception,
+}
+
+
+def _place(kind: str, data: Data, recipe: int) -> Path:
+    """The file of a kept network."""
+    # The names are in no fingerprint of an array's, and a classifier's last layer has their number.
+    key = blake2b(repr((kind, recipe, data.fingerprint, data.classes)).encode(), digest_size=16).hexdigest()
+    return cache.root() / "features" / f"{kind}-{key}.safetensors"
+
+
+def _store(place: Path, network: nn.Module, facts: Facts) -> None:
+    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    about = {"facts": json.dumps(facts), "sha256": weights_hash(network)}
+    with suppress(OSError):
+        place.parent.mkdir(parents=True, exist_ok=True)
+        write_file(place, lambda file: file.write(save(state, about)))
+
+
+def _load(place: Path, network: nn.Module) -> Facts | None:
+    """Put a kept network's weights into `network` and tell its facts; None when there is none or it is damaged."""
+    try:
+        with safe_open(place, "pt") as file:
+            about = file.metadata()
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping: it has no iterator
+        network.load_state_dict(state)
+        if weights_hash(network) != about["sha256"]:
+            return None
+        facts: Facts = json.loads(about["facts"])
+        return facts
+    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError):
+        return None
