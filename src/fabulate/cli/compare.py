@@ -72,7 +72,7 @@ def main(argv: list[str]) -> None:
                 )
             write_report(report, place)
         reports[name] = report
-        pictures[name] = picture(sampled(model, data, SHOWN, flags.seed, lambda done, total: None)[0])
+        pictures[name] = picture(sampled(model, data, SHOWN, flags.seed)[0])
         links[name] = Path(os.path.relpath(place / HTML, out)).as_posix()
     comparison = compare(reports)
     numbers, page = write(comparison, pictures, links, out)

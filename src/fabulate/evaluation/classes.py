@@ -9,6 +9,8 @@ And the shares: each sample takes the class that the features' classifier sees i
 the nearest real image. Legend: N samples, K classes.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -24,13 +26,17 @@ from fabulate.seeds import permutation
 
 TITLE = "Classes"
 MOST_ROWS = 20  # classes with a row of their own; of more, the rarest
+Progress = Callable[[int, int], None]
 REFERENCES = 10_000  # real images among which the nearest is sought
 EVEN = 0.8  # of its real share: a class with less is in want
 SCORE = "Classification accuracy score"
 
 
-def classes(subject: Subject) -> Section:
-    """Shares of the classes among samples and, for a conditional model, what a classifier learns from them."""
+def classes(subject: Subject, *, progress: Progress | None = None) -> Section:
+    """Shares of the classes among samples and, for a conditional model, what a classifier learns from them.
+
+    `progress`: hears (steps trained, in all) of each classifier in turn.
+    """
     names = subject.data.classes
     if subject.data.train.y is None or len(names) < 2:
         return Section(title=TITLE, absent={"Shares of classes": f"{subject.data.name} has no classes to tell apart"})
@@ -39,7 +45,7 @@ def classes(subject: Subject) -> Section:
     shares = [Estimate.of_share(int(count), len(seen)) for count in counts]
     labels = subject.data.train.y
     real = torch.from_numpy(np.bincount(labels, minlength=len(names)) / len(labels))
-    rows, sentences, absent = score(subject)
+    rows, sentences, absent = score(subject, progress)
     sentences = [
         f"The class of a sample is {by}. Real shares are those of the {len(labels):,} training images.",
         *sentences,
@@ -76,7 +82,7 @@ def recognised(subject: Subject) -> tuple[Tensor, str]:
     return torch.from_numpy(train.y[rows.numpy()])[closest], words
 
 
-def score(subject: Subject) -> tuple[list[Row], list[str], dict[str, str]]:
+def score(subject: Subject, progress: Progress | None = None) -> tuple[list[Row], list[str], dict[str, str]]:
     """The classification accuracy score beside that of real images; or why there is none."""
     data, y = subject.data, subject.y
     if y is None:
@@ -95,7 +101,8 @@ def score(subject: Subject) -> tuple[list[Row], list[str], dict[str, str]]:
     real = Images(data.train.pixels(perfect), data.train.y[perfect.numpy()])
     drawn = Images(subject.samples.numpy()[: len(real)], y.numpy()[: len(real)])
     learnt, taught = (
-        accuracy(train_classifier(images, data.classes, seed=subject.seed), data.test) for images in (drawn, real)
+        accuracy(train_classifier(images, data.classes, seed=subject.seed, progress=progress), data.test)
+        for images in (drawn, real)
     )
     row = Row(
         name=SCORE,

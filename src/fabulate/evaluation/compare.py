@@ -6,9 +6,9 @@ Two reports made with equal settings stand side by side. The difference a - b of
 
 (Zou, Donner, "Construction of confidence intervals about effect measures", 2008, https://doi.org/10.1002/sim.3095),
 which for equal half-widths h is the usual one, +- sqrt(2) h. Of many numbers some differ by chance. The Fréchet and the
-kernel distance, in which all of an image has a part, decide over all. So that in 95 of 100 comparisons of equal models neither
-of them differs, their intervals are made as wide as the number of comparisons asks (Bonferroni), and likewise, by
-themselves, those of all other numbers, which say in which way models differ.
+kernel distance, in which all of an image has a part, decide over all. So that in 95 of 100 comparisons of equal models
+neither of them differs, their intervals are made as wide as the number of comparisons asks (Bonferroni), and likewise,
+by themselves, those of all other numbers, which say in which way models differ.
 
 What all this knows of is the chance of drawing images. The chance of training is another: a second seed of the same
 model is another model, and only runs with several seeds tell how far they vary.

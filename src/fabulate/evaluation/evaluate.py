@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import fields
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -34,13 +35,15 @@ from fabulate.training import load, read_config
 Progress = Callable[[str, int, int], None]
 """Called with (what is done now, parts done, all parts)."""
 
-SECTIONS: dict[str, Callable[[Subject], Section]] = {
-    "fidelity": fidelity,
-    "classes": classes,
-    "memorisation": memorisation,
-    "likelihood": likelihood,
-    "reconstruction": reconstruction,
-    "latent": latent,
+Counter = Callable[[int, int], None]
+
+SECTIONS: dict[str, Callable[[Subject, Counter], Section]] = {
+    "fidelity": lambda subject, _: fidelity(subject),
+    "classes": lambda subject, counter: classes(subject, progress=counter),
+    "memorisation": lambda subject, _: memorisation(subject),
+    "likelihood": lambda subject, counter: likelihood(subject, progress=counter),
+    "reconstruction": lambda subject, counter: reconstruction(subject, progress=counter),
+    "latent": lambda subject, _: latent(subject),
 }
 
 FEWEST = 20  # samples, and real images: below, not even neighbours can be counted
@@ -75,20 +78,19 @@ def evaluate(
         seconds[name] = round(time.perf_counter() - began, 3)
 
     began = time.perf_counter()
-    of = features_for(data, features, progress=lambda done, total: told("features", done, total))
+    of = features_for(data, features, progress=partial(told, "features"))
     timed("features", began)
     began = time.perf_counter()
-    samples, y = sampled(model, data, n, seed, lambda done, total: told("samples", done, total))
+    samples, y = sampled(model, data, n, seed, partial(told, "samples"))
     timed("samples", began)
     subject = Subject(model=model, data=data, samples=samples, y=y, features=of, seed=seed)
     sections = []
-    for i, (name, section) in enumerate(SECTIONS.items()):
-        told(name, i, len(SECTIONS))
+    for name, section in SECTIONS.items():
+        told(name, 0, 1)
         began = time.perf_counter()
         foreign = name == "memorisation" and not own
-        sections.append(FOREIGN if foreign else section(subject))
+        sections.append(FOREIGN if foreign else section(subject, partial(told, name)))
         timed(name, began)
-    told("done", len(SECTIONS), len(SECTIONS))
     return Report(
         name=model.family if isinstance(run, GenerativeModel) else Path(run).resolve().name,
         family=model.family,
@@ -152,7 +154,7 @@ def check(model: GenerativeModel, data: Data, n: int) -> None:
 
 
 def sampled(
-    model: GenerativeModel, data: Data, n: int, seed: int, progress: Callable[[int, int], None]
+    model: GenerativeModel, data: Data, n: int, seed: int, progress: Counter | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """Samples 0 .. n - 1 of a seed, uint8 (N, C, H, W), and the classes (N,) asked for, as `data` numbers them.
 
@@ -170,7 +172,8 @@ def sampled(
     samples = torch.empty(n, *model.shape, dtype=torch.uint8)
     for start, images, _ in draw(model, n, names, seed, BATCH, {}):
         samples[start : start + len(images)] = torch.from_numpy(images)
-        progress(start + len(images), n)
+        if progress is not None:
+            progress(start + len(images), n)
     return samples, y
 
 
