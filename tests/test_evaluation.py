@@ -232,6 +232,17 @@ def test_a_collapsed_generator_is_told_which_classes_are_gone(few: Data, seeing:
     assert SCORE in section.absent
 
 
+def test_a_classifier_is_not_believed_about_what_it_does_not_know(few: Data, seeing: Features) -> None:
+    """Gray images with a hint of the digits, of which it has seen none."""
+    assert few.train.y is not None
+    dim = torch.from_numpy(few.train.x // 4 + 96)
+    believed, doubted = (
+        classes(subject(few, images, seeing)).sentences[0] for images in (torch.from_numpy(few.train.x), dim)
+    )
+    assert "what the features' classifier sees" in believed
+    assert "not believed" in doubted
+
+
 def test_a_conditional_model_is_asked_for_classes_as_often_as_they_are(
     few: Data, told_classes: GenerativeModel
 ) -> None:

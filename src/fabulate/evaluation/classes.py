@@ -5,8 +5,8 @@ is tested on real images (Ravuri, Vinyals, "Classification accuracy score for co
 https://arxiv.org/abs/1905.10887). Samples that look right but miss what varies within a class teach it little. It
 stands beside the same classifier of as many real training images; guessing gets 1 / K.
 
-And the shares: each sample takes the class that the features' classifier sees in it, where there is one, else that of
-the nearest real image. Legend: N samples, K classes.
+And the shares: each sample takes the class that the features' classifier sees in it, where there is one and it can be
+believed, else that of the nearest real image. Legend: N samples, K classes.
 """
 
 from collections.abc import Callable
@@ -28,6 +28,7 @@ TITLE = "Classes"
 MOST_ROWS = 20  # classes with a row of their own; of more, the rarest
 Progress = Callable[[int, int], None]
 REFERENCES = 10_000  # real images among which the nearest is sought
+ASKED, BELIEVED = 2000, 0.8  # images both are asked about; how much less they may agree on samples than on real ones
 EVEN = 0.8  # of its real share: a class with less is in want
 SCORE = "Classification accuracy score"
 
@@ -69,17 +70,35 @@ def classes(subject: Subject, *, progress: Progress | None = None) -> Section:
 
 
 def recognised(subject: Subject) -> tuple[Tensor, str]:
-    """The class (N,) seen in each sample, and who saw it, in words."""
-    if isinstance(subject.features, ClassifierFeatures):
-        return predict(
-            subject.features.classifier, Images(subject.samples.numpy())
-        ), "what the features' classifier sees"
+    """The class (N,) seen in each sample, and who saw it, in words.
+
+    A classifier may see one class in all that is unlike what it learnt from, such as blur. So it is believed only where
+    it agrees with the nearest images about samples nearly as often as about real images.
+    """
+    by_neighbours = f"that of the nearest, in pixels, of {min(REFERENCES, len(subject.data.train)):,} training images"
+    if not isinstance(subject.features, ClassifierFeatures):
+        return neighbours(subject, subject.samples), by_neighbours
+    seen = predict(subject.features.classifier, Images(subject.samples.numpy()))
+    real = torch.from_numpy(subject.reference.pixels(subject.real[:ASKED]))
+    known = predict(subject.features.classifier, Images(real.numpy()))
+    agreed = float((neighbours(subject, subject.samples[:ASKED]) == seen[:ASKED]).double().mean())
+    usual = float((neighbours(subject, real) == known).double().mean())
+    words = (
+        f"agrees with the nearest training images about {agreed:.0%} of samples, and about {usual:.0%} of real images"
+    )
+    if agreed >= BELIEVED * usual:
+        return seen, f"what the features' classifier sees, which {words}"
+    return neighbours(
+        subject, subject.samples
+    ), f"{by_neighbours}. The features' classifier is not believed: it {words}"
+
+
+def neighbours(subject: Subject, images: Tensor) -> Tensor:
+    """The class (N,) of the training image nearest to each image in pixels."""
     train = subject.data.train
     assert train.y is not None
     rows = permutation(len(train), subject.seed, "evaluate", "neighbours")[:REFERENCES]
-    closest = nearest(subject.samples, torch.from_numpy(train.pixels(rows)))
-    words = f"that of the nearest, in pixels, of {len(rows):,} training images"
-    return torch.from_numpy(train.y[rows.numpy()])[closest], words
+    return torch.from_numpy(train.y[rows.numpy()])[nearest(images, torch.from_numpy(train.pixels(rows)))]
 
 
 def score(subject: Subject, progress: Progress | None = None) -> tuple[list[Row], list[str], dict[str, str]]:
