@@ -103,10 +103,8 @@ def test_one_value_has_no_interval():
 def test_image_metrics_are_those_of_torchmetrics(size):
     x = pictures(*size)
     y = (x + 0.3 * normal(*size, seed=1)).clamp(-1, 1)
-    torch.testing.assert_close(
-        metrics.ssim(x, y),
-        structural_similarity_index_measure(unit(x), unit(y), data_range=1.0, reduction="none"),
-    )
+    _, places = structural_similarity_index_measure(unit(x), unit(y), data_range=1.0, return_full_image=True)
+    torch.testing.assert_close(metrics.ssim(x, y), places[..., 5:-5, 5:-5].mean((1, 2, 3)))  # without mirrored borders
     each = [peak_signal_noise_ratio(unit(a), unit(b), data_range=1.0) for a, b in zip(x, y, strict=True)]
     torch.testing.assert_close(metrics.psnr(x, y), torch.stack(each))
     torch.testing.assert_close(metrics.mse(x, y), ((x - y) / 2).square().flatten(1).mean(1))
@@ -148,8 +146,8 @@ def test_the_entropy_of_classes_counts_them():
 def test_a_class_is_present_from_a_tenth_of_its_real_share_on():
     real = torch.tensor([0.5, 0.3, 0.2, 0.0])
     assert metrics.modes(real, real) == 3
-    assert metrics.modes(torch.tensor([0.949, 0.03, 0.021, 0.0]), real) == 3
-    assert metrics.modes(torch.tensor([0.951, 0.03, 0.019, 0.0]), real) == 2
+    assert metrics.modes(torch.tensor([0.948, 0.031, 0.021, 0.0]), real) == 3
+    assert metrics.modes(torch.tensor([0.95, 0.031, 0.019, 0.0]), real) == 2
     assert metrics.modes(torch.tensor([0.0, 0.0, 0.0, 1.0]), real) == 0
 
 

@@ -58,6 +58,20 @@ def test_equal_sets_lie_in_each_others_balls(offset):
     assert four(real, real.clone(), 4) == pytest.approx({**dict.fromkeys(FOUR, 1.0), "density": 5 / 4})
 
 
+def test_rounding_does_not_push_what_is_on_a_border_out_of_the_ball():
+    """40 points as far from one as its nearest neighbour; without slack about half would fall out."""
+    far = 1e4 + 100 * torch.arange(3)[:, None] * torch.ones(5).double()
+    around = far[0] + 10 * torch.nn.functional.normalize(normal(40, 5), dim=1)
+    apart = torch.cat([far, far[:1] + 10 * torch.eye(5)[:1]])
+    assert precision_recall(apart, around, 1).precision.value == 1
+    assert precision_recall(around, apart, 1).recall.value == 1
+
+
+def test_all_four_do_not_depend_on_where_zero_is():
+    real, fake = normal(60, 5), normal(70, 5, seed=1) + 0.5
+    assert four(real + 1e6, fake + 1e6, 3) == four(real, fake, 3)
+
+
 def test_equal_distributions_have_the_density_and_coverage_that_theory_gives():
     """Density 1; coverage 1 - (M's chance to miss all of the first k of N + M neighbours), for N = M about 1 - 2^-k.
 

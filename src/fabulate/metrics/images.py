@@ -50,7 +50,8 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     """The structural similarity of each pair of images (N, C, H, W), at most 1, which equal images have: (N,).
 
     The window is 11 pixels wide; on images with a side below 11 it is the largest odd number that fits, so that the
-    numbers of 8x8 and of 32x32 images should not be compared.
+    numbers of 8x8 and of 32x32 images should not be compared. Nothing is padded, as in the paper's own code; libraries
+    that mirror the borders differ in the second digit on small images.
 
     >>> x = torch.rand(2, 3, 16, 16)
     >>> ssim(x, x)
