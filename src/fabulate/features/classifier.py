@@ -77,13 +77,16 @@ def train_classifier(
         raise DataError("a classifier needs the classes of its images, and these have none")
     if len(classes) < 2:
         raise ConfigError(f"a classifier needs at least two classes; given {len(classes)}")
-    if weights is not None and (weights.shape != (len(classes),) or not (weights >= 0).all() or not weights.sum() > 0):
+    labels = torch.tensor(images.y)
+    weighting = torch.ones(len(classes)) if weights is None else weights.float()
+    fits = weighting.shape == (len(classes),) and bool((weighting >= 0).all() and weighting[labels].any())
+    if not fits:
         raise ConfigError(
-            f"class weights are {len(classes)} numbers >= 0, not all 0, one for each class; given {weights}"
+            f"class weights are {len(classes)} numbers >= 0, one for each class, not 0 for all images; given {weights}"
         )
+    weighting = (weighting / weighting[labels].mean()).to(device)
     with seeded(seed, "classifier"):
         classifier = Classifier(images.shape, classes).to(device)
-    weighting = None if weights is None else weights.to(device, torch.float32)
 
     def loss(step: int, indices: Tensor) -> Tensor:
         x, y = images.batch(indices)
@@ -92,7 +95,11 @@ def train_classifier(
             chance = generator(seed, "changes", step)
             x = changes.shift(x, chance)
             x = changes.flip(x, chance) if images.shape.channels == 3 else x
-        return F.cross_entropy(classifier(x.to(device)), y.to(device), weighting, label_smoothing=SMOOTHING)
+        y = y.to(device)
+        # Each image is weighed as a whole: cross_entropy's own weights would weigh the smoothed part of its target by
+        # class, and with it even plain images of a common class would be drawn to a rare one.
+        each = F.cross_entropy(classifier(x.to(device)), y, label_smoothing=SMOOTHING, reduction="none")
+        return (weighting[y] * each).mean()
 
     fit(classifier, loss, len(images), seed=seed, steps=steps or enough_steps(len(images)), progress=progress)
     return classifier
