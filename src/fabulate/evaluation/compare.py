@@ -166,7 +166,9 @@ def overall(verdicts: Sequence[Verdict]) -> str:
         return "No distance was measured of both with an interval: nothing decides over all."
     leaders = {verdict.best for verdict in deciding if verdict.behind}
     if not leaders:
-        return "No difference: neither distance tells the models apart with so many images."
+        differing = [verdict.metric for verdict in verdicts if verdict.behind]
+        words = "No difference over all: neither distance tells the models apart with so many images."
+        return words + (f" They do differ in: {', '.join(differing)}." if differing else "")
     if len(leaders) > 1:
         return f"Undecided: the two distances contradict each other ({' and '.join(sorted(map(str, leaders)))} lead)."
     best = leaders.pop()

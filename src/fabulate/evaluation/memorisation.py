@@ -60,7 +60,7 @@ def memorisation(subject: Subject) -> Section:
         ),
         Row(
             name="Copied share",
-            value=Estimate(*(min(max(value, 0.0), 1.0) for value in found.copied)),  # below 0 is no better than 0
+            value=as_share(found.copied),
             better="lower",
             floor=0.0,
             words="estimated share of samples that are copies",
@@ -82,7 +82,7 @@ def memorisation(subject: Subject) -> Section:
     )
     sentences = [
         f"{n:,} samples, {len(train):,} training images and {len(held_out):,} held out, "
-        f"compared by {subject.features.name}.",
+        f"compared by their features ({subject.features.name}).",
         f"Power: had {noticed:.1%} or more of the samples been copies of many different images, this test would have "
         f"noticed it {POWER:.0%} of the time. Fewer copies, or copies of a few images only, pass unseen by it; "
         "then look at exact copies, at authenticity and at the pairs below.",
@@ -96,6 +96,12 @@ def memorisation(subject: Subject) -> Section:
         pictures={caption: pairs},
         answers=(answered(found, copies, n, noticed),),
     )
+
+
+def as_share(copied: Estimate) -> Estimate:
+    """The copied share within [0, 1]: below 0 is no better than 0, and there the interval, too low, says nothing."""
+    value, low, high = (min(max(number, 0.0), 1.0) for number in copied)
+    return Estimate(value, low, high) if high > 0 else Estimate(value)
 
 
 def portions(images: Images) -> Iterator[Tensor]:
