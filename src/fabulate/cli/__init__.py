@@ -18,6 +18,8 @@ VERBS = {
     "interpolate": "walk between two images or two noise seeds, as a strip and a GIF",
     "traverse": "walk along one direction of the code at a time, to see what it does",
     "morph": "turn real images of one class towards another",
+    "evaluate": "measure a run's samples: good, varied, copied? A page with intervals and anchors",
+    "compare": "say which of several runs is better, and whether it is more than chance",
     "export": "write a diffusion model as a folder that diffusers' pipelines load",
 }
 

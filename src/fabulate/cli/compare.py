@@ -1,0 +1,115 @@
+"""`fabulate compare RUN RUN ...`: which model is better, and is the difference more than chance?"""
+
+import os
+from collections.abc import Sequence
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+
+from fabulate.cli.evaluate import knows_images, stages
+from fabulate.cli.shared import absent, load_images, parse, run_config, run_data, where
+from fabulate.config import DataSpec, PositiveInt, spec
+from fabulate.errors import ConfigError
+from fabulate.evaluation.compare import compare
+from fabulate.evaluation.comparison import table, write
+from fabulate.evaluation.evaluate import Progress, check, evaluate, sampled, settings
+from fabulate.evaluation.fidelity import SHOWN, picture
+from fabulate.evaluation.report import HTML, kept
+from fabulate.evaluation.report import write as write_report
+from fabulate.training import load
+
+
+@spec
+class Arguments:
+    """Evaluate several runs alike and say which is better, with intervals. Reports made before are used again."""
+
+    runs: tyro.conf.Positional[tuple[Path, ...]]
+    """Run folders or model folders, two or more."""
+    data: Annotated[DataSpec, tyro.conf.arg(name="")]
+    n: Annotated[PositiveInt, tyro.conf.arg(aliases=["-n"])] = 10_000
+    """How many samples of each, and at most as many real images."""
+    features: str = "auto"
+    """What images are compared by: auto (learnt from these images), classifier, encoder, pixels or inception[:PATH]."""
+    seed: int = 0
+    """Which samples, and which real images where there are more than n."""
+    out: Path | None = None
+    """The folder of the page (default: beside the first run, compare-RUN-RUN)."""
+    overwrite: bool = False
+    """Replace an existing comparison."""
+
+
+def main(argv: list[str]) -> None:
+    default = None if argv[:1] in ([], ["-h"], ["--help"]) else Arguments(runs=(), data=run_data(argv))
+    flags = parse(Arguments, argv, "fabulate compare", default)
+    if len(flags.runs) < 2:
+        raise ConfigError("give at least two runs: fabulate compare RUN RUN ...")
+    models = [load(run) for run in flags.runs]
+    knows_images(argv)
+    same_images(flags.runs, argv)
+    names = apart(flags.runs)
+    out = absent(flags.out or flags.runs[0].parent / f"compare-{'-'.join(names)}", flags.overwrite)
+    data = load_images(flags.data)
+    for model in models:
+        check(model, data, flags.n)
+    asked = settings(data, flags.n, flags.features, flags.seed)
+    reports, pictures, links = {}, {}, {}
+    for name, run, model in zip(names, flags.runs, models, strict=True):
+        place = next((place for place in (run / "report", out / name) if kept(place, model, asked)), None)
+        report = kept(place, model, asked) if place is not None else None
+        if place is None or report is None:
+            place = out / name
+            with stages() as progress:
+                report = evaluate(
+                    run,
+                    data,
+                    n=flags.n,
+                    features=flags.features,
+                    seed=flags.seed,
+                    progress=partial(named, progress, name),
+                )
+            write_report(report, place)
+        reports[name] = report
+        pictures[name] = picture(sampled(model, data, SHOWN, flags.seed)[0])
+        links[name] = Path(os.path.relpath(place / HTML, out)).as_posix()
+    comparison = compare(reports)
+    numbers, page = write(comparison, pictures, links, out)
+    console = Console()
+    console.print(table(comparison))
+    console.print(comparison.overall, highlight=False, markup=False)
+    where("page", page)
+    where("numbers", numbers)
+
+
+def named(progress: Progress, name: str, what: str, done: int, total: int) -> None:
+    """Say of which run the progress is."""
+    progress(f"{name}: {what}", done, total)
+
+
+def apart(runs: Sequence[Path]) -> list[str]:
+    """A name for each run: its folder's, and a number where two are equal.
+
+    >>> apart([Path("a/vae"), Path("b/vae"), Path("gan")])
+    ['vae', 'vae (2)', 'gan']
+    """
+    names: list[str] = []
+    for run in runs:
+        name = run.resolve().name
+        taken = sum(other == name or other.startswith(f"{name} (") for other in names)
+        names.append(f"{name} ({taken + 1})" if taken else name)
+    return names
+
+
+def same_images(runs: Sequence[Path], argv: list[str]) -> None:
+    """Refuse runs that were trained on different images, unless told which to compare them on."""
+    if any(word.split("=")[0] == "--data" for word in argv):
+        return
+    configs = [(run, run_config([str(run)])) for run in runs]
+    trained = {str(run): config["data"] for run, config in configs if config is not None and "data" in config}
+    if len({data["fingerprint"] for data in trained.values()}) > 1:
+        told = ", ".join(f"{run} on {data['name']}" for run, data in trained.items())
+        raise ConfigError(
+            f"the runs were trained on different images ({told}); give --data to compare them on the same"
+        )

@@ -1,0 +1,75 @@
+"""`fabulate evaluate RUN`: how good, how varied and how original a model's samples are, as a page and as numbers."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from fabulate.cli.shared import absent, load_images, parse, run_config, run_data, where
+from fabulate.config import DataSpec, PositiveInt, spec
+from fabulate.errors import ConfigError
+from fabulate.evaluation.evaluate import Progress as Told
+from fabulate.evaluation.evaluate import check, evaluate
+from fabulate.evaluation.report import table, write
+from fabulate.training import load
+
+
+@spec
+class Arguments:
+    """Measure a run's model: its samples beside images it never saw. Writes a page, and all numbers as JSON."""
+
+    run: tyro.conf.Positional[Path]
+    """A run folder or a model folder."""
+    data: Annotated[DataSpec, tyro.conf.arg(name="")]
+    n: Annotated[PositiveInt, tyro.conf.arg(aliases=["-n"])] = 10_000
+    """How many samples, and at most as many real images; compare only reports of equal numbers."""
+    features: str = "auto"
+    """What images are compared by: auto (learnt from these images), classifier, encoder, pixels or inception[:PATH]."""
+    seed: int = 0
+    """Which samples, and which real images where there are more than n."""
+    out: Path | None = None
+    """The folder of the report (default: RUN/report)."""
+    overwrite: bool = False
+    """Replace an existing report."""
+
+
+def main(argv: list[str]) -> None:
+    default = None if argv[:1] in ([], ["-h"], ["--help"]) else Arguments(run=Path(argv[0]), data=run_data(argv))
+    flags = parse(Arguments, argv, "fabulate evaluate", default)
+    model = load(flags.run)
+    knows_images(argv)
+    out = absent(flags.out or flags.run / "report", flags.overwrite)
+    data = load_images(flags.data)
+    check(model, data, flags.n)
+    with stages() as progress:
+        report = evaluate(flags.run, data, n=flags.n, features=flags.features, seed=flags.seed, progress=progress)
+    numbers, page = write(report, out)
+    console = Console()
+    console.print(table(report))
+    for answer in report.answers:
+        console.print(
+            f"{answer.question} {answer.verdict.capitalize()}. {answer.because}", highlight=False, markup=False
+        )
+    where("page", page)
+    where("numbers", numbers)
+
+
+def knows_images(argv: list[str]) -> None:
+    """Refuse a model folder without `--data`: it does not say which images it was trained on."""
+    config = run_config(argv)
+    if config is not None and "data" not in config and not any(word.split("=")[0] == "--data" for word in argv):
+        raise ConfigError(f"{argv[0]} is a model without its run: give --data, the images it was trained on")
+
+
+@contextmanager
+def stages() -> Iterator[Told]:
+    """A bar on a terminal that says what is done now, nothing elsewhere."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:16}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)

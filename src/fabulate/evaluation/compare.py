@@ -1,0 +1,181 @@
+"""Which of several models is better, and is the difference more than chance?
+
+Two reports made with equal settings stand side by side. The difference a - b of two estimates has the interval
+
+    (a - b) - sqrt((a - a_low)^2 + (b_high - b)^2)   to   (a - b) + sqrt((a_high - a)^2 + (b - b_low)^2)
+
+(Zou, Donner, "Construction of confidence intervals about effect measures", 2008, https://doi.org/10.1002/sim.3095),
+which for equal half-widths h is the usual one, +- sqrt(2) h. Of many numbers some differ by chance. The Fréchet and the
+kernel distance, in which all of an image has a part, decide over all. So that in 95 of 100 comparisons of equal models
+neither of them differs, their intervals are made as wide as the number of comparisons asks (Bonferroni), and likewise,
+by themselves, those of all other numbers, which say in which way models differ.
+
+What all this knows of is the chance of drawing images. The chance of training is another: a second seed of the same
+model is another model, and only runs with several seeds tell how far they vary.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import isnan, sqrt
+from statistics import NormalDist
+
+from fabulate.errors import ConfigError
+from fabulate.evaluation.likelihood import MEASURES
+from fabulate.evaluation.page import number
+from fabulate.evaluation.report import Report
+from fabulate.evaluation.sections import Better, Row
+from fabulate.metrics.intervals import NORMAL_95, Estimate
+
+DECIDING = ("Fréchet distance", "Kernel distance")
+LEVEL = 0.05  # the chance of calling any two equal models different
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What one number says of several models."""
+
+    metric: str
+    better: Better
+    values: Mapping[str, Row]
+    """By the models' names; those it was not measured of are missing."""
+    best: str | None
+    """The model with the best value; None where nothing is better or worse."""
+    behind: Mapping[str, Estimate]
+    """Those that are worse than the best, and by how much."""
+    words: str
+
+    @property
+    def briefly(self) -> str:
+        """The words without the numbers."""
+        return f"{self.best} is better than {', '.join(self.behind)}" if self.behind else self.words
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """Several reports made with equal settings, and what they say together."""
+
+    reports: Mapping[str, Report]
+    """By the models' names."""
+    verdicts: tuple[Verdict, ...]
+    overall: str
+    """In a sentence."""
+
+
+def compare(reports: Mapping[str, Report]) -> Comparison:
+    """Set reports side by side.
+
+    Errors: `ConfigError` for fewer than two reports, or reports of unequal images, numbers, seeds or features.
+    """
+    if len(reports) < 2:
+        raise ConfigError(f"a comparison needs at least two models; given {', '.join(reports) or 'none'}")
+    first, *others = reports.values()
+    for other in others:
+        if other.settings != first.settings:
+            raise ConfigError(
+                f"{other.name} was not evaluated as {first.name} was: {other.settings} and {first.settings}; "
+                "evaluate both with the same images, n, seed and features"
+            )
+    metrics = list(dict.fromkeys(name for report in reports.values() for name in report.rows))
+    tables = {
+        metric: {name: report.rows[metric] for name, report in reports.items() if metric in report.rows}
+        for metric in metrics
+    }
+    refused = {metric: refusal(metric, rows, reports) for metric, rows in tables.items()}
+    pairs = len(reports) * (len(reports) - 1) // 2
+    wider = {
+        deciding: widening(pairs * sum(not why for metric, why in refused.items() if (metric in DECIDING) == deciding))
+        for deciding in (True, False)
+    }
+    verdicts = tuple(judge(metric, rows, wider[metric in DECIDING], refused[metric]) for metric, rows in tables.items())
+    return Comparison(reports=reports, verdicts=verdicts, overall=overall(verdicts))
+
+
+def widening(comparisons: int) -> float:
+    """How much wider than a 95 % interval each of so many must be for all of them to hold 95 times in 100.
+
+    >>> round(widening(1), 3), round(widening(10), 2)
+    (1.0, 1.43)
+    """
+    return NormalDist().inv_cdf(1 - LEVEL / (2 * max(comparisons, 1))) / NORMAL_95
+
+
+def difference(a: Estimate, b: Estimate, wider: float = 1.0) -> Estimate:
+    """a - b with its interval, `wider` times as wide as one of 95 %.
+
+    >>> print(difference(Estimate(5, 2, 8), Estimate(4, 0, 8)))
+    1 (-4 to 6)
+    """
+    down, up = (
+        sqrt((a.value - a.low) ** 2 + (b.high - b.value) ** 2),
+        sqrt((a.high - a.value) ** 2 + (b.value - b.low) ** 2),
+    )
+    gap = a.value - b.value
+    return Estimate(gap, gap - wider * down, gap + wider * up)
+
+
+def refusal(metric: str, rows: Mapping[str, Row], reports: Mapping[str, Report]) -> str:
+    """Why a number is not judged, in words; "" when it is."""
+    if len(rows) < 2:
+        return "measured of one only"
+    if any(row.better == "neither" for row in rows.values()):
+        return "neither is better"
+    if any(isnan(row.value.low) for row in rows.values()):
+        return "no interval: not judged"
+    if metric.endswith("(nats)"):
+        told = [{words for section in reports[name].sections for words in section.sentences} for name in rows]
+        if len({frozenset(sentences & set(MEASURES.values())) for sentences in told}) > 1:
+            return "of different quantities: see the reports"
+    if metric.endswith(("(nats)", "bits/dim")) and len({bool(reports[name].classes) for name in rows}) > 1:
+        return "some are given the classes: not judged"
+    return ""
+
+
+def judge(metric: str, rows: Mapping[str, Row], wider: float, refused: str = "") -> Verdict:
+    """The verdict of one number: the best, and those that are surely worse."""
+    better = next(iter(rows.values())).better
+    best: str | None = None
+    behind: dict[str, Estimate] = {}
+    words = refused
+    if not refused:
+        sign = 1 if better == "lower" else -1
+        best = min(rows, key=lambda name: sign * rows[name].value.value)
+        for name in rows:
+            pair = (rows[name].value, rows[best].value)
+            gap = difference(*(pair if sign > 0 else pair[::-1]), wider)
+            if name != best and gap.low > 0:
+                behind[name] = gap
+        words = told(best, behind, [name for name in rows if name != best and name not in behind])
+    return Verdict(metric=metric, better=better, values=rows, best=best, behind=behind, words=words)
+
+
+def told(best: str, behind: Mapping[str, Estimate], level: Sequence[str]) -> str:
+    """Who is better than whom, and by how much."""
+    if not behind:
+        return "no difference"
+    parts = [
+        f"than {name} by {number(gap.value)} ({number(gap.low)} to {number(gap.high)})" for name, gap in behind.items()
+    ]
+    with_it = f"; no difference from {', '.join(level)}" if level else ""
+    return f"{best} is better {', '.join(parts)}{with_it}"
+
+
+def overall(verdicts: Sequence[Verdict]) -> str:
+    """The distances decide; the other numbers say in which way."""
+    deciding = [verdict for verdict in verdicts if verdict.metric in DECIDING and verdict.best is not None]
+    if not deciding:
+        return "No distance was measured of both with an interval: nothing decides over all."
+    leaders = {verdict.best for verdict in deciding if verdict.behind}
+    if not leaders:
+        differing = [verdict.metric for verdict in verdicts if verdict.behind]
+        words = "No difference over all: neither distance tells the models apart with so many images."
+        return words + (f" They do differ in: {', '.join(differing)}." if differing else "")
+    if len(leaders) > 1:
+        return f"Undecided: the two distances contradict each other ({' and '.join(sorted(map(str, leaders)))} lead)."
+    best = leaders.pop()
+    worse = {name for verdict in deciding for name in verdict.behind}
+    level = [name for name in deciding[0].values if name != best and name not in worse]
+    others = [verdict.metric for verdict in verdicts if verdict.metric not in DECIDING and best in verdict.behind]
+    words = f"{best} is better than {', '.join(sorted(worse))}"
+    words += f", and level with {', '.join(level)}" if level else ""
+    words += " by the distance of its samples from real images."
+    return words + (f" But it is behind in: {', '.join(others)}." if others else "")

@@ -1,0 +1,192 @@
+"""From a run and real images to a report: samples are drawn once, then each section measures what it can.
+
+A section is a function from a `Subject` to a `Section`. One that cannot measure something says why instead.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import fields
+from datetime import UTC, datetime
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from fabulate.config import DataSpec
+from fabulate.data import Data, load_data
+from fabulate.errors import ConfigError, DataError
+from fabulate.evaluation.classes import classes
+from fabulate.evaluation.fidelity import fidelity
+from fabulate.evaluation.latent import latent
+from fabulate.evaluation.likelihood import likelihood
+from fabulate.evaluation.memorisation import memorisation
+from fabulate.evaluation.reconstruction import reconstruction
+from fabulate.evaluation.report import Report, Settings
+from fabulate.evaluation.sections import Section, Subject
+from fabulate.features import features_for
+from fabulate.models import GenerativeModel
+from fabulate.samples import draw
+from fabulate.seeds import permutation
+from fabulate.training import load, read_config
+
+Progress = Callable[[str, int, int], None]
+"""Called with (what is done now, parts done, all parts)."""
+
+Counter = Callable[[int, int], None]
+
+SECTIONS: dict[str, Callable[[Subject, Counter], Section]] = {
+    "fidelity": lambda subject, _: fidelity(subject),
+    "classes": lambda subject, counter: classes(subject, progress=counter),
+    "memorisation": lambda subject, _: memorisation(subject),
+    "likelihood": lambda subject, counter: likelihood(subject, progress=counter),
+    "reconstruction": lambda subject, counter: reconstruction(subject, progress=counter),
+    "latent": lambda subject, _: latent(subject),
+}
+
+FEWEST = 20  # samples, and real images: below, not even neighbours can be counted
+BATCH = 256  # samples drawn at a time: it changes nothing in them
+
+
+def evaluate(
+    run: str | Path | GenerativeModel,
+    data: Data | None = None,
+    *,
+    n: int = 10_000,
+    features: str | nn.Module = "auto",
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Report:
+    """Measure what a model's samples are worth: its report.
+
+    `run`: a run folder, a model folder or a model. `data`: default the images of the run; the training images of
+    others are taken for the model's own unless its run says otherwise. `n`: samples, and at most as many real images.
+    `features`: what `features_for` takes. `progress`: called with (what is done, parts done, all parts).
+    Errors: `ConfigError` for images of another shape or too small an n, `DataError` for too few images, `RunError`.
+    """
+    told = progress or (lambda what, done, total: None)
+    model = run if isinstance(run, GenerativeModel) else load(run)
+    config = None if isinstance(run, GenerativeModel) or not is_run(Path(run)) else read_config(Path(run))
+    data = data or own_data(run, config)
+    check(model, data, n)
+    own = config is None or config["data"]["fingerprint"] == data.fingerprint
+    seconds: dict[str, float] = {}
+
+    def timed(name: str, began: float) -> None:
+        seconds[name] = round(time.perf_counter() - began, 3)
+
+    began = time.perf_counter()
+    of = features_for(data, features, progress=partial(told, "features"))
+    timed("features", began)
+    began = time.perf_counter()
+    samples, y = sampled(model, data, n, seed, partial(told, "samples"))
+    timed("samples", began)
+    subject = Subject(model=model, data=data, samples=samples, y=y, features=of, seed=seed)
+    sections = []
+    for name, section in SECTIONS.items():
+        told(name, 0, 1)
+        began = time.perf_counter()
+        foreign = name == "memorisation" and not own
+        sections.append(FOREIGN if foreign else section(subject, partial(told, name)))
+        timed(name, began)
+    return Report(
+        name=model.family if isinstance(run, GenerativeModel) else Path(run).resolve().name,
+        family=model.family,
+        model_sha256=model.weights_hash(),
+        classes=model.classes,
+        parameters=sum(p.numel() for p in model.parameters()),
+        trained=model.record,
+        data=data.name,
+        settings=settings(data, n, features, seed),
+        reference=subject.named,
+        real=len(subject.real),
+        features=of.describe(),
+        sampling_seconds=seconds["samples"],
+        seconds=seconds,
+        versions={"fabulate": version("fabulate"), "torch": torch.__version__, "numpy": np.__version__},
+        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        warnings=warnings(subject, own),
+        sections=tuple(sections),
+    )
+
+
+FOREIGN = Section(
+    title="Memorisation",
+    absent={"Memorisation": "the images given are not those the model was trained on, so it cannot have copied them"},
+)
+
+
+def settings(data: Data, n: int, features: str | nn.Module, seed: int) -> Settings:
+    """The settings of an evaluation, by which reports are told apart."""
+    named = features if isinstance(features, str) else type(features).__name__
+    return Settings(data=data.fingerprint, n=n, seed=seed, features=named)
+
+
+def is_run(path: Path) -> bool:
+    """Whether a path is a run folder; else it is a model folder or a name on the hub."""
+    return (path / "checkpoints").is_dir()
+
+
+def own_data(run: str | Path | GenerativeModel, config: dict[str, dict[str, object]] | None) -> Data:
+    """The images that a run was trained on, read as it read them."""
+    if config is None:
+        raise ConfigError(
+            f"{run if isinstance(run, str | Path) else run.family} does not say what images it saw: give data"
+        )
+    spec = DataSpec(**{field.name: config["data"][field.name] for field in fields(DataSpec)})  # type: ignore[arg-type]
+    return load_data(spec.source, size=spec.size, channels=spec.channels, limit_broken=spec.limit_broken)
+
+
+def check(model: GenerativeModel, data: Data, n: int) -> None:
+    """Refuse what cannot be measured before work is done."""
+    if data.shape != model.shape:
+        raise ConfigError(
+            f"the model makes {model.shape} images and {data.name} has {data.shape} ones; "
+            f"give images of its shape, or --size and --channels to make them so"
+        )
+    if n < FEWEST:
+        raise ConfigError(f"an evaluation needs at least {FEWEST} samples; given n={n}")
+    real = len(data.train) // 2 if data.test is None else min(len(data.test), len(data.train))
+    if real < FEWEST:
+        raise DataError(f"an evaluation needs at least {FEWEST} real images to compare with; {data.name} has {real}")
+
+
+def sampled(
+    model: GenerativeModel, data: Data, n: int, seed: int, progress: Counter | None = None
+) -> tuple[Tensor, Tensor | None]:
+    """Samples 0 .. n - 1 of a seed, uint8 (N, C, H, W), and the classes (N,) asked for, as `data` numbers them.
+
+    A conditional model is asked for classes as often as they are among the training images: its samples are then of
+    p(x). When the images know other classes, every class in turn.
+    """
+    y = None
+    if model.classes and data.train.y is not None and set(model.classes) <= set(data.classes):
+        rows = permutation(len(data.train), seed, "evaluate", "classes")[torch.arange(n) % len(data.train)]
+        drawn = torch.from_numpy(data.train.y[rows.numpy()])
+        known = torch.tensor([data.classes.index(name) for name in model.classes])
+        y = drawn[torch.isin(drawn, known)]  # images may know more classes than the model
+        y = y[torch.arange(n) % len(y)] if len(y) else None
+    names = None if y is None else [data.classes[int(c)] for c in y]
+    samples = torch.empty(n, *model.shape, dtype=torch.uint8)
+    for start, images, _ in draw(model, n, names, seed, BATCH, {}):
+        samples[start : start + len(images)] = torch.from_numpy(images)
+        if progress is not None:
+            progress(start + len(images), n)
+    return samples, y
+
+
+def warnings(subject: Subject, own: bool) -> tuple[str, ...]:
+    """What stands above everything else."""
+    found = []
+    if subject.data.test is None:
+        found.append(
+            "These images have no test part. Samples are compared with training images, which a model that copies them "
+            "matches best of all: trust no number here that a copy would improve, and hold images out."
+        )
+    if not own:
+        found.append(
+            "These are not the images the model was trained on: distances tell the two sets of images apart too."
+        )
+    return tuple(found)

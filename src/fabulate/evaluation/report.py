@@ -1,0 +1,195 @@
+"""A report: what was evaluated, on what, with which settings, and the sections that came of it.
+
+`metrics.json` holds all of it but the pictures and goes back and forth unchanged; `index.html` is for people.
+"""
+
+from dataclasses import asdict, dataclass, replace
+from html import escape
+from importlib.metadata import version
+from math import isnan, nan
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from fabulate.evaluation import page
+from fabulate.evaluation.sections import Answer, Row, Section
+from fabulate.files import read_json, write_file, write_json
+from fabulate.metrics.intervals import Estimate
+from fabulate.models import GenerativeModel
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+FORMAT = 1  # of metrics.json; raised when a newer fabulate could misread an older file
+JSON, HTML = "metrics.json", "index.html"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a report's numbers depend on besides the code: equal settings, comparable reports."""
+
+    data: str
+    """The images' fingerprint."""
+    n: int
+    """Samples drawn."""
+    seed: int
+    features: str
+    """As they were asked for: "auto", "pixels", "inception:PATH" or a name."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Report:
+    """What is known of a model after its evaluation."""
+
+    name: str
+    """Of the run."""
+    family: str
+    model_sha256: str
+    classes: tuple[str, ...]
+    """Those the model learnt; empty when it knows none."""
+    parameters: int
+    trained: dict[str, Any]
+    """What the model card tells of the training: data, steps, seconds, test numbers."""
+    data: str
+    """The images' name."""
+    settings: Settings
+    reference: str
+    """What samples are compared with: "test images" or "training images"."""
+    real: int
+    """How many of those."""
+    features: dict[str, Any]
+    """What the features say of themselves."""
+    sampling_seconds: float
+    seconds: dict[str, float]
+    """What each section took."""
+    versions: dict[str, str]
+    date: str
+    warnings: tuple[str, ...]
+    sections: tuple[Section, ...]
+
+    @property
+    def rows(self) -> dict[str, Row]:
+        """All numbers by their names."""
+        return {row.name: row for section in self.sections for row in section.rows}
+
+    @property
+    def answers(self) -> tuple[Answer, ...]:
+        """What stands at the head: the questions people ask."""
+        return tuple(answer for section in self.sections for answer in section.answers)
+
+    def to_json(self) -> dict[str, Any]:
+        """Everything but the pictures."""
+        sections = [replace(section, pictures={}) for section in self.sections]
+        return {"format": FORMAT, **_plain(asdict(replace(self, sections=tuple(sections))))}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "Report":
+        """A report without pictures.
+
+        Errors: `ValueError`, `KeyError` or `TypeError` when it is none, or of another format.
+        """
+        values: dict[str, Any] = dict(value)
+        if values.pop("format") != FORMAT:
+            raise ValueError(f"a report of another format than {FORMAT}")
+        sections = tuple(_section(section) for section in values.pop("sections"))
+        values |= {name: tuple(values[name]) for name in ("classes", "warnings")}
+        return cls(settings=Settings(**values.pop("settings")), sections=sections, **values)
+
+
+def _plain(value: Any) -> Any:
+    """For JSON, which has no word for a number that is not one."""
+    if isinstance(value, dict):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, Estimate | Answer):
+        return {key: _plain(part) for key, part in value._asdict().items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return None if isinstance(value, float) and isnan(value) else value
+
+
+def _section(value: dict[str, Any]) -> Section:
+    def row(values: dict[str, Any]) -> Row:
+        numbers = {name: nan if number is None else number for name, number in values["value"].items()}
+        return Row(**{**values, "value": Estimate(**numbers)})
+
+    return Section(
+        title=value["title"],
+        rows=tuple(row(values) for values in value["rows"]),
+        sentences=tuple(value["sentences"]),
+        absent=value["absent"],
+        answers=tuple(Answer(**answer) for answer in value["answers"]),
+    )
+
+
+def write(report: Report, folder: Path) -> list[Path]:
+    """Write metrics.json and index.html into a folder, each whole or not at all; returns their paths."""
+    folder.mkdir(parents=True, exist_ok=True)
+    write_file(folder / HTML, lambda file: file.write(to_html(report).encode()))
+    write_json(folder / JSON, report.to_json())
+    return [folder / JSON, folder / HTML]
+
+
+def kept(folder: Path, model: GenerativeModel, settings: Settings) -> Report | None:
+    """The report in a folder, when it is of this very model, made with these settings by this version; else None."""
+    try:
+        report = Report.from_json(read_json(folder / JSON))
+    except (OSError, ValueError, KeyError, TypeError):  # none there, cut off, or of another version
+        return None
+    same = report.settings == settings and report.model_sha256 == model.weights_hash()
+    return report if same and report.versions["fabulate"] == version("fabulate") else None
+
+
+def to_html(report: Report) -> str:
+    """The report as a page."""
+    settings, features = report.settings, report.features
+    told = [str(features["name"])]
+    if "accuracy" in features:
+        told.append(f"right for {features['accuracy']['value']:.1%} of the test images")
+    head = page.facts(
+        [
+            ("family", report.family + (", class-conditional" if report.classes else "")),
+            ("model", f"{report.parameters:,} parameters, {report.model_sha256[:12]}"),
+            ("images", f"{report.data}, {settings.data[:12]}"),
+            ("compared", f"{settings.n:,} samples with {report.real:,} {report.reference}"),
+            ("features", ", ".join(told)),
+            ("drawn with", f"seed {settings.seed}, {report.sampling_seconds:.1f} s"),
+            ("date", report.date),
+        ]
+    )
+    warnings = "".join(f"<li>{escape(words)}</li>" for words in report.warnings)
+    took = ", ".join(f"{name} {seconds:.1f} s" for name, seconds in report.seconds.items())
+    versions = ", ".join(f"{name} {number}" for name, number in report.versions.items())
+    body = [
+        f'<p class="eyebrow">fabulate evaluate</p><h1>{escape(report.name)}</h1>',
+        f"<section>{head}" + (f'<ul class="sentences">{warnings}</ul>' if warnings else "") + "</section>",
+        page.answers(report.answers),
+        *(page.section(section) for section in report.sections),
+        f"<footer><p>{escape(READING)}</p><p>Time: {escape(took)}. Made with {escape(versions)}. "
+        f"All numbers: {JSON}.</p></footer>",
+    ]
+    return page.page(f"{report.name}: evaluation", "\n".join(body))
+
+
+READING = (
+    "How to read: each value stands with its 95 % interval and, where it has them, two anchors. “Perfect” is what the "
+    "number would be for a perfect model, mostly by putting training images in the place of samples. “Noise” is what "
+    "images of uniform noise score. Distances are squares, so their scale is drawn by the square root. Intervals tell "
+    "how far the number depends on which images happened to be drawn, not on the training: another seed of training "
+    "gives another model."
+)
+
+
+def table(report: Report) -> "Table":
+    """The numbers as a table for the console."""
+    from rich.markup import escape as plain
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for name in ("", "value", "95 % interval", "perfect", "noise"):
+        table.add_column(name, justify="left" if not name else "right", overflow="fold")
+    for section in report.sections:
+        if section.rows:
+            table.add_row(f"[bold]{plain(section.title)}")
+        for row in section.rows:
+            numbers = page.number(row.value.value), page.interval(row.value)
+            table.add_row(f"  {plain(row.name)}", *numbers, page.number(row.floor), page.number(row.noise))
+    return table
