@@ -48,7 +48,7 @@ def test_beyond_a_plane(dim, calls):
 
 
 def test_one_in_a_thousand_million():
-    agrees(rare.estimate(linear(10), 10, 6.0, calls=20_000), stats.norm.sf(6.0), 0.04)
+    agrees(rare.estimate(linear(10), 10, 6.0, calls=60_000), stats.norm.sf(6.0), 0.03)
 
 
 def test_two_opposite_modes_of_unequal_weight():
@@ -158,10 +158,10 @@ def test_not_a_number_is_no_failure_and_reported_with_what_it_may_hide():
 @pytest.mark.parametrize(
     ("g", "words"),
     [
-        (lambda x: x, r"shape \(250,\), not \(250, 2\)"),
+        (lambda x: x, r"shape \(400,\), not \(400, 2\)"),
         (lambda x: x.sum(), r"not \(\)"),
         (lambda x: x[:, 0] + 1j, "complex128"),
-        (lambda x: np.full(len(x), np.nan), "NaN for all of 250"),
+        (lambda x: np.full(len(x), np.nan), "NaN for all of 400"),
     ],
 )
 def test_what_g_must_not_give(g, words):

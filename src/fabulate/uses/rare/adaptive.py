@@ -27,16 +27,19 @@ from torch import Tensor
 
 from fabulate.errors import ConfigError, DataError
 from fabulate.seeds import generator
-from fabulate.uses.rare.event import Array, RareEvent, contradicted, interval, shares, unseen
+from fabulate.uses.rare.event import Array, RareEvent, contradicted, disagree, interval, shares, unseen
 from fabulate.uses.rare.proposal import Defended, Fit, Prior, subspace_mixture
 
 ROUNDS = 12
 FIRST = 2  # rounds that the first is as large as: modes that it does not show may never be found
+LARGEST = 4_000  # points in a round; more rounds where the budget is large: they reach rarer events
 SMALLEST = 250  # points in a round; fewer rounds where the budget is small
 PER_DIMENSION = 10  # points in a round at least, or directions cannot be told from noise
 ENOUGH = 0.25  # a level is worth this share of a round's points
+HURRIED = 0.1  # the same in the second half of the rounds, where the threshold must come within reach
 DEFENCE = 0.1  # share of plain draws in each round
 TRUSTED = 100  # effective failures; a standard error from fewer is itself too uncertain
+JUDGED = 50  # effective failures of a round whose standard error is compared with those of others
 TRIED = 100  # candidates for a level
 FEWEST_CALLS = 100
 
@@ -70,16 +73,16 @@ def estimate(
     True
     """
     check(dim, threshold, calls)
-    count = min(ROUNDS, max(1, calls // max(SMALLEST, PER_DIMENSION * dim)))
+    count = min(max(ROUNDS, calls // LARGEST), max(1, calls // max(SMALLEST, PER_DIMENSION * dim)))
     size = calls // (count + FIRST - 1)
     sizes = [calls - size * (count - 1)] + [size] * (count - 1)
-    enough = ENOUGH * size
     current = Defended(Prior(dim), dim, 1.0)
     rounds: list[Round] = []
     levels: list[float] = []
     for k, n in enumerate(sizes):
         chance = generator(seed, "rare", k)
         if k:
+            enough = max((ENOUGH if k <= count // 2 else HURRIED) * size, ENOUGH * PER_DIMENSION * dim)
             x, weights, level = failures(rounds, threshold, enough)
             current = Defended(proposal(x, weights, chance), dim, DEFENCE)
             levels.append(level)
@@ -162,6 +165,11 @@ def combined(rounds: list[Round], plain: list[int], threshold: float, levels: li
         low, high = interval(probability, variance**0.5, effective)
         if effective < TRUSTED:
             warnings.append(f"the estimate rests on {effective:.0f} effective failures: the true error may be larger")
+        able = [value for value in values if worth(value) >= JUDGED and value.std() > 0]
+        if len(able) > 1 and disagree(
+            [float(value.mean()) for value in able], [float(value.std()) / len(value) ** 0.5 for value in able]
+        ):
+            warnings.append("the rounds disagree by more than chance explains: the proposals miss failures")
         if contradicted(seen, draws, probability):
             warnings.append(
                 f"{seen} of {draws} plain draws failed, more than the estimate explains: it misses failures"

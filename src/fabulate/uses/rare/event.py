@@ -13,6 +13,7 @@ from fabulate.uses.rare.proposal import Proposal
 Array = npt.NDArray[np.float64]
 
 SURE = 0.95  # the interval holds the truth 95 times in 100
+UNLIKELY = 1e-3  # chance of a warning where all is well
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,10 +72,23 @@ def unseen(draws: int) -> float:
 
 
 def contradicted(failures: int, draws: int, probability: float) -> bool:
-    """Whether plain draws saw more failures than an estimate explains, but for one time in a thousand."""
+    """Whether plain draws saw more failures than an estimate explains, but for an unlikely chance."""
     from scipy.stats import binom
 
-    return bool(binom.sf(failures - 1, draws, probability) < 1e-3)
+    return bool(binom.sf(failures - 1, draws, probability) < UNLIKELY)
+
+
+def disagree(values: Sequence[float], errors: Sequence[float]) -> bool:
+    """Whether independent estimates of one number, with their standard errors, differ by more than chance explains.
+
+    >>> disagree([1.0, 1.1, 0.9], [0.1, 0.1, 0.1]), disagree([0.4, 1.1, 0.9], [0.05, 0.1, 0.1])
+    (False, True)
+    """
+    from scipy.stats import chi2
+
+    weights = np.asarray(errors, dtype=np.float64) ** -2.0
+    off = np.asarray(values) - weights @ np.asarray(values) / weights.sum()
+    return bool(chi2.sf(weights @ off**2, len(weights) - 1) < UNLIKELY)
 
 
 def shares(weights: Sequence[float]) -> Array:
