@@ -124,6 +124,26 @@ def test_a_constant_simulator_is_no_special_case():
     assert rare.estimate(lambda x: np.ones(len(x)), 4, 0.0, calls=2000).probability == pytest.approx(1, abs=0.1)
 
 
+def test_the_only_failure_that_was_met_counts():
+    """In the first round, to which no round before it gives weight."""
+    met = iter([True])
+    event = rare.estimate(lambda x: np.arange(len(x)) < next(met, False), 50, 0.5, calls=5000)
+    assert event.probability == pytest.approx(1 / 5000)
+    assert event.interval[0] < 1 / 5000 < event.interval[1]
+    assert any("1 effective failures" in words for words in event.warnings)
+
+
+def test_rounds_that_contradict_each_other_are_reported():
+    """A proposal that finds a second mode only in the last rounds."""
+    rounds = iter(range(100))
+
+    def late(x, weights, chance):
+        return Shifted(4, 2.5 if next(rounds) < 5 else -2.5)
+
+    event = rare.estimate(lambda x: np.maximum(x[:, 0], -x[:, 0] - 0.1), 4, 2.5, calls=20_000, proposal=late)
+    assert any("disagree" in words for words in event.warnings)
+
+
 def test_yes_or_no_is_enough_where_failures_are_met():
     agrees(rare.estimate(lambda x: x @ frame(5, 1)[:, 0] > 2, 5, 0.5, calls=20_000), stats.norm.sf(2), 0.05)
 

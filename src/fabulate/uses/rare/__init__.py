@@ -3,13 +3,16 @@
     from fabulate import rare
 
     event = rare.estimate(simulator, dim=100, threshold=3.5)
-    print(event)                        # 9.30e-04 (9.16e-04 to 9.45e-04) from 40000 calls
+    print(event)                        # 0.000935 (0.000922 to 0.000949) from 40000 calls
 
 Plain simulation needs 100 / P calls for a standard error of 10 %: a million for P = 1e-4. Importance sampling draws
 from a proposal q under which failures are frequent, and weights each by what it is worth: the mean of
 1{g(x) > threshold} p(x) / q(x) is P whatever q is, and its error small when q resembles p among the failures. Here q
 is a generative model that learns them: the cross-entropy method, level by level (`adaptive`), with a model that looks
 for the few directions that matter (`subspace`) and for the modes in them (`students`).
+
+Read the warnings: with too few failures, rounds that disagree, or a threshold out of reach, the interval promises too
+much. One danger no method sees from samples: a mode of failures that nothing hints at on the lower levels.
 """
 
 from fabulate.uses.rare.adaptive import estimate
