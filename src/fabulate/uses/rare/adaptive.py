@@ -39,7 +39,7 @@ ENOUGH = 0.25  # a level is worth this share of a round's points
 HURRIED = 0.1  # the same in the second half of the rounds, where the threshold must come within reach
 DEFENCE = 0.1  # share of plain draws in each round
 TRUSTED = 100  # effective failures; a standard error from fewer is itself too uncertain
-JUDGED = 50  # effective failures of a round whose standard error is compared with those of others
+JUDGED = 100  # effective failures of a round whose standard error is compared with those of others
 TRIED = 100  # candidates for a level
 FEWEST_CALLS = 100
 
@@ -171,7 +171,7 @@ def combined(rounds: list[Round], plain: list[int], threshold: float, levels: li
         able = [value for value in values if worth(value) >= JUDGED and value.std() > 0]
         errors = [float(value.std()) / sqrt(len(value)) for value in able]
         if len(able) > 1 and disagree([float(value.mean()) for value in able], errors):
-            warnings.append("the rounds disagree by more than chance explains: the proposals miss failures")
+            warnings.append("the rounds disagree by more than chance explains: some proposals missed failures")
         if contradicted(seen, draws, probability):
             warnings.append(
                 f"{seen} of {draws} plain draws failed, more than the estimate explains: it misses failures"
