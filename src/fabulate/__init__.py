@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from fabulate.samples import write_samples
     from fabulate.training import load, train
     from fabulate.types import Batch, ImageShape, to_float, to_uint8
+    from fabulate.uses import rare
 
 __version__ = version("fabulate")
 
@@ -35,6 +36,7 @@ _HOMES = {
     "family": "models",
     "load": "training",
     "load_data": "data",
+    "rare": "uses",
     "to_float": "types",
     "to_uint8": "types",
     "train": "training",
@@ -63,6 +65,7 @@ __all__ = [
     "family",
     "load",
     "load_data",
+    "rare",
     "to_float",
     "to_uint8",
     "train",

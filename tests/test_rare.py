@@ -1,0 +1,324 @@
+"""Probabilities of rare events against exact ones; intervals that hold; honesty where they cannot."""
+
+from math import log, sqrt
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+import fabulate
+from fabulate import rare
+from fabulate.errors import ConfigError, DataError
+from fabulate.seeds import generator
+from fabulate.uses.rare.event import contradicted, unseen
+from fabulate.uses.rare.proposal import Defended, Prior, SubspaceMixture, drawn
+from fabulate.uses.rare.students import Students, fitted
+from fabulate.uses.rare.subspace import directions, noise_edges
+
+
+def normal(*size: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*size, generator=generator(seed, "rare test"), dtype=torch.float64)
+
+
+def frame(dim: int, size: int) -> np.ndarray:
+    """`size` orthonormal directions (dim, size), along no axis."""
+    return torch.linalg.qr(normal(dim, size, seed=7)).Q.numpy()
+
+
+def linear(dim):
+    return lambda x: x @ frame(dim, 1)[:, 0]
+
+
+def equal(n):
+    return torch.full((n,), 1 / n, dtype=torch.float64)
+
+
+def agrees(event, truth, error):
+    """Within five standard errors, which are no larger than `error` times the truth, and without a warning."""
+    assert event.warnings == ()
+    assert 0 < event.standard_error < error * truth
+    assert abs(event.probability - truth) < 5 * event.standard_error
+
+
+@pytest.mark.parametrize(("dim", "calls"), [(1, 5000), (2, 5000), (20, 8000), (100, 20_000)])
+def test_beyond_a_plane(dim, calls):
+    agrees(rare.estimate(linear(dim), dim, 3.5, calls=calls), stats.norm.sf(3.5), 0.04)
+
+
+def test_one_in_a_thousand_million():
+    agrees(rare.estimate(linear(10), 10, 6.0, calls=60_000), stats.norm.sf(6.0), 0.03)
+
+
+def test_two_opposite_modes_of_unequal_weight():
+    u = frame(30, 1)[:, 0]
+    event = rare.estimate(lambda x: np.maximum(x @ u, -x @ u - 0.3), 30, 3.0, calls=15_000)
+    agrees(event, stats.norm.sf(3.0) + stats.norm.sf(3.3), 0.04)
+
+
+def test_outside_of_a_cylinder():
+    u = frame(30, 2)
+    event = rare.estimate(lambda x: np.linalg.norm(x @ u, axis=1), 30, 4.0, calls=15_000)
+    agrees(event, np.exp(-8), 0.06)
+
+
+def test_outside_of_a_ball_has_no_direction_and_yet_a_good_proposal():
+    agrees(rare.estimate(lambda x: (x**2).sum(1), 40, 90.0, calls=10_000), stats.chi2.sf(90, 40), 0.1)
+
+
+def test_an_event_that_is_not_rare():
+    agrees(rare.estimate(linear(5), 5, 0.5, calls=4000), stats.norm.sf(0.5), 0.04)
+    agrees(rare.estimate(linear(5), 5, -2.0, calls=4000), stats.norm.sf(-2.0), 0.01)
+
+
+def test_more_modes_than_can_be_learned_are_confessed():
+    """The largest of 100 numbers: 200 modes, every direction matters."""
+    truth = 1 - (1 - 2 * stats.norm.sf(4.5)) ** 100
+    event = rare.estimate(lambda x: abs(x).max(1), 100, 4.5, calls=10_000)
+    assert any("effective" in words or "no failure" in words for words in event.warnings)
+    assert event.interval[0] <= truth <= event.interval[1]
+
+
+def test_intervals_hold_the_truth_and_errors_average_out():
+    runs, truth = 40, 2 * stats.norm.sf(3.0)
+    u = frame(8, 1)[:, 0]
+    events = [rare.estimate(lambda x: abs(x @ u), 8, 3.0, calls=2000, seed=seed) for seed in range(runs)]
+    held = sum(event.interval[0] <= truth <= event.interval[1] for event in events)
+    assert stats.binom.cdf(held, runs, 0.95) > 1e-3
+    mean = np.mean([event.probability for event in events])
+    spread = sqrt(sum(event.standard_error**2 for event in events)) / runs
+    assert abs(mean - truth) < 5 * spread
+
+
+@pytest.mark.parametrize("calls", [100, 499, 1003, 4777])
+def test_calls_are_what_g_saw_and_the_budget(calls):
+    seen, heard = [], []
+
+    def g(x):
+        seen.append(len(x))
+        return x[:, 0]
+
+    event = rare.estimate(g, 3, 2.0, calls=calls, progress=lambda *at: heard.append(at))
+    assert sum(seen) == event.calls == calls
+    assert heard == [(sum(seen[: k + 1]), calls) for k in range(len(seen))]
+
+
+def test_equal_seeds_give_equal_numbers_and_others_do_not():
+    one, same, other = (rare.estimate(linear(6), 6, 3.0, calls=3000, seed=seed) for seed in (1, 1, 2))
+    assert (one.probability, one.standard_error, one.levels) == (same.probability, same.standard_error, same.levels)
+    assert one.probability != other.probability
+    assert np.array_equal(one.sample(5)[0], same.sample(5)[0])
+
+
+def test_an_impossible_event_says_so():
+    event = rare.estimate(lambda x: -abs(x[:, 0]), 10, 0.5, calls=4000)
+    assert event.probability == 0 and event.standard_error == 0
+    assert event.interval[0] == 0 and 3 / 4000 < event.interval[1] < 0.01
+    assert "not the threshold 0.5" in event.warnings[0] and "no failure in 4000 calls" in event.warnings[1]
+    assert "warning: no failure" in str(event)
+
+
+def test_a_constant_simulator_is_no_special_case():
+    assert rare.estimate(lambda x: np.zeros(len(x)), 4, 1.0, calls=2000).probability == 0
+    assert rare.estimate(lambda x: np.ones(len(x)), 4, 0.0, calls=2000).probability == pytest.approx(1, abs=0.1)
+
+
+def test_the_only_failure_that_was_met_counts():
+    """In the first round, to which no round before it gives weight."""
+    met = iter([True])
+    event = rare.estimate(lambda x: np.arange(len(x)) < next(met, False), 50, 0.5, calls=5000)
+    assert event.probability == pytest.approx(1 / 5000)
+    assert event.interval[0] < 1 / 5000 < event.interval[1]
+    assert any("1 effective failures" in words for words in event.warnings)
+
+
+def test_rounds_that_contradict_each_other_are_reported():
+    """A proposal that finds a second mode only in the last rounds."""
+    rounds = iter(range(100))
+
+    def late(x, weights, chance):
+        return Shifted(4, 2.5 if next(rounds) < 5 else -2.5)
+
+    event = rare.estimate(lambda x: np.maximum(x[:, 0], -x[:, 0] - 0.1), 4, 2.5, calls=20_000, proposal=late)
+    assert any("disagree" in words for words in event.warnings)
+
+
+def test_yes_or_no_is_enough_where_failures_are_met():
+    agrees(rare.estimate(lambda x: x @ frame(5, 1)[:, 0] > 2, 5, 0.5, calls=20_000), stats.norm.sf(2), 0.05)
+
+
+def test_g_may_be_torch_and_may_write_into_its_input():
+    def spoiling(x):
+        result = x[:, 0].copy()
+        x[:] = 0
+        return result
+
+    plain, spoiled, tensor = (
+        rare.estimate(g, 3, 3.0, calls=2000) for g in (lambda x: x[:, 0], spoiling, lambda x: torch.from_numpy(x)[:, 0])
+    )
+    assert plain.probability == spoiled.probability == tensor.probability
+
+
+def test_infinities_are_ordered_like_other_numbers():
+    def g(x):
+        return np.where(x[:, 0] > 3, np.inf, np.where(x[:, 0] < 0, -np.inf, x[:, 0]))
+
+    agrees(rare.estimate(g, 3, 3.0, calls=5000), stats.norm.sf(3), 0.06)
+
+
+def test_not_a_number_is_no_failure_and_reported_with_what_it_may_hide():
+    event = rare.estimate(lambda x: np.where(x[:, 1] > 1, np.nan, x[:, 0]), 3, 2.0, calls=10_000)
+    truth = stats.norm.sf(2) * stats.norm.cdf(1)
+    assert abs(event.probability - truth) < 5 * event.standard_error
+    (words,) = event.warnings
+    assert float(words.split()[-1]) == pytest.approx(stats.norm.sf(1), rel=0.3)
+
+
+@pytest.mark.parametrize(
+    ("g", "words"),
+    [
+        (lambda x: x, r"shape \(400,\), not \(400, 2\)"),
+        (lambda x: x.sum(), r"not \(\)"),
+        (lambda x: x[:, 0] + 1j, "complex128"),
+        (lambda x: np.full(len(x), np.nan), "NaN for all of 400"),
+    ],
+)
+def test_what_g_must_not_give(g, words):
+    with pytest.raises(DataError, match=words):
+        rare.estimate(g, 2, 1.0, calls=1000)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [({"dim": 0}, "dim"), ({"threshold": np.nan}, "threshold"), ({"calls": 99}, "at least 100, not 99")],
+)
+def test_what_cannot_be_asked(wrong, words):
+    with pytest.raises(ConfigError, match=words):
+        rare.estimate(linear(2), **{"dim": 2, "threshold": 1.0, **wrong})
+
+
+class Shifted:
+    """N(shift e_1, I): a proposal of one's own."""
+
+    def __init__(self, dim, shift):
+        self.prior, self.shift = Prior(dim), shift
+
+    def draw(self, n, generator):
+        x = self.prior.draw(n, generator)
+        x[:, 0] += self.shift
+        return x
+
+    def log_ratio(self, x):
+        return self.shift * x[:, 0] - self.shift**2 / 2
+
+
+def test_any_proposal_gives_the_same_probability_and_a_better_one_a_smaller_error():
+    good, bad = (
+        rare.estimate(lambda x: x[:, 0], 4, 2.5, calls=20_000, proposal=lambda x, w, _, s=s: Shifted(4, s))
+        for s in (2.5, -1.0)
+    )
+    agrees(good, stats.norm.sf(2.5), 0.05)
+    assert abs(bad.probability - stats.norm.sf(2.5)) < 5 * bad.standard_error
+    assert 4 * good.standard_error < bad.standard_error
+
+
+def test_samples_weigh_as_much_as_the_prior_and_its_failures_as_much_as_they_are_likely():
+    event = rare.estimate(linear(6), 6, 3.0, calls=5000)
+    x, weights = event.sample(20_000, seed=3)
+    failed = linear(6)(x) > 3
+    assert failed.mean() > 0.5
+    for values, truth in [(weights, 1), (weights * failed, stats.norm.sf(3))]:
+        assert abs(values.mean() - truth) < 5 * values.std() / sqrt(len(values))
+
+
+MIXTURE = Students(
+    torch.tensor([0.3, 0.7], dtype=torch.float64),
+    torch.tensor([[1.0, -1.0], [-2.0, 0.5]], dtype=torch.float64),
+    torch.tensor([[[0.8, 0.0], [0.3, 0.5]], [[1.2, 0.0], [-0.4, 0.9]]], dtype=torch.float64),
+    5,
+)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1])
+def test_ratios_are_those_of_the_draws(share):
+    """E_q f(x) p(x) / q(x) = E_p f(x), for f = 1 and two moments that differ under q."""
+    basis = torch.from_numpy(frame(6, 2))
+    inner = SubspaceMixture(basis, 1.3, MIXTURE)
+    q = Defended(inner, 6, share) if share else inner
+    x = q.draw(200_000, generator(0, "ratios"))
+    weights = (-q.log_ratio(x)).exp()
+    for values, truth in [(weights, 1.0), (weights * (x @ basis)[:, 0], 0.0), (weights * x.square().sum(1), 6.0)]:
+        assert abs(values.mean() - truth) < 5 * values.std() / sqrt(len(x)) + 1e-12
+
+
+def test_student_t_of_one_component_is_that_of_scipy():
+    one = Students(torch.ones(1, dtype=torch.float64), MIXTURE.centres[:1], MIXTURE.roots[:1], 5)
+    z = 3 * normal(50, 2)
+    expected = stats.multivariate_t(MIXTURE.centres[0].numpy(), (MIXTURE.roots[0] @ MIXTURE.roots[0].T).numpy(), df=5)
+    np.testing.assert_allclose(one.log_density(z).numpy(), expected.logpdf(z.numpy()))
+
+
+def test_a_mixture_finds_as_many_modes_as_there_are():
+    where = torch.tensor([[4.0, 0, 0], [-4.0, 0, 0], [0, 4.0, 0]], dtype=torch.float64)
+    z = where[torch.arange(900) % 3] + 0.4 * torch.cat([normal(900, 3)])
+    model = fitted(z, generator(0, "fit"), 50)  # nearly normal, as the points are
+    assert len(model.shares) == 3
+    assert torch.cdist(model.centres, where).amin(0).max() < 5 * 0.4 * sqrt(3 / 300)
+
+
+def test_edges_of_noise_are_those_of_marchenko_and_pastur_and_hold_with_weights():
+    for n, dim in [(400, 100), (1000, 10), (500, 500)]:
+        low, high = noise_edges(equal(n), dim)
+        assert high == pytest.approx((1 + sqrt(dim / n)) ** 2, rel=1e-6)
+        assert low == pytest.approx((1 - sqrt(dim / n)) ** 2, rel=1e-6, abs=1e-4)
+    weights = normal(2000, seed=1).exp()
+    weights /= weights.sum()
+    x = normal(2000, 200)
+    values = torch.linalg.eigvalsh(x.T @ (x * weights[:, None]))
+    low, high = noise_edges(weights, 200)
+    assert values[-1] == pytest.approx(high, rel=0.1) and values[0] == pytest.approx(low, rel=0.1)
+    assert high > 1.2 * (1 + sqrt(200 / 2000)) ** 2  # weights widen it
+
+
+def test_directions_are_those_in_which_points_differ_from_noise():
+    u = torch.from_numpy(frame(50, 3))
+    x = normal(2000, 50)
+    assert directions(x, equal(2000))[0].shape == (50, 0)
+    scale = torch.tensor([3.0, 2.0, 0.3], dtype=torch.float64)
+    basis, variance = directions(1.5 * (x + (x @ u * (scale - 1)) @ u.T), equal(2000))
+    assert basis.shape == (50, 3)
+    torch.testing.assert_close(basis.T @ basis, torch.eye(3, dtype=torch.float64))
+    assert torch.linalg.svdvals(u.T @ basis).min() > 0.97
+    assert variance == pytest.approx(2.25, abs=5 * 2.25 * sqrt(2 / (2000 * 47)))
+    assert directions(2 * x, equal(2000))[1] == pytest.approx(4 * float(x.square().mean()))
+
+
+def test_fewer_points_than_dimensions_break_nothing():
+    basis, variance = directions(normal(20, 50), equal(20))
+    assert basis.shape[0] == 50 and 0 < variance < 2
+
+
+def test_resampling_keeps_each_points_share():
+    weights = torch.tensor([0.5, 0.25, 0.25, 0.0], dtype=torch.float64)
+    counts = torch.bincount(drawn(weights, 400.0, generator(0, "drawn")), minlength=4)
+    assert (counts - 400 * weights).abs().max() <= 1 and counts[3] == 0
+
+
+def test_bounds_of_counts():
+    assert (1 - unseen(1000)) ** 1000 == pytest.approx(0.05)
+    assert contradicted(10, 1000, 1e-3) and not contradicted(3, 1000, 1e-3) and not contradicted(0, 1000, 0.5)
+
+
+def test_the_front_door_leads_here():
+    assert fabulate.rare.estimate is rare.estimate
+
+
+def test_the_example(monkeypatch, capsys):
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
+    import rare_event
+
+    event = rare_event.main(calls=6000)
+    assert 5e-5 < event.probability < 1e-3 and event.warnings == ()
+    assert log(event.interval[1] / event.interval[0]) < 0.5
+    assert "in 6000 calls" in capsys.readouterr().out
