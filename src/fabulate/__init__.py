@@ -15,8 +15,10 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fabulate import metrics, stats
     from fabulate.data import Data, Images, load_data
     from fabulate.errors import FabulateError
+    from fabulate.evaluation import compare, evaluate
     from fabulate.models import GenerativeModel, families, family
     from fabulate.samples import write_samples
     from fabulate.training import load, train
@@ -32,6 +34,8 @@ _HOMES = {
     "GenerativeModel": "models",
     "ImageShape": "types",
     "Images": "data",
+    "compare": "evaluation",
+    "evaluate": "evaluation",
     "families": "models",
     "family": "models",
     "load": "training",
@@ -42,16 +46,19 @@ _HOMES = {
     "train": "training",
     "write_samples": "samples",
 }
+_ROOMS = ("metrics", "stats")  # rooms that are used as they are: fabulate.metrics.frechet_distance
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"fabulate.{name}")
     if name not in _HOMES:
         raise AttributeError(f"module 'fabulate' has no attribute {name!r}")
     return getattr(import_module(f"fabulate.{_HOMES[name]}"), name)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_HOMES])
+    return sorted([*globals(), *_HOMES, *_ROOMS])
 
 
 __all__ = [
@@ -61,11 +68,15 @@ __all__ = [
     "GenerativeModel",
     "ImageShape",
     "Images",
+    "compare",
+    "evaluate",
     "families",
     "family",
     "load",
     "load_data",
+    "metrics",
     "rare",
+    "stats",
     "to_float",
     "to_uint8",
     "train",

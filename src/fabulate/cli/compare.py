@@ -9,9 +9,9 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from fabulate.cli.evaluate import knows_images, stages
+from fabulate.cli.evaluate import Flat, Measuring, knows_images, stages
 from fabulate.cli.shared import absent, load_images, parse, run_config, run_data, where
-from fabulate.config import DataSpec, PositiveInt, spec
+from fabulate.config import DataSpec, spec
 from fabulate.errors import ConfigError
 from fabulate.evaluation.compare import compare
 from fabulate.evaluation.comparison import table, write
@@ -28,13 +28,10 @@ class Arguments:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run folders or model folders, two or more."""
-    data: Annotated[DataSpec, tyro.conf.arg(name="")]
-    n: Annotated[PositiveInt, tyro.conf.arg(aliases=["-n"])] = 10_000
-    """How many samples of each, and at most as many real images."""
-    features: str = "auto"
-    """What images are compared by: auto (learnt from these images), classifier, encoder, pixels or inception[:PATH]."""
-    seed: int = 0
-    """Which samples, and which real images where there are more than n."""
+    data: Annotated[DataSpec, Flat]
+    measuring: Annotated[Measuring, Flat] = Measuring()
+    device: str = "auto"
+    """Where to draw and to measure: cpu, cuda, ...; auto takes a GPU if there is one."""
     out: Path | None = None
     """The folder of the page (default: beside the first run, compare-RUN-RUN)."""
     overwrite: bool = False
@@ -46,15 +43,15 @@ def main(argv: list[str]) -> None:
     flags = parse(Arguments, argv, "fabulate compare", default)
     if len(flags.runs) < 2:
         raise ConfigError("give at least two runs: fabulate compare RUN RUN ...")
-    models = [load(run) for run in flags.runs]
+    models = [load(run, flags.device) for run in flags.runs]
     knows_images(argv)
     same_images(flags.runs, argv)
     names = apart(flags.runs)
     out = absent(flags.out or flags.runs[0].parent / f"compare-{'-'.join(names)}", flags.overwrite)
     data = load_images(flags.data)
     for model in models:
-        check(model, data, flags.n)
-    asked = settings(data, flags.n, flags.features, flags.seed)
+        check(model, data, flags.measuring.n)
+    asked = settings(data, **vars(flags.measuring))
     reports, pictures, links = {}, {}, {}
     for name, run, model in zip(names, flags.runs, models, strict=True):
         place = next((place for place in (run / "report", out / name) if kept(place, model, asked)), None)
@@ -65,14 +62,13 @@ def main(argv: list[str]) -> None:
                 report = evaluate(
                     run,
                     data,
-                    n=flags.n,
-                    features=flags.features,
-                    seed=flags.seed,
+                    **vars(flags.measuring),
+                    device=flags.device,
                     progress=partial(named, progress, name),
                 )
             write_report(report, place)
         reports[name] = report
-        pictures[name] = picture(sampled(model, data, SHOWN, flags.seed)[0])
+        pictures[name] = picture(sampled(model, data, SHOWN, flags.measuring.seed)[0])
         links[name] = Path(os.path.relpath(place / HTML, out)).as_posix()
     comparison = compare(reports)
     numbers, page = write(comparison, pictures, links, out)

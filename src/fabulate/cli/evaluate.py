@@ -17,6 +17,24 @@ from fabulate.evaluation.evaluate import check, evaluate
 from fabulate.evaluation.report import table, write
 from fabulate.training import load
 
+Flat = tyro.conf.arg(name="")
+
+
+@spec
+class Measuring:
+    """What is measured, and on how much: reports made alike can be compared."""
+
+    n: Annotated[PositiveInt, tyro.conf.arg(aliases=["-n"])] = 10_000
+    """How many samples, and at most as many real images; compare only reports of equal numbers."""
+    features: str = "auto"
+    """What images are compared by: auto (learnt from these images), classifier, encoder, pixels or inception[:PATH]."""
+    seed: int = 0
+    """Which samples, and which real images where there are more than n."""
+    k: PositiveInt = 100
+    """Codes of each image in the importance-weighted bound, where a family has one; papers take 5,000."""
+    images: PositiveInt = 1000
+    """Images whose likelihood is computed, at most, where a family has one."""
+
 
 @spec
 class Arguments:
@@ -24,13 +42,10 @@ class Arguments:
 
     run: tyro.conf.Positional[Path]
     """A run folder or a model folder."""
-    data: Annotated[DataSpec, tyro.conf.arg(name="")]
-    n: Annotated[PositiveInt, tyro.conf.arg(aliases=["-n"])] = 10_000
-    """How many samples, and at most as many real images; compare only reports of equal numbers."""
-    features: str = "auto"
-    """What images are compared by: auto (learnt from these images), classifier, encoder, pixels or inception[:PATH]."""
-    seed: int = 0
-    """Which samples, and which real images where there are more than n."""
+    data: Annotated[DataSpec, Flat]
+    measuring: Annotated[Measuring, Flat] = Measuring()
+    device: str = "auto"
+    """Where to draw and to measure: cpu, cuda, ...; auto takes a GPU if there is one."""
     out: Path | None = None
     """The folder of the report (default: RUN/report)."""
     overwrite: bool = False
@@ -40,13 +55,13 @@ class Arguments:
 def main(argv: list[str]) -> None:
     default = None if argv[:1] in ([], ["-h"], ["--help"]) else Arguments(run=Path(argv[0]), data=run_data(argv))
     flags = parse(Arguments, argv, "fabulate evaluate", default)
-    model = load(flags.run)
+    model = load(flags.run, flags.device)
     knows_images(argv)
     out = absent(flags.out or flags.run / "report", flags.overwrite)
     data = load_images(flags.data)
-    check(model, data, flags.n)
+    check(model, data, flags.measuring.n)
     with stages() as progress:
-        report = evaluate(flags.run, data, n=flags.n, features=flags.features, seed=flags.seed, progress=progress)
+        report = evaluate(flags.run, data, **vars(flags.measuring), device=flags.device, progress=progress)
     numbers, page = write(report, out)
     console = Console()
     console.print(table(report))

@@ -37,13 +37,13 @@ Progress = Callable[[str, int, int], None]
 
 Counter = Callable[[int, int], None]
 
-SECTIONS: dict[str, Callable[[Subject, Counter], Section]] = {
-    "fidelity": lambda subject, _: fidelity(subject),
-    "classes": lambda subject, counter: classes(subject, progress=counter),
-    "memorisation": lambda subject, _: memorisation(subject),
-    "likelihood": lambda subject, counter: likelihood(subject, progress=counter),
-    "reconstruction": lambda subject, counter: reconstruction(subject, progress=counter),
-    "latent": lambda subject, _: latent(subject),
+SECTIONS: dict[str, Callable[[Subject, Settings, Counter], Section]] = {
+    "fidelity": lambda subject, asked, _: fidelity(subject),
+    "classes": lambda subject, asked, counter: classes(subject, progress=counter),
+    "memorisation": lambda subject, asked, _: memorisation(subject),
+    "likelihood": lambda subject, asked, counter: likelihood(subject, k=asked.k, images=asked.images, progress=counter),
+    "reconstruction": lambda subject, asked, counter: reconstruction(subject, progress=counter),
+    "latent": lambda subject, asked, _: latent(subject),
 }
 
 FEWEST = 20  # samples, and real images: below, not even neighbours can be counted
@@ -57,20 +57,28 @@ def evaluate(
     n: int = 10_000,
     features: str | nn.Module = "auto",
     seed: int = 0,
+    k: int = 100,
+    images: int = 1000,
+    device: str = "auto",
     progress: Progress | None = None,
 ) -> Report:
     """Measure what a model's samples are worth: its report.
 
     `run`: a run folder, a model folder or a model. `data`: default the images of the run; the training images of
     others are taken for the model's own unless its run says otherwise. `n`: samples, and at most as many real images.
-    `features`: what `features_for` takes. `progress`: called with (what is done, parts done, all parts).
+    `features`: what `features_for` takes. `k`: codes of each image in the importance-weighted bound, and `images`: how
+    many have their likelihood computed, where the family has one. `device`: where a run's model is put. `progress`:
+    called with (what is done, parts done, all parts).
     Errors: `ConfigError` for images of another shape or too small an n, `DataError` for too few images, `RunError`.
     """
+    if k < 1 or images < 1:
+        raise ConfigError(f"a likelihood needs at least 1 code and 1 image; given k={k} and images={images}")
     told = progress or (lambda what, done, total: None)
-    model = run if isinstance(run, GenerativeModel) else load(run)
+    model = run if isinstance(run, GenerativeModel) else load(run, device)
     config = None if isinstance(run, GenerativeModel) or not is_run(Path(run)) else read_config(Path(run))
     data = data or own_data(run, config)
     check(model, data, n)
+    asked = settings(data, n, features, seed, k, images)
     own = config is None or config["data"]["fingerprint"] == data.fingerprint
     seconds: dict[str, float] = {}
 
@@ -78,7 +86,7 @@ def evaluate(
         seconds[name] = round(time.perf_counter() - began, 3)
 
     began = time.perf_counter()
-    of = features_for(data, features, progress=partial(told, "features"))
+    of = features_for(data, features, device=model.device, progress=partial(told, "features"))
     timed("features", began)
     began = time.perf_counter()
     samples, y = sampled(model, data, n, seed, partial(told, "samples"))
@@ -89,7 +97,7 @@ def evaluate(
         told(name, 0, 1)
         began = time.perf_counter()
         foreign = name == "memorisation" and not own
-        sections.append(FOREIGN if foreign else section(subject, partial(told, name)))
+        sections.append(FOREIGN if foreign else section(subject, asked, partial(told, name)))
         timed(name, began)
     return Report(
         name=model.family if isinstance(run, GenerativeModel) else Path(run).resolve().name,
@@ -99,7 +107,7 @@ def evaluate(
         parameters=sum(p.numel() for p in model.parameters()),
         trained=model.record,
         data=data.name,
-        settings=settings(data, n, features, seed),
+        settings=asked,
         reference=subject.named,
         real=len(subject.real),
         features=of.describe(),
@@ -118,10 +126,10 @@ FOREIGN = Section(
 )
 
 
-def settings(data: Data, n: int, features: str | nn.Module, seed: int) -> Settings:
+def settings(data: Data, n: int, features: str | nn.Module, seed: int, k: int, images: int) -> Settings:
     """The settings of an evaluation, by which reports are told apart."""
     named = features if isinstance(features, str) else type(features).__name__
-    return Settings(data=data.fingerprint, n=n, seed=seed, features=named)
+    return Settings(data=data.fingerprint, n=n, seed=seed, features=named, k=k, images=images)
 
 
 def is_run(path: Path) -> bool:

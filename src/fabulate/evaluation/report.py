@@ -34,6 +34,10 @@ class Settings:
     seed: int
     features: str
     """As they were asked for: "auto", "pixels", "inception:PATH" or a name."""
+    k: int
+    """Codes of each image in the importance-weighted bound."""
+    images: int
+    """Whose likelihood is computed, at most."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -104,7 +104,7 @@ def burda(k: int, epochs: int) -> Preset:
             network=MLP(hidden=(200, 200), activation="tanh"),
             sampling=VAESampling(codes="prior"),
         ),
-        Training(epochs=epochs, steps=None, batch_size=50, lr=2e-3),
+        Training(epochs=epochs, steps=None, batch_size=50, lr=1e-3),
     )
 
 
