@@ -30,7 +30,7 @@ HERE = Path(__file__).parent / "pictures"
 MARGIN, LINE = 12, 24  # pixels around panels, and for a line of text
 BLUE, RED = ("#9dbbe0", "#5b8cc8", "#2f5f9b"), ("#eda5ae", "#d9687a", "#b03a4e")  # one shade for each seed
 SEEDS = (0, 1, 2)
-COLOURS = 128  # of a picture of colour samples: 120 of 32x32 then take about 100 kB
+COLOURS = 64  # of a picture of colour samples: 120 of 32x32 then take about 100 kB
 
 RUNS: dict[str, str] = {
     "ae-tutorial": "ae --preset tutorial --data mnist",
@@ -43,18 +43,18 @@ RUNS: dict[str, str] = {
     "vae-conditional": "vae --data mnist --conditional --epochs 10",
     "gan-game": "gan --preset tutorial --data mnist --game relativistic",
     **{f"gan-{seed}": f"gan --data mnist --epochs 10 --seed {seed}" for seed in SEEDS},
-    "families-ae-mnist": "ae --network conv --data mnist --minutes 8",
+    "families-ae-mnist": "ae --network conv --data mnist --minutes 4",
     "families-vae-mnist": "vae --preset conv --data mnist --minutes 8",
     "families-gan-mnist": "gan --network conv --data mnist --minutes 12",
     "families-flow-mnist": "flow --data mnist --minutes 25",
-    "families-nf-mnist": "nf --data mnist --minutes 15",
-    "families-vqvae-mnist": "vqvae --data mnist --minutes 15",
-    "families-ae-cifar10": "ae --network conv --data cifar10 --minutes 10",
-    "families-vae-cifar10": "vae --preset conv --data cifar10 --minutes 10",
+    "families-nf-mnist": "nf --data mnist --minutes 10",
+    "families-vqvae-mnist": "vqvae --data mnist --minutes 10",
+    "families-ae-cifar10": "ae --network conv --data cifar10 --minutes 5",
+    "families-vae-cifar10": "vae --preset conv --data cifar10 --minutes 5",
     "families-gan-cifar10": "gan --network conv --data cifar10 --conditional --minutes 10",
     "families-flow-cifar10": "flow --data cifar10 --conditional --minutes 10",
-    "families-nf-cifar10": "nf --data cifar10 --minutes 10",
-    "families-vqvae-cifar10": "vqvae --data cifar10 --minutes 10",
+    "families-nf-cifar10": "nf --data cifar10 --minutes 6",
+    "families-vqvae-cifar10": "vqvae --data cifar10 --minutes 6",
 }
 
 
