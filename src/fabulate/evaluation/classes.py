@@ -120,7 +120,7 @@ def score(subject: Subject, progress: Progress | None = None) -> tuple[list[Row]
     real = Images(data.train.pixels(perfect), data.train.y[perfect.numpy()])
     drawn = Images(subject.samples.numpy()[: len(real)], y.numpy()[: len(real)])
     learnt, taught = (
-        accuracy(train_classifier(images, data.classes, seed=subject.seed, progress=progress), data.test)
+        accuracy(train_classifier(images, data.classes, seed=subject.seed, augment=True, progress=progress), data.test)
         for images in (drawn, real)
     )
     row = Row(
