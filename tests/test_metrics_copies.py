@@ -168,3 +168,12 @@ def test_exact_copies_are_found_and_one_gray_level_off_is_not():
 def test_one_training_image_is_refused():
     with pytest.raises(DataError, match="train: 1 image is too few"):
         memorisation(normal(3, 2), normal(1, 2), normal(3, 2))
+
+
+def test_a_blob_drawn_again_and_again_is_no_evidence_of_copies_though_a_training_image_is_always_nearest():
+    """A collapsed model: 300 samples that are nearly one image; by chance its nearest real image is one of training."""
+    train, held_out = normal(500, 8, seed="train"), normal(500, 8, seed="held out")
+    blob = train[:1] + 0.3 * normal(1, 8, seed="blob")
+    found = memorisation(blob + 1e-3 * normal(300, 8, seed="samples"), train, held_out)
+    assert found.share.value == 1 and found.p_value > 0.1
+    assert found.copied.low < 0 < 1 < found.copied.high

@@ -152,11 +152,20 @@ def told(best: str, behind: Mapping[str, Estimate], level: Sequence[str]) -> str
     """Who is better than whom, and by how much."""
     if not behind:
         return "no difference"
-    parts = [
-        f"than {name} by {number(gap.value)} ({number(gap.low)} to {number(gap.high)})" for name, gap in behind.items()
-    ]
+    parts = [f"than {name} by {by(gap)}" for name, gap in behind.items()]
     with_it = f"; no difference from {', '.join(level)}" if level else ""
     return f"{best} is better {', '.join(parts)}{with_it}"
+
+
+def lead(verdict: Verdict) -> str:
+    """By how much a distance of the best is lower, in words."""
+    gaps = [f"{by(gap)} lower than that of {name}" for name, gap in verdict.behind.items()]
+    return f"{verdict.metric} {', '.join(gaps)}"
+
+
+def by(gap: Estimate) -> str:
+    """A difference and its interval."""
+    return f"{number(gap.value)} ({number(gap.low)} to {number(gap.high)})"
 
 
 def overall(verdicts: Sequence[Verdict]) -> str:
@@ -177,5 +186,6 @@ def overall(verdicts: Sequence[Verdict]) -> str:
     others = [verdict.metric for verdict in verdicts if verdict.metric not in DECIDING and best in verdict.behind]
     words = f"{best} is better than {', '.join(sorted(worse))}"
     words += f", and level with {', '.join(level)}" if level else ""
-    words += " by the distance of its samples from real images."
+    words += " by the distance of its samples from real images: "
+    words += "; ".join(lead(verdict) for verdict in deciding if verdict.behind) + "."
     return words + (f" But it is behind in: {', '.join(others)}." if others else "")

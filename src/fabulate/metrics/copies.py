@@ -92,12 +92,14 @@ def memorisation(samples: Tensor, train: Tensor, held_out: Tensor, *, seed: int 
     control, chance = _share(*others, *nearest_rows(train[rows], held_out), len(train), len(held_out))
     expected, doubt = (control, chance) if control > by_numbers else (by_numbers, 0.0)
     copied = (share - expected) / (1 - expected) if expected < 1 else 0.0
-    # The chance in `copied`: how many samples are copies, what is nearest to the others, and what is expected.
+    # The chance in `copied`: how many samples are copies, where the nearest images lie, and what is expected. That of
+    # the nearest images is taken whole, as if none were copies: a few blobs drawn again and again may have a training
+    # image nearest by chance, every time, and are then no evidence however large their share is.
     m = min(max(copied, 0.0), 1.0)
-    others_chance = (1 - m) * deviation**2 + (1 - m) ** 2 * doubt**2
+    others_chance = deviation**2 + (1 - m) ** 2 * doubt**2
     spread = sqrt(m * (1 - m) / len(samples) + others_chance / (1 - expected) ** 2) if expected < 1 else nan
     return Memorisation(
-        share=Estimate.about(share, sqrt((1 - expected) ** 2 * m * (1 - m) / len(samples) + (1 - m) * deviation**2)),
+        share=Estimate.about(share, sqrt((1 - expected) ** 2 * m * (1 - m) / len(samples) + deviation**2)),
         expected=expected,
         p_value=_above(share - expected, hypot(deviation, doubt)),
         copied=Estimate.about(copied, spread),
