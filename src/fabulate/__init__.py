@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from fabulate.data import Data, Images, load_data
     from fabulate.errors import FabulateError
     from fabulate.evaluation import compare, evaluate
+    from fabulate.features import features_for
     from fabulate.models import GenerativeModel, families, family
     from fabulate.samples import write_samples
     from fabulate.training import load, train
@@ -38,6 +39,7 @@ _HOMES = {
     "evaluate": "evaluation",
     "families": "models",
     "family": "models",
+    "features_for": "features",
     "load": "training",
     "load_data": "data",
     "rare": "uses",
@@ -72,6 +74,7 @@ __all__ = [
     "evaluate",
     "families",
     "family",
+    "features_for",
     "load",
     "load_data",
     "metrics",

@@ -47,8 +47,11 @@ class Judge:
             return False
         if self.expected is None:
             began = time.perf_counter()
-            self.features(model().sample(TILE))
-            self.expected = (time.perf_counter() - began) * SAMPLES / TILE
+            drawn = model()  # a family may fit something first, once for all samples
+            ready = time.perf_counter()
+            self.features(drawn.sample(TILE))
+            self.spent = time.perf_counter() - began
+            self.expected = ready - began + (time.perf_counter() - ready) * SAMPLES / TILE
         fits = self.spent + self.expected <= SHARE * seconds
         self.put_off += not fits
         return fits
