@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from fabulate.samples import write_samples
     from fabulate.training import load, train
     from fabulate.types import Batch, ImageShape, to_float, to_uint8
-    from fabulate.uses import rare
+    from fabulate.uses import OutlierDetector, rare
 
 __version__ = version("fabulate")
 
@@ -34,6 +34,7 @@ _HOMES = {
     "GenerativeModel": "models",
     "ImageShape": "types",
     "Images": "data",
+    "OutlierDetector": "uses",
     "compare": "evaluation",
     "evaluate": "evaluation",
     "families": "models",
@@ -68,6 +69,7 @@ __all__ = [
     "GenerativeModel",
     "ImageShape",
     "Images",
+    "OutlierDetector",
     "compare",
     "evaluate",
     "families",

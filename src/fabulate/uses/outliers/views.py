@@ -1,0 +1,103 @@
+"""What detectors look at: rows or images, and the vectors they are compared in.
+
+Rows are centred by their medians and scaled by their quartiles, so that a wild value among the normals moves neither.
+Images are floats in [-1, 1]; as vectors they are their pixels, averaged over squares where there are too many, or their
+scattering coefficients. Of these the square root is taken: sums of many small squares come closer to a Gaussian so.
+
+Legend: N rows or images, C H W image, D numbers.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from fabulate.errors import CapabilityError
+from fabulate.features.pixels import Pixels
+from fabulate.models import GenerativeModel
+from fabulate.models.base import able
+from fabulate.models.capabilities import Reconstructs
+from fabulate.types import ImageShape, to_float
+from fabulate.uses.outliers.scattering import scattering
+
+State = dict[str, Tensor]
+"""What was fitted to normals, by name; all of it can be written to a file."""
+
+PORTION = 500  # images through a model at a time
+QUARTILES = 1.3489795  # interquartile range of N(0, 1)
+REACH = 4.0  # deviations that make the 1 of a model whose data lie in [-1, 1]
+LARGEST_SIDE = 64  # of images that are scattered; larger ones are made smaller
+
+
+@dataclass(frozen=True)
+class View:
+    """Rows (N, D), scaled, or images (N, C, H, W) in [-1, 1], float64 and float32; and a model of normals, or None."""
+
+    x: Tensor
+    model: GenerativeModel | None = None
+
+    @property
+    def images(self) -> Tensor:
+        """What a model takes: images, or rows as images of one line (N, 1, 1, D), shrunk to about [-1, 1]."""
+        return self.x if self.x.ndim == 4 else (self.x / REACH).float()[:, None, None]
+
+    def through(self, function: Callable[[Tensor], Tensor]) -> Tensor:
+        """A model's function of the images, a portion at a time, on its device: float64 on the CPU."""
+        assert self.model is not None
+        parts = torch.split(self.images, PORTION)
+        return torch.cat([function(part.to(self.model.device)).double().cpu() for part in parts])
+
+    @cached_property
+    def copies(self) -> Tensor:
+        """The model's reconstructions of the images (N, C, H, W), float64."""
+        model = self.model
+        if not isinstance(model, Reconstructs):
+            raise CapabilityError(f"{'no model' if model is None else model.family} copies images; {able(Reconstructs)}")
+        return self.through(model.reconstruct)
+
+    @cached_property
+    def plain(self) -> Tensor:
+        """Scaled rows, or pixels: (N, D), float64."""
+        return self.x if self.x.ndim == 2 else Pixels()(self.x).double()
+
+    @cached_property
+    def scattered(self) -> Tensor:
+        """Roots of scattering coefficients (N, D), float64."""
+        return scattered(self.x)
+
+
+def scattered(images: Tensor) -> Tensor:
+    """The roots of the scattering coefficients of images (N, C, H, W): (N, D), float64."""
+    larger = max(images.shape[2:])
+    if larger > LARGEST_SIDE:
+        size = [max(1, round(side * LARGEST_SIDE / larger)) for side in images.shape[2:]]
+        images = F.interpolate(images.float(), size=size, mode="area")
+    return scattering(images).abs().sqrt().double()
+
+
+def shape_of(x: Tensor) -> ImageShape:
+    """The shape of what a model of these rows or images takes."""
+    return ImageShape(*x.shape[1:]) if x.ndim == 4 else ImageShape(1, 1, x.shape[1])
+
+
+def scale(rows: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """The centre and the width of each column of rows (N, D): (D,) each; a column that never changes has width 1.
+
+    >>> centre, width = scale(np.array([[0.0], [1.0], [2.0], [3.0], [1e9]]))
+    >>> centre, width.round(3)
+    (array([2.]), array([1.483]))
+    """
+    low, centre, high = np.quantile(rows, [0.25, 0.5, 0.75], axis=0)
+    width = (high - low) / QUARTILES
+    width = np.where(width > 0, width, rows.std(axis=0))  # most values are equal
+    return centre, np.where(width > 0, width, 1.0)
+
+
+def taken_images(x: npt.NDArray[np.generic]) -> Tensor:
+    """Images (N, C, H, W), uint8 or floats in [-1, 1], as float32."""
+    return to_float(torch.from_numpy(np.ascontiguousarray(x))).float()
