@@ -10,6 +10,7 @@ Legend: N rows or images, M held-out normals, D numbers, C H W image.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple, Self
 from warnings import warn
 
@@ -27,9 +28,10 @@ from fabulate.models import GenerativeModel
 from fabulate.models.capabilities import Reconstructs
 from fabulate.seeds import permutation
 from fabulate.uses.outliers import conformal, heat
+from fabulate.uses.outliers.columns import fit_columns, normal_scores
 from fabulate.uses.outliers.learning import Progress, learn
 from fabulate.uses.outliers.scores import SCORES, chosen
-from fabulate.uses.outliers.views import State, View, scale, taken_images
+from fabulate.uses.outliers.views import State, View, taken_images
 
 Numbers = npt.NDArray[np.float64]
 PORTION = 2000  # rows judged at a time
@@ -41,6 +43,12 @@ class Round(NamedTuple):
     states: dict[str, State]
     """Of each score."""
     model: GenerativeModel | None
+    columns: State
+    """Of rows: what makes each column Gaussian. Empty for images."""
+
+    def view(self, x: Tensor) -> View:
+        """Rows (N, D) or images as this fit sees them."""
+        return View(normal_scores(self.columns, x) if x.ndim == 2 else x, self.model)
 
 
 class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -154,7 +162,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         return self.false_alarm_.low, self.false_alarm_.high
 
     def _taken(self, X: Any, fitting: bool = False) -> Tensor:  # noqa: N803
-        """Scaled rows (N, D), float64, or images (N, C, H, W), float32, checked and learnt from by scikit-learn."""
+        """Rows (N, D), float64, or images (N, C, H, W), float32, checked and learnt from by scikit-learn."""
         given = getattr(X, "shape", ())
         shape = tuple(self.image_shape or ()) if fitting else self.shape_
         if fitting and len(given) == 4 and not shape:
@@ -167,27 +175,25 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         rows = validate_data(self, X, reset=fitting, dtype=kinds, ensure_min_samples=2 if fitting else 1)
         if fitting:
             self.shape_ = shape
-            if not shape:
-                self.centre_, self.width_ = scale(rows)
         if shape:
             if rows.shape[1] != np.prod(shape):
                 raise DataError(f"image_shape {shape} has {np.prod(shape)} numbers, and rows of X have {rows.shape[1]}")
             return taken_images(rows.reshape(-1, *shape))
-        return torch.from_numpy((rows - self.centre_) / self.width_)
+        return torch.from_numpy(np.array(rows))
 
     def _fit_round(self, x: Tensor, learns: bool, i: int, progress: Progress | None) -> Round:
-        model = None
+        columns = fit_columns(x) if x.ndim == 2 else {}
+        view = Round({}, None, columns).view(x)
         if learns:
             settings = {"seed": self.seed_ + i, "device": self.device, "progress": progress}
-            model = learn(self.family, self.hyperparameters, View(x).images, **settings)
-        view = View(x, model)
-        return Round({name: SCORES[name].fit(view) for name in self.names_}, model)
+            view = replace(view, model=learn(self.family, self.hyperparameters, view.images, **settings))
+        return Round({name: SCORES[name].fit(view) for name in self.names_}, view.model, columns)
 
     def _raw(self, fitted: Round, x: Tensor) -> Numbers:
         """Each score of one fit: (N, scores)."""
         parts = []
         for part in torch.split(x, PORTION):
-            view = View(part, fitted.model)
+            view = fitted.view(part)
             parts.append(torch.stack([SCORES[name].score(fitted.states[name], view) for name in self.names_], dim=1))
         found: Numbers = torch.cat(parts).detach().numpy()
         return found
@@ -217,9 +223,9 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         self.false_alarm_: Estimate = conformal.false_alarms(k, n)
 
     def _copies(self, x: Tensor) -> Tensor:
-        model = self.rounds_[0].model
-        if isinstance(model, Reconstructs):
-            return View(x, model).copies
+        view = self.rounds_[0].view(x)
+        if isinstance(view.model, Reconstructs):
+            return view.copies
         return heat.linear_copies(self.linear_, x)
 
     def _fit_heat(self, x: Tensor, held: Tensor) -> None:

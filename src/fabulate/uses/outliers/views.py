@@ -1,7 +1,6 @@
 """What detectors look at: rows or images, and the vectors they are compared in.
 
-Rows are centred by their medians and scaled by their quartiles, so that a wild value among the normals moves neither.
-Images are floats in [-1, 1]; as vectors they are their pixels, averaged over squares where there are too many, or their
+Rows come as normal scores (`columns.py`). Images are floats in [-1, 1]; as vectors they are their pixels, averaged over squares where there are too many, or their
 scattering coefficients. Of these the square root is taken: sums of many small squares come closer to a Gaussian so.
 
 Legend: N rows or images, C H W image, D numbers.
@@ -22,21 +21,20 @@ from fabulate.features.pixels import Pixels
 from fabulate.models import GenerativeModel
 from fabulate.models.base import able
 from fabulate.models.capabilities import Reconstructs
-from fabulate.types import ImageShape, to_float
+from fabulate.types import to_float
 from fabulate.uses.outliers.scattering import scattering
 
 State = dict[str, Tensor]
 """What was fitted to normals, by name; all of it can be written to a file."""
 
 PORTION = 500  # images through a model at a time
-QUARTILES = 1.3489795  # interquartile range of N(0, 1)
 REACH = 4.0  # deviations that make the 1 of a model whose data lie in [-1, 1]
 LARGEST_SIDE = 64  # of images that are scattered; larger ones are made smaller
 
 
 @dataclass(frozen=True)
 class View:
-    """Rows (N, D), scaled, or images (N, C, H, W) in [-1, 1], float64 and float32; and a model of normals, or None."""
+    """Rows (N, D), as normal scores, or images (N, C, H, W) in [-1, 1], float64 and float32; and a model of normals, or None."""
 
     x: Tensor
     model: GenerativeModel | None = None
@@ -62,7 +60,7 @@ class View:
 
     @cached_property
     def plain(self) -> Tensor:
-        """Scaled rows, or pixels: (N, D), float64."""
+        """Rows, or pixels: (N, D), float64."""
         return self.x if self.x.ndim == 2 else Pixels()(self.x).double()
 
     @cached_property
@@ -78,24 +76,6 @@ def scattered(images: Tensor) -> Tensor:
         size = [max(1, round(side * LARGEST_SIDE / larger)) for side in images.shape[2:]]
         images = F.interpolate(images.float(), size=size, mode="area")
     return scattering(images).abs().sqrt().double()
-
-
-def shape_of(x: Tensor) -> ImageShape:
-    """The shape of what a model of these rows or images takes."""
-    return ImageShape(*x.shape[1:]) if x.ndim == 4 else ImageShape(1, 1, x.shape[1])
-
-
-def scale(rows: npt.NDArray[np.float64]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """The centre and the width of each column of rows (N, D): (D,) each; a column that never changes has width 1.
-
-    >>> centre, width = scale(np.array([[0.0], [1.0], [2.0], [3.0], [1e9]]))
-    >>> centre, width.round(3)
-    (array([2.]), array([1.483]))
-    """
-    low, centre, high = np.quantile(rows, [0.25, 0.5, 0.75], axis=0)
-    width = (high - low) / QUARTILES
-    width = np.where(width > 0, width, rows.std(axis=0))  # most values are equal
-    return centre, np.where(width > 0, width, 1.0)
 
 
 def taken_images(x: npt.NDArray[np.generic]) -> Tensor:
