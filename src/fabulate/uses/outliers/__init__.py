@@ -12,6 +12,7 @@ What there is to score by stands in `scores`; how scores become p-values and a t
 """
 
 from fabulate.uses.outliers.detector import OutlierDetector
+from fabulate.uses.outliers.saving import load_detector, save_detector
 from fabulate.uses.outliers.scores import SCORES
 
-__all__ = ["SCORES", "OutlierDetector"]
+__all__ = ["SCORES", "OutlierDetector", "load_detector", "save_detector"]

@@ -1,10 +1,10 @@
-"""`OutlierDetector`: learns normals only, then says of anything how normal it is, and calls outliers at a promised rate.
+"""`OutlierDetector`: learns normals only, tells how normal anything is, and calls outliers at a promised rate.
 
 Of the normals each fold in turn is held out; scores are fitted to the others and taken on it. So every normal gets
 scores from a fit that has not seen it, and these make the p-values and the threshold of `conformal.py`. With one round
 only one fold is held out: split conformal prediction, whose promise is a theorem. With all of them (cross-conformal:
 Vovk, "Cross-conformal predictors", 2015, https://doi.org/10.1007/s10472-013-9368-4) every normal calibrates, the mean
-of all fits judges, and the promise holds nearly. Rounds are cheap for rows, so they take all; images take one.
+of all fits judges, and the promise holds nearly: that is for few normals, which cannot spare a fold.
 
 Legend: N rows or images, M held-out normals, D numbers, C H W image.
 """
@@ -35,6 +35,7 @@ from fabulate.uses.outliers.views import State, View, taken_images
 
 Numbers = npt.NDArray[np.float64]
 PORTION = 2000  # rows judged at a time
+MANY = 2000  # normals of which one fold in five is enough to promise a rate of 1 / 400
 
 
 class Round(NamedTuple):
@@ -57,7 +58,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     Parameters. `scores`: names from `fabulate.uses.outliers.scores.SCORES`, None for the default of images or of rows.
     `image_shape`: (C, H, W) when rows of X are images, uint8 or floats in [-1, 1]; None when they are rows of features,
     or X is (N, C, H, W). `false_alarm`: the share of normals that may be called outliers. `folds`, `rounds`: parts of
-    the normals, and how many of them are held out in turn; None: all for rows, 1 for images or with a model. `family`,
+    the normals, and how many of them are held out in turn; None: all, but 1 with a model or 2,000 normals. `family`,
     `hyperparameters`: the generative model behind the scores that need one, and what `fabulate.train` takes.
 
     After `fit`: `threshold_` (also `offset_`), `normals_` (the held-out normals' scores), `false_alarm_` (the rate and
@@ -68,6 +69,9 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     >>> detector.predict([[0.0, 0.0, 0.0], [9.0, 9.0, 9.0]])
     array([ 1, -1])
     """
+
+    shape_: tuple[int, ...]  # of an image; () for rows
+    rounds_: list[Round]
 
     def __init__(
         self,
@@ -109,15 +113,14 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         self.seed_ = int(check_random_state(self.random_state).randint(2**31))
         folds = permutation(len(x), self.seed_, "outliers", "folds").chunk(min(self.folds, len(x)))
         learns = any(SCORES[name].needs for name in self.names_)
-        rounds = self.rounds or (1 if learns or x.ndim == 4 else len(folds))
+        rounds = self.rounds or (1 if learns or len(x) >= MANY else len(folds))
         self.rounds_, held_out = [], []
         for i, held in enumerate(folds[:rounds]):
             others = torch.cat([fold for j, fold in enumerate(folds) if j != i])
             self.rounds_.append(self._fit_round(x[others.sort().values], learns, i, progress))
             held_out.append(self._raw(self.rounds_[-1], x[held]))
         self.raw_normals_ = np.concatenate(held_out)  # (M, scores)
-        self.normals_ = self._combined(self.raw_normals_)
-        self._promise()
+        self.calibrate()
         if x.ndim == 4:
             self._fit_heat(x, folds[0])
         return self
@@ -137,7 +140,11 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
 
     def p_values(self, X: Any) -> Numbers:  # noqa: N803
         """Conformal p-values: at most alpha for a share of at most alpha of normals (N,)."""
-        return conformal.p_values(self.score_samples(X), self.normals_)
+        return self.p_values_of(self.score_samples(X))
+
+    def p_values_of(self, scores: Numbers) -> Numbers:
+        """The p-values (N,) of what `score_samples` gave."""
+        return conformal.p_values(scores, self.normals_)
 
     def heat_maps(self, X: Any) -> Numbers:  # noqa: N803
         """Where images depart from their copies, 1 being as much as normals do at that pixel: (N, H, W).
@@ -185,8 +192,15 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         columns = fit_columns(x) if x.ndim == 2 else {}
         view = Round({}, None, columns).view(x)
         if learns:
-            settings = {"seed": self.seed_ + i, "device": self.device, "progress": progress}
-            view = replace(view, model=learn(self.family, self.hyperparameters, view.images, **settings))
+            model = learn(
+                self.family,
+                self.hyperparameters,
+                view.images,
+                seed=self.seed_ + i,
+                device=self.device,
+                progress=progress,
+            )
+            view = replace(view, model=model)
         return Round({name: SCORES[name].fit(view) for name in self.names_}, view.model, columns)
 
     def _raw(self, fitted: Round, x: Tensor) -> Numbers:
@@ -206,8 +220,12 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     def _score(self, x: Tensor) -> Numbers:
         return self._combined(np.mean([self._raw(fitted, x) for fitted in self.rounds_], axis=0))
 
-    def _promise(self) -> None:
-        """The threshold, and how often normals will fall below it."""
+    def calibrate(self) -> None:
+        """Set the threshold from the held-out normals; call it after a change of `false_alarm`: nothing is fitted anew.
+
+        Warns when there are too few of them for the rate.
+        """
+        self.normals_ = self._combined(self.raw_normals_)
         n = len(self.normals_)
         k = conformal.rank(n, self.false_alarm)
         if not k:
@@ -224,7 +242,8 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
 
     def _copies(self, x: Tensor) -> Tensor:
         view = self.rounds_[0].view(x)
-        if isinstance(view.model, Reconstructs):
+        model: object = view.model
+        if isinstance(model, Reconstructs):
             return view.copies
         return heat.linear_copies(self.linear_, x)
 

@@ -6,7 +6,6 @@ Legend: N rows or images, C H W image.
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from fabulate.config import BUDGETS

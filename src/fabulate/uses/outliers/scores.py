@@ -14,7 +14,7 @@ What needs a model says which capability; a family without it is refused by name
 Legend: N rows or images.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Literal, NamedTuple
 
@@ -62,8 +62,9 @@ def scattered_reconstruction(state: State, view: View) -> Tensor:
 
 def likelihood(state: State, view: View) -> Tensor:
     """The family's own score (N,)."""
-    assert isinstance(view.model, Scores)
-    return view.through(view.model.score)
+    model: object = view.model
+    assert isinstance(model, Scores)
+    return view.through(model.score)
 
 
 def complexity(state: State, view: View) -> Tensor:
@@ -113,7 +114,7 @@ FOR_IMAGES = ("gaussian:scattering", "gaussian", "neighbours")
 FOR_ROWS = ("gaussian", "neighbours")
 
 
-def chosen(names: tuple[str, ...] | list[str] | str | None, name: str, images: bool) -> tuple[str, ...]:
+def chosen(names: Sequence[str] | str | None, name: str, images: bool) -> tuple[str, ...]:
     """The scores asked for, or the default ones, checked against the family `name` before anything is trained.
 
     Errors: `ConfigError` for unknown scores (naming the nearest) and for those of images when there are rows;
@@ -129,7 +130,9 @@ def chosen(names: tuple[str, ...] | list[str] | str | None, name: str, images: b
             raise ConfigError(f"there is no score {each!r}{nearest(each, [*SCORES])} (scores: {', '.join(SCORES)})")
         score = SCORES[each]
         if score.of == "images" and not images:
-            raise ConfigError(f"the score {each!r} is of images, and these are rows of numbers; give image_shape=(C, H, W)")
+            raise ConfigError(
+                f"the score {each!r} is of images, and these are rows of numbers; give image_shape=(C, H, W)"
+            )
         if score.needs is not None and not issubclass(family(name), score.needs):
             raise CapabilityError(f"the score {each!r} cannot be had from the family {name!r}; {able(score.needs)}")
     return names

@@ -1,7 +1,8 @@
 """What detectors look at: rows or images, and the vectors they are compared in.
 
-Rows come as normal scores (`columns.py`). Images are floats in [-1, 1]; as vectors they are their pixels, averaged over squares where there are too many, or their
-scattering coefficients. Of these the square root is taken: sums of many small squares come closer to a Gaussian so.
+Rows come as normal scores (`columns.py`). Images are floats in [-1, 1]; as vectors they are their pixels, averaged over
+squares where there are too many, or their scattering coefficients. Of these the square root is taken: sums of many
+small squares come closer to a Gaussian so.
 
 Legend: N rows or images, C H W image, D numbers.
 """
@@ -16,10 +17,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fabulate.errors import CapabilityError
 from fabulate.features.pixels import Pixels
 from fabulate.models import GenerativeModel
-from fabulate.models.base import able
 from fabulate.models.capabilities import Reconstructs
 from fabulate.types import to_float
 from fabulate.uses.outliers.scattering import scattering
@@ -34,7 +33,7 @@ LARGEST_SIDE = 64  # of images that are scattered; larger ones are made smaller
 
 @dataclass(frozen=True)
 class View:
-    """Rows (N, D), as normal scores, or images (N, C, H, W) in [-1, 1], float64 and float32; and a model of normals, or None."""
+    """Rows (N, D), as normal scores, float64, or images (N, C, H, W) in [-1, 1], float32; a model of them, or None."""
 
     x: Tensor
     model: GenerativeModel | None = None
@@ -53,9 +52,8 @@ class View:
     @cached_property
     def copies(self) -> Tensor:
         """The model's reconstructions of the images (N, C, H, W), float64."""
-        model = self.model
-        if not isinstance(model, Reconstructs):
-            raise CapabilityError(f"{'no model' if model is None else model.family} copies images; {able(Reconstructs)}")
+        model: object = self.model
+        assert isinstance(model, Reconstructs)  # `scores.chosen` refused other families
         return self.through(model.reconstruct)
 
     @cached_property
