@@ -42,7 +42,7 @@ class Fitting:
     false_alarm: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """The share of normal images that may be called outliers."""
     scores: tuple[str, ...] = ()
-    """What to judge by (default: gaussian:scattering, gaussian and neighbours)."""
+    """What to judge by (default: gaussian:scattering)."""
     family: str = "ae"
     """The generative model behind scores that need one: reconstruction, likelihood, latent, ..."""
     steps: PositiveInt | None = None
@@ -92,7 +92,8 @@ def fit(argv: list[str]) -> None:
     flags = parse(Fitting, argv, "fabulate outliers fit")
     data = load_images(DataSpec(source=flags.source, size=flags.size, limit_broken=flags.limit_broken))
     out = flags.out or Path("runs") / f"outliers-{data.name}"
-    absent(out / "config.json", flags.overwrite)
+    if (out / "config.json").exists() and not flags.overwrite:  # its folder is made when there is something to write
+        raise RunError(f"{out} exists; give --overwrite to replace it, or another --out")
     detector = OutlierDetector(
         list(flags.scores) or None,
         false_alarm=flags.false_alarm,

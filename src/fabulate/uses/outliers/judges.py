@@ -18,14 +18,24 @@ from fabulate.metrics.distances import blocks
 from fabulate.uses.outliers.views import State
 
 NEIGHBOURS = 3
+STILL = 1e-3  # of the mean deviation, added to all: numbers that hardly move are not blown up
 LEAST = 1e-9  # of the mean variance, that every direction has at least
 
 
-def fit_gaussian(x: Tensor) -> State:
-    """The mean (D,) and the inverse Cholesky factor (D, D) of normals (M, D)."""
+def fit_gaussian(x: Tensor, *, equal: bool = False) -> State:
+    """The mean (D,) and the inverse Cholesky factor (D, D) of normals (M, D).
+
+    `equal`: numbers are in different units, so each is first divided by its deviation; pixels are not.
+    """
     from sklearn.covariance import ledoit_wolf
 
     mean = x.mean(0)
+    width = x.new_ones(x.shape[1])
+    if equal and len(x) > 1:
+        deviation = x.std(0)
+        width = (deviation + STILL * deviation.mean()).clamp(min=LEAST)
+    x = x / width
+    mean = mean / width
     if len(x) > 1:
         covariance = torch.from_numpy(ledoit_wolf((x - mean).numpy(), assume_centered=True)[0])
     else:
@@ -33,7 +43,8 @@ def fit_gaussian(x: Tensor) -> State:
     least = LEAST * float(covariance.diagonal().mean()) or LEAST
     factor = torch.linalg.cholesky(covariance + least * torch.eye(x.shape[1], dtype=x.dtype))
     identity = torch.eye(x.shape[1], dtype=x.dtype)
-    return {"mean": mean, "whiten": torch.linalg.solve_triangular(factor, identity, upper=False).T.contiguous()}
+    whiten = torch.linalg.solve_triangular(factor, identity, upper=False).T
+    return {"mean": mean * width, "whiten": (whiten / width[:, None]).contiguous()}
 
 
 def gaussian(state: State, x: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """What detectors look at: rows or images, and the vectors they are compared in.
 
 Rows come as normal scores (`columns.py`). Images are floats in [-1, 1]; as vectors they are their pixels, averaged over
-squares where there are too many, or their scattering coefficients. Of these the square root is taken: sums of many
-small squares come closer to a Gaussian so.
+squares where there are too many, or their scattering coefficients. Of these the logarithm is taken, as a stroke twice
+as strong is no other stroke.
 
 Legend: N rows or images, C H W image, D numbers.
 """
@@ -28,7 +28,8 @@ State = dict[str, Tensor]
 
 PORTION = 500  # images through a model at a time
 REACH = 4.0  # deviations that make the 1 of a model whose data lie in [-1, 1]
-LARGEST_SIDE = 64  # of images that are scattered; larger ones are made smaller
+FAINT = 1e-4  # of the range of pixels: edges below it are none
+LARGEST_GRAY, LARGEST_COLOUR = 64, 32  # sides of images that are scattered: some 5,000 numbers are the most
 
 
 @dataclass(frozen=True)
@@ -63,17 +64,18 @@ class View:
 
     @cached_property
     def scattered(self) -> Tensor:
-        """Roots of scattering coefficients (N, D), float64."""
+        """Logarithms of scattering coefficients (N, D), float64."""
         return scattered(self.x)
 
 
 def scattered(images: Tensor) -> Tensor:
-    """The roots of the scattering coefficients of images (N, C, H, W): (N, D), float64."""
+    """The logarithms of the scattering coefficients of images (N, C, H, W): (N, D), float64."""
     larger = max(images.shape[2:])
-    if larger > LARGEST_SIDE:
-        size = [max(1, round(side * LARGEST_SIDE / larger)) for side in images.shape[2:]]
+    largest = LARGEST_GRAY if images.shape[1] == 1 else LARGEST_COLOUR
+    if larger > largest:
+        size = [max(1, round(side * largest / larger)) for side in images.shape[2:]]
         images = F.interpolate(images.float(), size=size, mode="area")
-    return scattering(images).abs().sqrt().double()
+    return (scattering(images).abs() + FAINT).log().double()
 
 
 def taken_images(x: npt.NDArray[np.generic]) -> Tensor:
