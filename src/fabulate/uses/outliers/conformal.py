@@ -54,7 +54,7 @@ def false_alarms(k: int, n: int) -> Estimate:
     """The share of normals that score below the k-th lowest of n: its mean and its interval.
 
     >>> print(false_alarms(10, 999))
-    0.01 (0.004808 to 0.01701)
+    0.01 (0.00481 to 0.01703)
     """
     from scipy.stats import beta
 
