@@ -25,7 +25,7 @@ from torch import Tensor
 
 from fabulate.types import to_float, unit
 
-DIRECTIONS = 4  # with 6 the digits inside scikit-learn are told apart no better, in twice the time
+DIRECTIONS = 4  # with 6 letters and digits are told apart no better, in twice the time
 ROWS = 8  # about so many places a side are left of an image
 SIGMA, XI = 0.8, 3 * pi / 4  # width in pixels, and frequency, of the finest wavelet
 PORTION = 50  # images at a time
