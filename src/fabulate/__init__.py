@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fabulate.samples import write_samples
     from fabulate.training import load, train
     from fabulate.types import Batch, ImageShape, to_float, to_uint8
-    from fabulate.uses import rare
+    from fabulate.uses import OutlierDetector, rare
 
 __version__ = version("fabulate")
 
@@ -35,6 +35,7 @@ _HOMES = {
     "GenerativeModel": "models",
     "ImageShape": "types",
     "Images": "data",
+    "OutlierDetector": "uses",
     "compare": "evaluation",
     "evaluate": "evaluation",
     "families": "models",
@@ -70,6 +71,7 @@ __all__ = [
     "GenerativeModel",
     "ImageShape",
     "Images",
+    "OutlierDetector",
     "compare",
     "evaluate",
     "families",

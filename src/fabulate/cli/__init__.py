@@ -20,6 +20,7 @@ VERBS = {
     "morph": "turn real images of one class towards another",
     "evaluate": "measure a run's samples: good, varied, copied? A page with intervals and anchors",
     "compare": "say which of several runs is better, and whether it is more than chance",
+    "outliers": "learn what is normal, then rank images by how strange they are, with heat maps",
     "export": "write a diffusion model as a folder that diffusers' pipelines load",
 }
 

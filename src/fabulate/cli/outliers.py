@@ -1,0 +1,195 @@
+"""`fabulate outliers fit SOURCE` and `fabulate outliers score RUN SOURCE`: which images do not belong?"""
+
+import warnings
+from collections.abc import Callable
+from html import escape
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import tyro
+from pydantic import Field
+from rich.console import Console
+
+from fabulate.cli.shared import absent, counting, load_images, parse, where
+from fabulate.config import DataSpec, PositiveInt, nearest, spec, to_json
+from fabulate.errors import ConfigError, RunError
+from fabulate.evaluation.page import facts, figure, page
+from fabulate.files import read_json, write_file
+from fabulate.metrics.intervals import Estimate
+from fabulate.uses.outliers import OutlierDetector, load_detector, ranking, save_detector
+
+USAGE = """\
+usage: fabulate outliers fit SOURCE [options]          learn what normal images look like
+       fabulate outliers score RUN SOURCE [options]    rank images by how strange they are
+
+`fabulate outliers fit --help` and `fabulate outliers score --help` tell the options.
+"""
+
+
+@spec
+class Fitting:
+    """Learn normal images: the training part of SOURCE. Writes a folder that `fabulate outliers score` reads."""
+
+    source: tyro.conf.Positional[str]
+    """Where normal images come from: a folder, a name such as mnist, an .npz file."""
+    size: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Resize so that the shorter side is this many pixels (antialiased), then crop the centre to a square."""
+    limit_broken: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Largest share of unreadable files that may be set aside; above it, intake stops and lists them."""
+    normal: tuple[str, ...] = ()
+    """Only images of these classes are normal (default: all images of the source)."""
+    false_alarm: Annotated[float, Field(gt=0, lt=1)] = 0.05
+    """The share of normal images that may be called outliers."""
+    scores: tuple[str, ...] = ()
+    """What to judge by (default: gaussian:scattering)."""
+    family: str = "ae"
+    """The generative model behind scores that need one: reconstruction, likelihood, latent, ..."""
+    steps: PositiveInt | None = None
+    """Its training steps (default: 1,500)."""
+    seed: int = 0
+    """Which normals are held out, and all else that is random."""
+    device: str = "auto"
+    """Where a model is trained: cpu, cuda, ...; auto takes a GPU if there is one."""
+    out: Path | None = None
+    """The folder to write (default: runs/outliers-SOURCE)."""
+    overwrite: bool = False
+    """Replace an existing detector."""
+
+
+@spec
+class Scoring:
+    """Rank all images of SOURCE, the strangest first. Writes outliers.csv and a page with heat maps."""
+
+    run: tyro.conf.Positional[Path]
+    """A folder that `fabulate outliers fit` wrote."""
+    source: tyro.conf.Positional[str]
+    """The images to judge: a folder, a name such as mnist, an .npz file."""
+    limit_broken: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Largest share of unreadable files that may be set aside."""
+    false_alarm: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Another share of normal images that may be called outliers than the one asked for at the fit."""
+    n: Annotated[PositiveInt, tyro.conf.arg(aliases=["-n"])] = 64
+    """How many of the strangest images the page shows."""
+    out: Path | None = None
+    """The folder to write (default: RUN/SOURCE)."""
+    overwrite: bool = False
+    """Replace an existing ranking."""
+
+
+def main(argv: list[str]) -> None:
+    if argv[:1] in ([], ["-h"], ["--help"]):
+        print(USAGE, end="")
+        raise SystemExit(0 if argv else 2)
+    if argv[0] not in PARTS:
+        hint = nearest(argv[0], [*PARTS])
+        raise ConfigError(f"outliers takes fit or score, and not {argv[0]!r}{hint} (fabulate outliers --help)")
+    PARTS[argv[0]](argv[1:])
+
+
+def fit(argv: list[str]) -> None:
+    """Learn normals and say what is promised."""
+    flags = parse(Fitting, argv, "fabulate outliers fit")
+    data = load_images(DataSpec(source=flags.source, size=flags.size, limit_broken=flags.limit_broken))
+    out = flags.out or Path("runs") / f"outliers-{data.name}"
+    if (out / "config.json").exists() and not flags.overwrite:  # its folder is made when there is something to write
+        raise RunError(f"{out} exists; give --overwrite to replace it, or another --out")
+    detector = OutlierDetector(
+        list(flags.scores) or None,
+        false_alarm=flags.false_alarm,
+        family=flags.family,
+        hyperparameters=None if flags.steps is None else {"steps": flags.steps},
+        device=flags.device,
+        random_state=flags.seed,
+    )
+    x = data.train.x
+    if flags.normal:
+        unknown = [name for name in flags.normal if name not in data.classes]
+        if unknown or data.train.y is None:
+            known = ", ".join(data.classes) or "none"
+            raise ConfigError(f"{flags.source} has no class {', '.join(unknown)} (classes: {known})")
+        x = x[np.isin(data.train.y, [data.classes.index(name) for name in flags.normal])]
+    with counting("learning what is normal") as progress:
+        warned(lambda: detector.fit(x, progress=progress))
+    save_detector(detector, out, data=to_json(data.spec), normals=len(x))
+    print(
+        f"{len(x):,} normal images, {len(detector.normals_):,} of them held out; scores: {', '.join(detector.names_)}"
+    )
+    print(f"false alarms: {percent(detector.false_alarm_)} of normal images")
+    where("detector", out)
+
+
+def score(argv: list[str]) -> None:
+    """Judge images and write them down."""
+    flags = parse(Scoring, argv, "fabulate outliers score")
+    detector = load_detector(flags.run)
+    if flags.false_alarm is not None:
+        detector.false_alarm = flags.false_alarm
+        warned(detector.calibrate)
+    if not detector.shape_:
+        raise RunError(f"{flags.run} learnt rows of numbers; score them from Python: load_detector(...).predict(rows)")
+    channels, height, width = detector.shape_
+    own = read_json(flags.run / "config.json").get("data", {}).get("size")
+    size = own or (height if height == width else None)
+    options: dict[str, Any] = {"channels": channels, "size": size, "limit_broken": flags.limit_broken}
+    data = load_images(DataSpec(source=flags.source, **options))
+    out = flags.out or flags.run / data.name
+    absent(out, flags.overwrite).mkdir(exist_ok=True)
+    ranked = ranking.rank(detector, data)
+    ranking.write_csv(ranked, out / "outliers.csv")
+    write_file(out / "outliers.html", lambda file: file.write(gallery_page(flags, detector, data.name, data, ranked)))
+    found, n = int(ranked.outliers.sum()), len(ranked.scores)
+    print(f"{found:,} of {n:,} images are outliers; of normal images {percent(detector.false_alarm_)} would be")
+    where("ranking", out / "outliers.csv")
+    where("page", out / "outliers.html")
+
+
+def gallery_page(flags: Scoring, detector: OutlierDetector, name: str, data: Any, ranked: ranking.Ranking) -> bytes:
+    """The page: what was asked, what was found, and the strangest images above their heat maps."""
+    order = ranked.order[: flags.n]
+    x = ranking.pixels(data)[order]
+    picture = ranking.gallery(x, detector.heat_maps(x))
+    told = [
+        ("images", f"{len(ranked.scores):,}"),
+        ("outliers", f"{int(ranked.outliers.sum()):,}"),
+        ("false alarms expected", f"{percent(detector.false_alarm_)} of normal images"),
+        ("held-out normals", f"{len(detector.normals_):,}"),
+        ("scores", ", ".join(detector.names_)),
+        ("detector", str(flags.run)),
+    ]
+    caption = "The strangest first. Below each: red where it departs from what a model of normal images makes of it."
+    rows = "".join(
+        f"<tr><td>{place}</td><td>{escape(ranked.names[i])}</td><td>{escape(ranked.classes[i])}</td>"
+        f"<td>{ranked.scores[i]:.4g}</td><td>{ranked.p_values[i]:.3g}</td>"
+        f"<td>{'yes' if ranked.outliers[i] else 'no'}</td></tr>"
+        for place, i in enumerate(order.tolist(), start=1)
+    )
+    names = ("rank", "image", "class", "score", "p-value", "outlier")
+    head = "".join(f"<th>{word}</th>" for word in names)
+    table = f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    body = (
+        f'<p class="eyebrow">fabulate outliers</p><h1>{escape(name)}</h1><section>{facts(told)}</section>'
+        f'<section><h2>The strangest images</h2><div class="pictures">{figure(caption, picture)}</div>{table}</section>'
+    )
+    return page(f"Outliers of {name}", body).encode()
+
+
+def percent(rate: Estimate) -> str:
+    """A share as people say it.
+
+    >>> percent(Estimate(0.01, 0.0048, 0.017))
+    '1 % (0.48 % to 1.7 %)'
+    """
+    return f"{100 * rate.value:.3g} % ({100 * rate.low:.2g} % to {100 * rate.high:.2g} %)"
+
+
+def warned(work: Callable[[], object]) -> None:
+    """Do some work, and print what it warns of as a line."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        work()
+    for warning in caught:
+        Console(stderr=True).print(f"Warning: {warning.message}", highlight=False, markup=False, soft_wrap=True)
+
+
+PARTS: dict[str, Callable[[list[str]], None]] = {"fit": fit, "score": score}

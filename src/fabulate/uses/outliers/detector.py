@@ -1,0 +1,255 @@
+"""`OutlierDetector`: learns normals only, tells how normal anything is, and calls outliers at a promised rate.
+
+Of the normals each fold in turn is held out; scores are fitted to the others and taken on it. So every normal gets
+scores from a fit that has not seen it, and these make the p-values and the threshold of `conformal.py`. With one round
+only one fold is held out: split conformal prediction, whose promise is a theorem. With all of them (cross-conformal:
+Vovk, "Cross-conformal predictors", 2015, https://doi.org/10.1007/s10472-013-9368-4) every normal calibrates, the mean
+of all fits judges, and the promise holds nearly: that is for few normals, which cannot spare a fold.
+
+Legend: N rows or images, M held-out normals, D numbers, C H W image.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, NamedTuple, Self
+from warnings import warn
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from fabulate.errors import ConfigError, DataError
+from fabulate.metrics.intervals import Estimate
+from fabulate.models import GenerativeModel
+from fabulate.models.capabilities import Reconstructs
+from fabulate.seeds import permutation
+from fabulate.uses.outliers import conformal, heat
+from fabulate.uses.outliers.columns import fit_columns, normal_scores
+from fabulate.uses.outliers.learning import Progress, learn
+from fabulate.uses.outliers.scores import SCORES, chosen
+from fabulate.uses.outliers.views import State, View, taken_images
+
+Numbers = npt.NDArray[np.float64]
+PORTION = 2000  # rows judged at a time
+MANY = 2000  # normals of which one fold in five is enough to promise a rate of 1 / 400
+
+
+class Round(NamedTuple):
+    """One fit: to all normals but a fold."""
+
+    states: dict[str, State]
+    """Of each score."""
+    model: GenerativeModel | None
+    columns: State
+    """Of rows: what makes each column Gaussian. Empty for images."""
+
+    def view(self, x: Tensor) -> View:
+        """Rows (N, D) or images as this fit sees them."""
+        return View(normal_scores(self.columns, x) if x.ndim == 2 else x, self.model)
+
+
+class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
+    """An ensemble of scores of normality, calibrated on held-out normals (scikit-learn's contract).
+
+    Parameters. `scores`: names from `fabulate.uses.outliers.scores.SCORES`, None for the default of images or of rows.
+    `image_shape`: (C, H, W) when rows of X are images, uint8 or floats in [-1, 1]; None when they are rows of features,
+    or X is (N, C, H, W). `false_alarm`: the share of normals that may be called outliers. `folds`, `rounds`: parts of
+    the normals, and how many of them are held out in turn; None: all, but 1 with a model or 2,000 normals. `family`,
+    `hyperparameters`: the generative model behind the scores that need one, and what `fabulate.train` takes.
+
+    After `fit`: `threshold_` (also `offset_`), `normals_` (the held-out normals' scores), `false_alarm_` (the rate and
+    the interval that holds it 95 times in 100), `false_alarm_interval_`.
+
+    >>> X = np.random.default_rng(0).normal(size=(400, 3))
+    >>> detector = OutlierDetector(false_alarm=0.05).fit(X)
+    >>> detector.predict([[0.0, 0.0, 0.0], [9.0, 9.0, 9.0]])
+    array([ 1, -1])
+    """
+
+    shape_: tuple[int, ...]  # of an image; () for rows
+    rounds_: list[Round]
+
+    def __init__(
+        self,
+        scores: Sequence[str] | str | None = None,
+        *,
+        image_shape: tuple[int, int, int] | None = None,
+        false_alarm: float = 0.05,
+        folds: int = 5,
+        rounds: int | None = None,
+        family: str = "ae",
+        hyperparameters: Mapping[str, Any] | None = None,
+        device: str = "auto",
+        random_state: Any = 0,
+    ) -> None:
+        self.scores = scores
+        self.image_shape = image_shape
+        self.false_alarm = false_alarm
+        self.folds = folds
+        self.rounds = rounds
+        self.family = family
+        self.hyperparameters = hyperparameters
+        self.device = device
+        self.random_state = random_state
+
+    def fit(self, X: Any, y: Any = None, *, progress: Progress | None = None) -> Self:  # noqa: N803
+        """Learn normals X (N, D) or (N, C, H, W), at least 2; `y` is ignored. `progress`: (steps done, in all).
+
+        Warns when there are too few normals to promise `false_alarm`. Errors: `ConfigError` for parameters that do not
+        fit, `CapabilityError` for a family that cannot give a score, `ValueError` for what is no finite array.
+        """
+        x = self._taken(X, fitting=True)
+        self.names_ = chosen(self.scores, self.family, x.ndim == 4)
+        if self.folds < 2 or (self.rounds is not None and not 1 <= self.rounds <= self.folds):
+            raise ConfigError(
+                f"normals are cut into at least 2 folds, of which 1 to all are held out in turn; given "
+                f"folds={self.folds}, rounds={self.rounds}"
+            )
+        conformal.rank(len(x), self.false_alarm)  # refuses a rate that is none
+        self.seed_ = int(check_random_state(self.random_state).randint(2**31))
+        folds = permutation(len(x), self.seed_, "outliers", "folds").chunk(min(self.folds, len(x)))
+        learns = any(SCORES[name].needs for name in self.names_)
+        rounds = self.rounds or (1 if learns or len(x) >= MANY else len(folds))
+        self.rounds_, held_out = [], []
+        for i, held in enumerate(folds[:rounds]):
+            others = torch.cat([fold for j, fold in enumerate(folds) if j != i])
+            self.rounds_.append(self._fit_round(x[others.sort().values], learns, i, progress))
+            held_out.append(self._raw(self.rounds_[-1], x[held]))
+        self.raw_normals_ = np.concatenate(held_out)  # (M, scores)
+        self.calibrate()
+        if x.ndim == 4:
+            self._fit_heat(x, folds[0])
+        return self
+
+    def score_samples(self, X: Any) -> Numbers:  # noqa: N803
+        """How normal each of X is: the mean over the scores of log p, higher = more normal, at most 0 (N,)."""
+        check_is_fitted(self)
+        return self._score(self._taken(X))
+
+    def decision_function(self, X: Any) -> Numbers:  # noqa: N803
+        """`score_samples` less the threshold: below 0 for outliers (N,)."""
+        return self.score_samples(X) - self.threshold_
+
+    def predict(self, X: Any) -> npt.NDArray[np.int64]:  # noqa: N803
+        """-1 for outliers, 1 for normals (N,)."""
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def p_values(self, X: Any) -> Numbers:  # noqa: N803
+        """Conformal p-values: at most alpha for a share of at most alpha of normals (N,)."""
+        return self.p_values_of(self.score_samples(X))
+
+    def p_values_of(self, scores: Numbers) -> Numbers:
+        """The p-values (N,) of what `score_samples` gave."""
+        return conformal.p_values(scores, self.normals_)
+
+    def heat_maps(self, X: Any) -> Numbers:  # noqa: N803
+        """Where images depart from their copies, 1 being as much as normals do at that pixel: (N, H, W).
+
+        Errors: `DataError` for a detector of rows.
+        """
+        check_is_fitted(self)
+        x = self._taken(X)
+        if x.ndim != 4:
+            raise DataError("heat maps are of images, and this detector learnt rows of numbers")
+        maps: Numbers = (heat.errors(x, self._copies(x)) / self.usual_).numpy()
+        return maps
+
+    @property
+    def offset_(self) -> float:
+        """scikit-learn's name of the threshold."""
+        return float(self.threshold_)
+
+    @property
+    def false_alarm_interval_(self) -> tuple[float, float]:
+        """The interval that holds the rate of false alarms 95 times in 100."""
+        return self.false_alarm_.low, self.false_alarm_.high
+
+    def _taken(self, X: Any, fitting: bool = False) -> Tensor:  # noqa: N803
+        """Rows (N, D), float64, or images (N, C, H, W), float32, checked and learnt from by scikit-learn."""
+        given = getattr(X, "shape", ())
+        shape = tuple(self.image_shape or ()) if fitting else self.shape_
+        if fitting and len(given) == 4 and not shape:
+            shape = tuple(given[1:])
+        if len(given) == 4 and shape:
+            if tuple(given[1:]) != shape:
+                raise DataError(f"images must have the shape {shape}, and these have {tuple(given[1:])}")
+            X = np.asarray(X).reshape(len(X), -1)  # noqa: N806  # scikit-learn's name
+        kinds = [np.uint8, np.float64, np.float32] if shape else np.float64
+        rows = validate_data(self, X, reset=fitting, dtype=kinds, ensure_min_samples=2 if fitting else 1)
+        if fitting:
+            self.shape_ = shape
+        if shape:
+            if rows.shape[1] != np.prod(shape):
+                raise DataError(f"image_shape {shape} has {np.prod(shape)} numbers, and rows of X have {rows.shape[1]}")
+            return taken_images(rows.reshape(-1, *shape))
+        return torch.from_numpy(np.array(rows))
+
+    def _fit_round(self, x: Tensor, learns: bool, i: int, progress: Progress | None) -> Round:
+        columns = fit_columns(x) if x.ndim == 2 else {}
+        view = Round({}, None, columns).view(x)
+        if learns:
+            model = learn(
+                self.family,
+                self.hyperparameters,
+                view.images,
+                seed=self.seed_ + i,
+                device=self.device,
+                progress=progress,
+            )
+            view = replace(view, model=model)
+        return Round({name: SCORES[name].fit(view) for name in self.names_}, view.model, columns)
+
+    def _raw(self, fitted: Round, x: Tensor) -> Numbers:
+        """Each score of one fit: (N, scores)."""
+        parts = []
+        for part in torch.split(x, PORTION):
+            view = fitted.view(part)
+            parts.append(torch.stack([SCORES[name].score(fitted.states[name], view) for name in self.names_], dim=1))
+        found: Numbers = torch.cat(parts).detach().numpy()
+        return found
+
+    def _combined(self, raw: Numbers) -> Numbers:
+        """The mean of log p over the scores: (N,)."""
+        columns = zip(raw.T, self.raw_normals_.T, strict=True)
+        return np.mean([conformal.log_tails(scores, normals) for scores, normals in columns], axis=0)
+
+    def _score(self, x: Tensor) -> Numbers:
+        return self._combined(np.mean([self._raw(fitted, x) for fitted in self.rounds_], axis=0))
+
+    def calibrate(self) -> None:
+        """Set the threshold from the held-out normals; call it after a change of `false_alarm`: nothing is fitted anew.
+
+        Warns when there are too few of them for the rate.
+        """
+        self.normals_ = self._combined(self.raw_normals_)
+        n = len(self.normals_)
+        k = conformal.rank(n, self.false_alarm)
+        if not k:
+            k, needed = 1, int(np.ceil(1 / self.false_alarm - 1 - 1e-9))
+            warn(
+                f"a false-alarm rate of {self.false_alarm:g} needs {needed:,} held-out normals, and there are {n:,}: "
+                f"the rate will be about {1 / (n + 1):.2g}. Give more normals, fewer folds or more rounds, or a higher "
+                "false_alarm",
+                UserWarning,
+                stacklevel=3,
+            )
+        self.threshold_ = float(np.sort(self.normals_)[k - 1])
+        self.false_alarm_: Estimate = conformal.false_alarms(k, n)
+
+    def _copies(self, x: Tensor) -> Tensor:
+        view = self.rounds_[0].view(x)
+        model: object = view.model
+        if isinstance(model, Reconstructs):
+            return view.copies
+        return heat.linear_copies(self.linear_, x)
+
+    def _fit_heat(self, x: Tensor, held: Tensor) -> None:
+        """What copies of normals that the first fit has not seen look like."""
+        seen = torch.ones(len(x), dtype=torch.bool)
+        seen[held] = False
+        self.linear_ = heat.fit_linear(x[seen], self.seed_)
+        self.usual_ = heat.usual(heat.errors(x[held], self._copies(x[held])))

@@ -1,0 +1,336 @@
+"""Outlier detectors: scikit-learn's contract, the promised rate of false alarms, and that strange things are found."""
+
+import csv
+import warnings
+from html.parser import HTMLParser
+from math import sqrt
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from scipy import stats
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from fabulate.cli import main
+from fabulate.errors import CapabilityError, ConfigError, DataError, RunError
+from fabulate.nets import MLP
+from fabulate.uses.outliers import OutlierDetector, conformal, load_detector, save_detector
+from fabulate.uses.outliers.complexity import code_length
+from fabulate.uses.outliers.judges import fit_gaussian, gaussian
+from fabulate.uses.outliers.regret import regret
+from fabulate.uses.outliers.scattering import scattering
+from fabulate.uses.outliers.scores import SCORES
+from tiny import SMALL, pictures, small
+
+FEW = "ignore:a false-alarm rate of"  # tiny data sets, where the warning is right
+SIDE = 12
+HYPERPARAMETERS = {"steps": 30, "batch_size": 32}
+
+
+def rows(n: int, seed: int = 0, dim: int = 4) -> np.ndarray[Any, Any]:
+    """Correlated and skewed rows (n, dim); the law is the same for every seed."""
+    mixing = np.random.default_rng(1).normal(size=(dim, dim))
+    x = np.random.default_rng([2, seed]).normal(size=(n, dim)) @ mixing
+    x[:, 0] = np.exp(x[:, 0] / 2)
+    return x
+
+
+def waves(n: int, seed: int = 0) -> np.ndarray[Any, Any]:
+    """Smooth uint8 images (n, 1, SIDE, SIDE)."""
+    phase, slope = np.random.default_rng([3, seed]).random((2, n, 1, 1))
+    place = np.arange(SIDE)
+    images = np.sin((0.3 + 0.3 * slope) * place[:, None] + 0.2 * place + 2 * phase)
+    return np.rint((images[:, None] + 1) * 100).astype(np.uint8)
+
+
+def spoilt(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The same with a square painted: rows 2 to 5, columns 6 to 9."""
+    images = images.copy()
+    images[:, :, 2:6, 6:10] = 255 - images[:, :, 2:6, 6:10]
+    return images
+
+
+@pytest.mark.filterwarnings(FEW)
+@parametrize_with_checks([OutlierDetector(folds=3), OutlierDetector("gaussian", false_alarm=0.1, rounds=1)])
+def test_scikit_learns_contract(estimator: OutlierDetector, check: Any) -> None:
+    check(estimator)
+
+
+@pytest.mark.parametrize("rounds", [1, None])
+@pytest.mark.parametrize("rate", [0.1, 0.05])
+def test_the_rate_of_false_alarms_is_the_rate_asked_for(rate: float, rounds: int | None) -> None:
+    n, fresh, splits = 250, 400, 12
+    found = []
+    for seed in range(splits):
+        detector = OutlierDetector(false_alarm=rate, rounds=rounds, random_state=seed).fit(rows(n, seed))
+        found.append(np.mean(detector.predict(rows(fresh, seed + 100)) == -1))
+    held = len(detector.normals_)
+    k = conformal.rank(held, rate)
+    expected = k / (held + 1)
+    assert detector.false_alarm_.value == pytest.approx(expected)
+    # The rate of one detector follows a beta distribution, and what is counted of it a binomial one.
+    error = sqrt((stats.beta(k, held + 1 - k).var() + rate * (1 - rate) / fresh) / splits)
+    assert abs(np.mean(found) - expected) < 5 * error
+
+
+def test_p_values_of_normals_are_uniform() -> None:
+    values = [OutlierDetector(random_state=s).fit(rows(300, s)).p_values(rows(50, s + 100)) for s in range(10)]
+    assert stats.kstest(np.concatenate(values), "uniform").pvalue > 1e-4
+    assert np.min(values) > 0 and np.max(values) <= 1
+
+
+def test_a_calibrated_normal_has_its_rank_as_p_value() -> None:
+    normals = np.array([3.0, 1.0, 2.0, 2.0])
+    np.testing.assert_allclose(conformal.p_values(np.array([0.0, 1.0, 2.0, 9.0]), normals), [0.2, 0.4, 0.8, 1.0])
+    smooth = conformal.log_tails(np.array([-9.0, -1.0, 1.0, 1.5, 3.0, 4.0, 5.0]), normals)
+    assert (np.diff(smooth) > 0).all() and smooth[-1] <= 0
+
+
+@pytest.mark.parametrize(("n", "rate", "k"), [(99, 0.01, 1), (98, 0.01, 0), (19, 0.05, 1), (999, 0.1, 100)])
+def test_a_threshold_needs_one_over_alpha_less_one_normals(n: int, rate: float, k: int) -> None:
+    assert conformal.rank(n, rate) == k
+
+
+def test_the_interval_holds_the_rate_as_often_as_it_says() -> None:
+    """For uniform scores the rate below the k-th lowest of n is that value itself."""
+    n, k, trials = 200, 10, 2000
+    lowest = np.sort(np.random.default_rng(0).random((trials, n)), axis=1)[:, k - 1]
+    about = conformal.false_alarms(k, n)
+    inside = np.mean((about.low <= lowest) & (lowest <= about.high))
+    assert abs(inside - 0.95) < 5 * sqrt(0.95 * 0.05 / trials)
+
+
+def test_too_few_normals_are_told_and_the_strictest_threshold_taken() -> None:
+    with pytest.warns(UserWarning, match=r"rate of 0\.01 needs 99 held-out normals, and there are 40: .* about 0\.024"):
+        detector = OutlierDetector(false_alarm=0.01).fit(rows(40))
+    assert detector.threshold_ == detector.normals_.min()
+
+
+def test_outliers_are_found_among_rows_and_units_do_not_matter() -> None:
+    normals, others = rows(200), rows(30, 1)
+    strange = others + 30
+    detector = OutlierDetector().fit(normals)
+    assert (detector.predict(strange) == -1).all()
+    assert detector.score_samples(strange).max() < detector.score_samples(others).min()
+    units = np.array([1e-3, 1.0, 1e4, 7.0])
+    again = OutlierDetector().fit(normals * units + 5)
+    np.testing.assert_allclose(again.score_samples(others * units + 5), detector.score_samples(others), rtol=1e-6)
+
+
+@pytest.mark.parametrize("flat", [False, True])
+def test_outliers_are_found_among_images_of_either_form(flat: bool) -> None:
+    normals, others = waves(150), waves(40, 1)
+    x, good, bad = (part.reshape(len(part), -1) if flat else part for part in (normals, others, spoilt(others)))
+    detector = OutlierDetector(image_shape=(1, SIDE, SIDE) if flat else None).fit(x)
+    assert (detector.predict(bad) == -1).all()
+    assert detector.score_samples(bad).max() < detector.score_samples(good).min()
+    floats = good.astype(np.float32) / 127.5 - 1
+    np.testing.assert_allclose(detector.score_samples(floats), detector.score_samples(good), atol=1e-4)
+
+
+@pytest.mark.parametrize("scores", [None, "reconstruction"])
+def test_heat_maps_point_where_a_square_was_painted(scores: str | None) -> None:
+    budget = {**HYPERPARAMETERS, "steps": 300, "network": MLP(hidden=(64,)), "latent_dim": 8, "components": 1}
+    detector = OutlierDetector(scores, hyperparameters=budget).fit(waves(150))
+    images = waves(20, 1)
+    heat = detector.heat_maps(spoilt(images))
+    assert heat.shape == (20, SIDE, SIDE)
+    inside = heat[:, 2:6, 6:10].mean((1, 2))
+    outside = (heat.sum((1, 2)) - heat[:, 2:6, 6:10].sum((1, 2))) / (SIDE * SIDE - 16)
+    assert (inside > 1.3 * outside).all() and inside.mean() > 2 * outside.mean()
+    assert (inside > 2 * detector.heat_maps(images)[:, 2:6, 6:10].mean((1, 2))).all()
+
+
+@pytest.mark.parametrize("name", [name for name, score in SCORES.items() if score.needs is not None])
+def test_every_score_of_a_model_finds_noise(name: str) -> None:
+    normals, noise = waves(120), np.random.default_rng(0).integers(0, 256, (10, 1, SIDE, SIDE)).astype(np.uint8)
+    budget = {**HYPERPARAMETERS, "steps": 150, **small("vae")}
+    detector = OutlierDetector(name, family="vae", hyperparameters=budget).fit(normals)
+    if name != "likelihood:complexity":  # which forgives noise for being complex
+        assert detector.score_samples(noise).max() < np.median(detector.normals_)
+    assert len(detector.normals_) == 24  # one fold of five: a model is trained once
+    assert np.isfinite(detector.score_samples(noise)).all()
+
+
+def test_scores_of_a_model_judge_rows_too() -> None:
+    detector = OutlierDetector(["reconstruction", "latent"], hyperparameters=HYPERPARAMETERS).fit(rows(100))
+    assert detector.score_samples(rows(20, 1) + 50).max() < detector.score_samples(rows(20, 1)).mean()
+
+
+def test_the_mahalanobis_distance_is_that_of_a_known_gaussian() -> None:
+    scale = torch.tensor([1.0, 2.0, 0.5, 4.0]).double()
+    normals = torch.from_numpy(np.random.default_rng(0).normal(size=(4000, 4))) * scale
+    x = torch.eye(4).double() * scale * 3
+    # A deviation is known to one part in the root of 2 n; the covariance is shrunk by less than that here.
+    torch.testing.assert_close(gaussian(fit_gaussian(normals), x), torch.full((4,), -1.5).double(), rtol=0.1, atol=0)
+
+
+def test_likelihood_regret_is_never_negative_and_larger_for_what_was_not_learnt() -> None:
+    from fabulate.uses.outliers.learning import learn
+
+    x = pictures(SMALL, 200)
+    normals = x.batch(torch.arange(200)).x
+    model = learn("vae", {**small("vae"), "steps": 200}, normals, seed=0)
+    noise = 2 * torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)) - 1
+    strange, usual = regret(model, noise), regret(model, normals[:20])  # type: ignore[arg-type]
+    assert (strange >= 0).all() and (usual >= 0).all()
+    assert strange.median() > usual.median()  # a few normals have bad codes as well
+    torch.testing.assert_close(regret(model, noise[3:4]), strange[3:4], rtol=1e-3, atol=1e-2)  # type: ignore[arg-type]
+
+
+def test_noise_takes_all_its_nats_in_the_code_and_plain_images_few() -> None:
+    chance = torch.Generator().manual_seed(0)
+    noise = torch.randint(0, 256, (5, 1, 64, 64), generator=chance).to(torch.uint8)
+    plain = torch.full((1, 1, 64, 64), 90, dtype=torch.uint8)
+    full = 64 * 64 * np.log(256)
+    assert (code_length(noise) >= 0.98 * full).all()
+    assert code_length(plain).item() < 0.1 * full
+    torch.testing.assert_close(code_length(noise.flip(0)), code_length(noise).flip(0))
+
+
+def test_scattering_of_a_constant_has_its_average_only_and_forgets_small_shifts() -> None:
+    level = scattering(torch.full((1, 1, 28, 28), 0.5))
+    size = 7 * 7  # the average's places
+    torch.testing.assert_close(level[:, :size], torch.full((1, size), 0.75), rtol=1e-4, atol=1e-4)
+    assert level[:, size:].abs().max() < 1e-4
+    x = torch.from_numpy(waves(20)).float() / 127.5 - 1
+    x = torch.nn.functional.pad(x, (8, 8, 8, 8), value=-1)
+    apart = (x[1:] - x[:-1]).flatten(1).norm(dim=1).mean()
+    moved = x.roll(1, dims=3)
+    features = scattering(x)
+    kept = (scattering(moved) - features).norm(dim=1).mean() / (features[1:] - features[:-1]).norm(dim=1).mean()
+    assert kept < (moved - x).flatten(1).norm(dim=1).mean() / apart
+
+
+def test_the_same_random_state_gives_the_same_detector() -> None:
+    x, others = rows(60), rows(20, 1)
+    first, again, other = (OutlierDetector(random_state=s).fit(x).score_samples(others) for s in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).any()
+
+
+@pytest.mark.filterwarnings(FEW)
+@pytest.mark.parametrize("scores", [None, "reconstruction"])
+@pytest.mark.parametrize("data", [rows, waves])
+def test_a_detector_comes_back_from_the_disk_as_it_was(tmp_path: Path, data: Any, scores: str | None) -> None:
+    detector = OutlierDetector(scores, hyperparameters=HYPERPARAMETERS).fit(data(60))
+    save_detector(detector, tmp_path / "run")
+    back = load_detector(tmp_path / "run")
+    np.testing.assert_allclose(back.decision_function(data(20, 1)), detector.decision_function(data(20, 1)), rtol=1e-6)
+    assert back.false_alarm_ == detector.false_alarm_
+    if data is waves:
+        np.testing.assert_allclose(back.heat_maps(data(5, 1)), detector.heat_maps(data(5, 1)), rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "error", "message"),
+    [
+        ({"scores": "likelihod"}, ConfigError, "no score 'likelihod'; did you mean 'likelihood'?"),
+        ({"scores": []}, ConfigError, "a detector needs a score"),
+        ({"scores": "gaussian:scattering"}, ConfigError, "is of images, and these are rows"),
+        ({"scores": "likelihood", "family": "gan"}, CapabilityError, "cannot be had from the family 'gan'; families"),
+        ({"scores": "likelihood:regret"}, CapabilityError, "families that can: vae"),
+        ({"scores": "latent", "family": "vea"}, ConfigError, "did you mean 'vae'?"),
+        ({"false_alarm": 1.0}, ConfigError, "0 to 1; given 1.0"),
+        ({"folds": 1}, ConfigError, "at least 2 folds"),
+        ({"rounds": 6}, ConfigError, "rounds=6"),
+        ({"image_shape": (1, 3, 3)}, DataError, "has 9 numbers, and rows of X have 4"),
+    ],
+)
+def test_mistakes_are_told(parameters: dict[str, Any], error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=message.replace("?", r"\?")):
+        OutlierDetector(**parameters).fit(rows(30))
+
+
+def test_what_was_not_fitted_or_is_no_detector_is_told(tmp_path: Path) -> None:
+    with pytest.raises(NotFittedError):
+        OutlierDetector().predict(rows(5))
+    with pytest.raises(RunError, match="holds no detector"):
+        load_detector(tmp_path)
+    detector = clone(OutlierDetector()).fit(rows(30))
+    with pytest.raises(DataError, match="heat maps are of images"):
+        detector.heat_maps(rows(5))
+    with pytest.raises(DataError, match="images must have the shape"):
+        OutlierDetector().fit(waves(30)).predict(waves(5)[..., 1:])
+
+
+class Sound(HTMLParser):
+    """Checks that tags close in order, and collects what a page would load."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.loads: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag not in ("meta", "img"):
+            self.open.append(tag)
+        self.loads += [value or "" for name, value in attrs if name in ("src", "href")]
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+
+@pytest.fixture
+def folders(tmp_path: Path) -> Path:
+    """Normal images, and a folder of others with a spoilt one among them, and a file that is none."""
+    for name, images in (("normal", waves(120)), ("others", waves(30, 1))):
+        (tmp_path / name).mkdir()
+        for i, image in enumerate(images):
+            Image.fromarray(image[0]).save(tmp_path / name / f"{i:03}.png")
+    Image.fromarray(spoilt(waves(1, 2))[0, 0]).save(tmp_path / "others" / "007-spoilt.png")
+    (tmp_path / "others" / "003.png").write_bytes(b"no image")
+    return tmp_path
+
+
+def test_the_command_learns_ranks_and_shows(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    run = folders / "run"
+    main(["outliers", "fit", str(folders / "normal"), "--false-alarm", "0.1", "--out", str(run)])
+    assert "108 normal images, 108 of them held out" in capsys.readouterr().out
+    main(["outliers", "score", str(run), str(folders / "others"), "-n", "10"])
+    assert "of 30 images are outliers; of normal images 9.17 %" in capsys.readouterr().out
+    with (run / "others" / "outliers.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert [int(row["rank"]) for row in table] == list(range(1, 31))
+    assert table[0]["image"] == "007-spoilt.png" and table[0]["outlier"] == "yes"
+    assert {row["image"] for row in table} == {path.name for path in (folders / "others").iterdir()} - {"003.png"}
+    scores = [float(row["score"]) for row in table]
+    assert scores == sorted(scores)
+    detector = load_detector(run)
+    with Image.open(folders / "others" / "012.png") as image:
+        own = detector.score_samples(np.array(image)[None, None])
+    assert float(next(row["score"] for row in table if row["image"] == "012.png")) == pytest.approx(own[0], rel=1e-4)
+    page = Sound()
+    page.feed((run / "others" / "outliers.html").read_text())
+    page.close()
+    assert not page.open and page.loads and all(load.startswith("data:image/png;base64,") for load in page.loads)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["ftt"], "outliers takes fit or score, and not 'ftt'; did you mean 'fit'?"),
+        (["fit", "digits", "--normal", "eleven"], "digits has no class eleven (classes: 0, 1"),
+        (["score", "nowhere", "digits"], "nowhere holds no detector"),
+        (["fit", "digits", "--scores", "likelihood:regret"], "families that can: vae"),
+    ],
+)
+def test_mistakes_in_the_command_end_in_one_line(
+    words: list[str], message: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["outliers", *words])
+    assert message in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_warns_where_there_are_normals_enough() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        OutlierDetector(false_alarm=0.01).fit(rows(99))
