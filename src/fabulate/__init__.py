@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from fabulate.samples import write_samples
     from fabulate.training import load, train
     from fabulate.types import Batch, ImageShape, to_float, to_uint8
-    from fabulate.uses import OutlierDetector, rare
+    from fabulate.uses import rare
+    from fabulate.uses.outliers import OutlierDetector
 
 __version__ = version("fabulate")
 
@@ -35,7 +36,7 @@ _HOMES = {
     "GenerativeModel": "models",
     "ImageShape": "types",
     "Images": "data",
-    "OutlierDetector": "uses",
+    "OutlierDetector": "uses.outliers",
     "compare": "evaluation",
     "evaluate": "evaluation",
     "families": "models",
@@ -43,18 +44,17 @@ _HOMES = {
     "features_for": "features",
     "load": "training",
     "load_data": "data",
-    "rare": "uses",
     "to_float": "types",
     "to_uint8": "types",
     "train": "training",
     "write_samples": "samples",
 }
-_ROOMS = ("metrics", "stats")  # rooms that are used as they are: fabulate.metrics.frechet_distance
+_ROOMS = {"metrics": "metrics", "rare": "uses.rare", "stats": "stats"}  # as they are: fabulate.metrics.psnr(...)
 
 
 def __getattr__(name: str) -> Any:
     if name in _ROOMS:
-        return import_module(f"fabulate.{name}")
+        return import_module(f"fabulate.{_ROOMS[name]}")
     if name not in _HOMES:
         raise AttributeError(f"module 'fabulate' has no attribute {name!r}")
     return getattr(import_module(f"fabulate.{_HOMES[name]}"), name)
