@@ -11,18 +11,10 @@ import pytest
 from PIL import Image
 
 import fabulate
-from fabulate.cli import VERBS, main
+from fabulate.cli import VERBS
+from tiny import ends
 
 TINY = ["--network", "mlp", "--network.hidden", "16", "--latent-dim", "4", "--steps", "20", "--batch-size", "16"]
-
-
-def ends(*words: object) -> int:
-    """Run a command in this process; its exit code."""
-    try:
-        main([str(word) for word in words])
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 import fabulate
-from fabulate.cli import main
 from fabulate.data import Data, Images
 from fabulate.errors import ConfigError, DataError
 from fabulate.evaluation import Report, compare, evaluate
@@ -29,18 +28,9 @@ from fabulate.metrics.intervals import Estimate
 from fabulate.models import GenerativeModel, families
 from fabulate.models.capabilities import HasLikelihood
 from fabulate.seeds import generator, permutation
-from tiny import small
+from tiny import ends, small
 
 VOID = {"meta", "img", "br", "hr", "input", "link", "line", "circle"}
-
-
-def ends(*words: object) -> int:
-    """Run a command in this process; its exit code."""
-    try:
-        main([str(word) for word in words])
-    except SystemExit as end:
-        return int(end.code or 0)
-    return 0
 
 
 @pytest.fixture(scope="module")

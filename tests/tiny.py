@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from fabulate.cli import main
 from fabulate.config import override
 from fabulate.errors import ConfigError
 from fabulate.models import GenerativeModel, families
@@ -128,3 +129,12 @@ def _kinds(cls: type[GenerativeModel]) -> list[str] | list[None]:
 def within_five_errors(estimate: Tensor, exact: Tensor | float, error: Tensor) -> bool:
     """Is a statistic within five standard errors of what it should be; a sound one is not once in two million."""
     return bool(((estimate - exact).abs() <= 5 * error).all())
+
+
+def ends(*words: object) -> int:
+    """Run a command in this process; its exit code."""
+    try:
+        main([str(word) for word in words])
+    except SystemExit as end:
+        return int(end.code or 0)
+    return 0
