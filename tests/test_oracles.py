@@ -216,6 +216,18 @@ def test_the_loss_of_more_codes_is_minus_the_importance_weighted_bound():
         torch.testing.assert_close(loss, -model.bound(batch, 5).mean())
 
 
+@pytest.mark.parametrize("network", [MLP(), Conv()], ids=["mlp", "conv"])
+def test_a_decoder_that_says_nothing_draws_the_mean_image(network):
+    images = pictures(SMALL, 40)
+    model = VAE(VAEConfig(centre="mean", network=network), SMALL).requires_grad_(False)
+    model.begin(images)
+    for parameter in model.decoder.parameters():
+        parameter.zero_()
+    mean = images.batch(torch.arange(40)).x.mean(0, keepdim=True)
+    assert mean.std() > 0.1  # of the range -1 to 1: there is something to draw
+    assert torch.allclose(model.sample(3, codes="prior"), mean.expand(3, -1, -1, -1).to(model.sample(1)), atol=2e-3)
+
+
 @pytest.mark.parametrize("other", [{"beta": 2.0}, {"free_bits": 0.1}])
 def test_the_importance_weighted_bound_takes_no_beta_and_no_free_bits(other):
     with pytest.raises(ValueError, match="has no KL term"):

@@ -80,6 +80,12 @@ class GenerativeModel(Saved, nn.Module, ABC):
     def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
         """n images (N, C, H, W) in [-1, 1], all chance taken from the (CPU) generator."""
 
+    def begin(self, images: BatchSource) -> None:
+        """Set what the training images tell before the first step: by default nothing.
+
+        It takes no chance but what it addresses. A training that continues calls it too, then restores the weights.
+        """
+
     def settle(self, images: BatchSource) -> None:
         """Fit what is left to fit to the training images once the weights stand still: by default nothing.
 

@@ -35,9 +35,10 @@ from fabulate.models.priors import PRIORS
 from fabulate.nets import MLP, Conv, Network
 from fabulate.prob import BINARISATIONS, LIKELIHOODS, Measure, log_mean_exp, log_normal
 from fabulate.seeds import generator as generator_at
-from fabulate.seeds import seeded
-from fabulate.types import Batch, BatchSource, ImageShape, unit
+from fabulate.seeds import permutation, seeded
+from fabulate.types import Batch, BatchSource, ImageShape, to_float, unit
 
+MOST_AVERAGED = 5000  # images in the mean image
 ROWS = 500  # codes decoded together in a bound: memory is that of so many, however many codes an image has
 
 
@@ -57,6 +58,8 @@ class VAEConfig:
     """Numbers in a code."""
     likelihood: Literal["bernoulli", "gaussian", "logistic"] = "gaussian"
     """What p(x | z) is: binary pixels, or a Gaussian or discretised logistic with a learned noise level."""
+    centre: Literal["gray", "mean"] = "gray"
+    """What a decoder that says nothing draws: middle gray, or the mean training image, which then needs no learning."""
     binarise: Literal["none", "dynamic", "threshold"] = "none"
     """Black and white images for the Bernoulli likelihood: white with a pixel's gray value as probability, drawn anew
     each time, or white from the middle gray on."""
@@ -98,6 +101,7 @@ def burda(k: int, epochs: int) -> Preset:
         VAEConfig(
             latent_dim=50,
             likelihood="bernoulli",
+            centre="mean",
             binarise="dynamic",
             samples=k,
             components=1,
@@ -129,18 +133,20 @@ class VAE(HasPosterior, Reconstructs, ImportanceWeighted, Conditional, family="v
             Training(epochs=10, steps=None, batch_size=128, lr=1e-3, schedule="constant", warmup=0, ema=0),
         ),
         "iwae-k1": burda(1, epochs=328),
-        "iwae-k5": burda(5, epochs=110),
+        "iwae-k5": burda(5, epochs=150),
         "iwae-k50": burda(50, epochs=15),
     }
 
     config: VAEConfig
     sampling: VAESampling
+    mean_image: Tensor | None
     price = "KL"
 
     def __init__(self, config: VAEConfig, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
         super().__init__(config, shape, classes)
         self.encoder = config.network.encoder(self.shape, 2 * config.latent_dim, len(classes))  # mean and log-variance
         self.decoder = config.network.decoder(config.latent_dim, self.shape, len(classes))
+        self.register_buffer("mean_image", torch.zeros(self.shape) if config.centre == "mean" else None)  # in logits
         self.likelihood = LIKELIHOODS[config.likelihood]()
         self.binarise = BINARISATIONS[config.binarise]
         self.p_z = PRIORS[config.prior](config.latent_dim, config.prior_components, len(classes))
@@ -148,6 +154,15 @@ class VAE(HasPosterior, Reconstructs, ImportanceWeighted, Conditional, family="v
 
     def players(self) -> dict[str, Player]:
         return {"model": Player(self, self.loss)}
+
+    def begin(self, images: BatchSource) -> None:
+        if self.mean_image is not None:
+            x = images.batch(permutation(len(images), "begin")[:MOST_AVERAGED]).x
+            self.mean_image.copy_(torch.logit(unit(to_float(x)).mean(0), eps=1e-3))
+
+    def raw(self, z: Tensor, y: Tensor | None) -> Tensor:
+        """What the likelihood is given of codes (B, Z): (B, C, H, W)."""
+        return self.decoder(z, y) if self.mean_image is None else self.decoder(z, y) + self.mean_image
 
     def posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """q(z | x): mean and log-variance, each (B, Z)."""
@@ -174,7 +189,7 @@ class VAE(HasPosterior, Reconstructs, ImportanceWeighted, Conditional, family="v
         x, y = Batch(self.binarise(batch.x), batch.y)
         mean, logvar = self.posterior(Batch(x, y))
         z = mean + torch.exp(logvar / 2) * torch.randn_like(mean)  # (B, Z)
-        log_p_x = self.likelihood.log_prob(x, self.decoder(z, y))
+        log_p_x = self.likelihood.log_prob(x, self.raw(z, y))
         kl = self.p_z.kl(z, mean, logvar, y)
         return log_p_x, kl, mean
 
@@ -197,7 +212,7 @@ class VAE(HasPosterior, Reconstructs, ImportanceWeighted, Conditional, family="v
         z = (mean + torch.exp(logvar / 2) * eps).flatten(0, 1)  # (K B, Z)
         x, mean, logvar = batch.x.repeat(k, 1, 1, 1), mean.repeat(k, 1), logvar.repeat(k, 1)
         y = None if batch.y is None else batch.y.repeat(k)
-        log_p_x = self.likelihood.log_prob(x, self.decoder(z, y))
+        log_p_x = self.likelihood.log_prob(x, self.raw(z, y))
         log_p_z = self.p_z.log_prob(z, y)
         log_q_z = log_normal(z, mean, logvar).sum(1)
         return (log_p_x + log_p_z - log_q_z).view(k, -1)
@@ -215,7 +230,7 @@ class VAE(HasPosterior, Reconstructs, ImportanceWeighted, Conditional, family="v
         return self.p_z.draw(n, y, generator)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.likelihood.mean(self.decoder(z, y))
+        return self.likelihood.mean(self.raw(z, y))
 
     @torch.no_grad()
     def encode(self, x: Tensor, y: Labels = None) -> Tensor:

@@ -35,6 +35,7 @@ class Learner:
 
     def __init__(self, model: GenerativeModel, training: Training, images: BatchSource) -> None:
         self.model, self.training, self.images = model, training, images
+        model.begin(images)
         self.players = model.players()
         self.parameters = {name: list(player.module.parameters()) for name, player in self.players.items()}
         self.optimizers = {
