@@ -4,6 +4,7 @@ This file only knows the verbs' names, so that `fabulate --help` answers at once
 imported when the verb is used.
 """
 
+import io
 import os
 import sys
 from importlib import import_module
@@ -44,6 +45,8 @@ def main(arguments: list[str] | None = None) -> None:
     argv = sys.argv[1:] if arguments is None else arguments
     # Threads that spin long while they wait stop the whole step when another program holds a core: 50 times slower.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    if os.environ.get("RANK", "0") != "0":  # of many processes the first one speaks; what goes wrong all tell
+        sys.stdout = io.StringIO()
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP, end="")
         raise SystemExit(0 if argv else 2)

@@ -1,5 +1,6 @@
 """`fabulate train FAMILY`: the flags are the fields of the family's Config, of its network and of Training."""
 
+import os
 from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -9,13 +10,15 @@ from rich.console import Console
 
 from fabulate import models, training
 from fabulate.cli.shared import load_images, parse, where
-from fabulate.config import BUDGETS, DataSpec, Training, override
+from fabulate.config import BUDGETS, DataSpec, PositiveInt, Training, override
 from fabulate.errors import ConfigError
 
 Flat = tyro.conf.arg(name="")
 EVALUATE = (
     "Steps between looks at the samples, in a tenth of the time at most; the best model is kept (default: never)."
 )
+
+PROCESSES = "Processes of this machine that share each step's images; batch_size must be a multiple of their number."
 
 
 def main(argv: list[str]) -> None:
@@ -31,6 +34,8 @@ def main(argv: list[str]) -> None:
     config, schedule = training.configure(name, peek(argv, "--preset") or "default", given)
     flags = parse(arguments(name, config, schedule, argv), argv, f"fabulate train {name}")
 
+    if flags.processes > 1 and "WORLD_SIZE" not in os.environ:
+        raise SystemExit(training.launch(flags.processes, ["train", name, *argv]))
     data = load_images(flags.data)
     out = flags.out or training.default_out(name, data)
     console = Console()
@@ -48,7 +53,7 @@ def main(argv: list[str]) -> None:
     pictures = [
         path for path in (out / "samples.png", out / "reconstructions.png", out / "curves.png") if path.exists()
     ]
-    for value in model.record["test"].items():
+    for value in model.record.get("test", {}).items():
         console.print("test {}  {:.5g}".format(*value), highlight=False)
     where("pictures", *pictures)
     where("model", out / "model")
@@ -93,6 +98,7 @@ def arguments(name: str, config: Any, schedule: Training, argv: list[str]) -> ty
                 Annotated[int | None, tyro.conf.arg(help="Steps between checkpoints (default: every 30 seconds).")],
                 None,
             ),
+            ("processes", Annotated[PositiveInt, tyro.conf.arg(help=PROCESSES)], 1),
             ("evaluate_every", Annotated[int | None, tyro.conf.arg(help=EVALUATE)], None),
             *extra,
             ("data", Annotated[DataSpec, Flat], DataSpec()),

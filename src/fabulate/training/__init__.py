@@ -1,6 +1,7 @@
 """Training: the loop, the run folder, checkpoints, guards, and what people see meanwhile."""
 
 from fabulate.training.folder import load, read_config, read_log
+from fabulate.training.processes import launch
 from fabulate.training.session import best_look
 from fabulate.training.signals import InterruptedTraining
 from fabulate.training.train import choices, configure, default_out, run, train
@@ -11,6 +12,7 @@ __all__ = [
     "choices",
     "configure",
     "default_out",
+    "launch",
     "load",
     "read_config",
     "read_log",

@@ -1,5 +1,6 @@
 """Where and with how many threads models run."""
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -11,9 +12,11 @@ ONE_THREAD = 32_768  # numbers in a batch of images; 128 digits of 8x8 are 8,192
 
 
 def pick_device(name: str) -> torch.device:
-    """A device by name; "auto" is the first GPU, or the CPU."""
+    """A device by name; "auto" is a GPU, or the CPU; of several processes on a machine each has a GPU of its own."""
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        name = f"cuda:{os.environ.get('LOCAL_RANK', '0')}"
     try:
         torch.zeros(1, device=name)
     except (RuntimeError, AssertionError) as error:

@@ -4,6 +4,7 @@
         for each player whose turn it is:           all other parameters stand still
             for each micro-batch:                   noise is a function of (seed, step, player, micro-batch)
                 loss, backward
+            add up the gradients of all processes   each has its share of the micro-batches
             stop if anything is not finite; clip; Adam
         move the average of the weights
 
@@ -22,19 +23,28 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from fabulate.config import Training
-from fabulate.errors import DivergedError
+from fabulate.errors import ConfigError, DivergedError
 from fabulate.models.base import GenerativeModel, Player
 from fabulate.seeds import permutation, seeded
+from fabulate.training.processes import Processes
 from fabulate.types import Batch, BatchSource
 
 TEST_BATCH = 500
+ALONE = Processes()
 
 
 class Learner:
     """A model in training: its players' optimisers, the average of its weights, and how far it has come."""
 
-    def __init__(self, model: GenerativeModel, training: Training, images: BatchSource) -> None:
-        self.model, self.training, self.images = model, training, images
+    def __init__(
+        self, model: GenerativeModel, training: Training, images: BatchSource, processes: Processes = ALONE
+    ) -> None:
+        if training.batch_size % (training.accumulate * processes.count):
+            raise ConfigError(
+                f"batch_size {training.batch_size} must be a multiple of accumulate x processes: "
+                f"{training.accumulate} x {processes.count}"
+            )
+        self.model, self.training, self.images, self.processes = model, training, images, processes
         model.begin(images)
         self.players = model.players()
         self.parameters = {name: list(player.module.parameters()) for name, player in self.players.items()}
@@ -78,11 +88,15 @@ class Learner:
             began = time.perf_counter()
             terms = self.advance()
             self.seconds += time.perf_counter() - began
+            if self.training.minutes is not None:  # one clock for all, or their rates would drift apart
+                self.seconds = self.processes.told(self.seconds, self.model.device)
             yield terms
 
     def advance(self) -> dict[str, Tensor]:
         """One step: each player takes its turn on the same images."""
         batches = self.micro_batches()
+        if self.step == 0 and not self.processes.alone:
+            self.touch(batches[0])
         rate = self.rate()
         terms: dict[str, Tensor] = {}
         for name, player in self.players.items():
@@ -91,12 +105,21 @@ class Learner:
                 turn = self.turn(name, player, batches, rate)
                 terms |= {prefix + term: value for term, value in turn.items()}
         self.step += 1
+        self.processes.share_(list(self.model.buffers()))
         if self.average is not self.model:
             # Early on the average would remember the random start, so its memory grows with the step.
             decay = min(self.training.ema, (1 + self.step) / (10 + self.step))
             with torch.no_grad():
                 torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
         return terms
+
+    def touch(self, batch: Batch) -> None:
+        """Let the first process alone set what a first batch sets (a normalizing flow's scales, say), for all."""
+        if self.processes.first:
+            for name, player in self.players.items():
+                with seeded(self.training.seed, "noise", 0, name, 0, device=self.model.device):
+                    player.loss(batch)
+        self.processes.share_([*self.model.parameters(), *self.model.buffers()])
 
     def turn(self, name: str, player: Player, batches: list[Batch], rate: float) -> dict[str, Tensor]:
         """One player moves; everything else stands still, so no gradient leaks and none is computed."""
@@ -105,15 +128,17 @@ class Learner:
         optimizer = self.optimizers[name]
         optimizer.zero_grad()
         sums: dict[str, Tensor] = {}
-        for i, batch in enumerate(batches):
+        parts = len(batches) * self.processes.count  # micro-batches of all processes
+        for i, batch in enumerate(batches, start=self.processes.rank * len(batches)):
             with seeded(self.training.seed, "noise", self.step, name, i, device=self.model.device):
                 terms = player.loss(batch)
-                (terms["loss"] / len(batches)).backward()  # type: ignore[no-untyped-call]
+                (terms["loss"] / parts).backward()  # type: ignore[no-untyped-call]
             for term, value in terms.items():
-                part = value.detach().float() / len(batches)
+                part = value.detach().float() / parts
                 sums[term] = sums[term] + part if term in sums else part
         parameters = self.parameters[name]
         gradients = [p.grad for p in parameters if p.grad is not None]
+        self.processes.add_([*gradients, *sums.values()])
         norm = get_total_norm(gradients)
         self.guard(name, {**sums, "gradient": norm})
         if self.training.clip:
@@ -141,7 +166,8 @@ class Learner:
         order = torch.cat(
             [self.order(epoch) for epoch in range(first // n, (first + size - 1) // n + 1)],
         )[first % n : first % n + size]
-        return [take(self.images, indices, self.model) for indices in order.chunk(self.training.accumulate)]
+        mine = order.chunk(self.processes.count)[self.processes.rank]
+        return [take(self.images, indices, self.model) for indices in mine.chunk(self.training.accumulate)]
 
     def order(self, epoch: int) -> Tensor:
         """The order of the images in an epoch."""

@@ -25,6 +25,22 @@ PICTURES = 8  # times in a run that samples are drawn and the test images scored
 REPORTS = 200  # lines in the log of a run whose length is known; with a budget in minutes, one every 50 steps
 SETTLED = 500  # steps before which nothing is warned of: every model begins badly
 SAVE_SECONDS = 30.0  # between checkpoints, unless asked otherwise
+GO_ON, OVER = 0, -1  # what the first process tells the others before each step; else the signal to leave with
+
+
+def follow(learner: Learner) -> GenerativeModel:
+    """What every process but the first does: the same steps, from where the first begins until it says otherwise."""
+    processes, model = learner.processes, learner.model
+    state = processes.given(None)
+    if state is not None:
+        learner.restore(state)
+    if processes.told(GO_ON, model.device) == OVER:
+        return learner.sampler()
+    for _ in learner.steps():
+        number = int(processes.told(GO_ON, model.device))
+        if number != GO_ON:
+            raise InterruptedTraining(number, "")
+    return learner.sampler()
 
 
 def best_look(log: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -58,6 +74,7 @@ class Session:
         learner, folder = self.learner, self.folder
         self.restore()
         log = read_log(folder.path)
+        self.told(OVER if log and log[-1].get("finished") else None)
         if log and log[-1].get("finished"):
             self.display.say(
                 f"{folder.path} is finished: {learner.step:,} steps. For another run give another --out; "
@@ -79,6 +96,7 @@ class Session:
         state, passed = self.folder.restore()
         for sentence in passed:
             self.display.say(f"Warning: {sentence}; going back to the one before it.")
+        self.learner.processes.given(state)
         if state is not None:
             self.learner.restore(state)
             self.display.say(f"Continuing {self.folder.path} from step {self.learner.step:,}.")
@@ -111,8 +129,10 @@ class Session:
                     learner.model.train()
                 if self.judge is not None and self.judge.due(learner.step, learner.seconds - start, self.settled):
                     self.look(self.judge)
-                if stop.number is not None:
-                    self.leave(stop.number)
+                number = stop.number  # a signal can come at any moment, and the others must leave at the same step
+                self.told(number)
+                if number is not None:
+                    self.leave(number)
                 if self.due():
                     self.save()
         except DivergedError as error:
@@ -144,6 +164,10 @@ class Session:
         """How far training has come, as each line of the log says it."""
         learner = self.learner
         return {"step": learner.step, "epoch": round(learner.epoch, 3), "seconds": round(learner.seconds, 3)}
+
+    def told(self, number: int | None) -> None:
+        """Tell the other processes to go on, or to leave for a reason."""
+        self.learner.processes.told(number or GO_ON, self.learner.model.device)
 
     def due(self) -> bool:
         """Whether it is time for a checkpoint."""

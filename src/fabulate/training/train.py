@@ -24,8 +24,9 @@ from fabulate.training.devices import pick_device, threads
 from fabulate.training.folder import RunFolder
 from fabulate.training.judge import Judge
 from fabulate.training.loop import Learner
+from fabulate.training.processes import together
 from fabulate.training.progress import Display
-from fabulate.training.session import Session
+from fabulate.training.session import Session, follow
 from fabulate.training.signals import catching_signals
 
 
@@ -135,20 +136,20 @@ def run(
     if all(getattr(training, budget) is None for budget in BUDGETS):
         raise ConfigError(f"training needs a budget: {', '.join(BUDGETS)}, or several of them")
     with seeded(training.seed, "weights"):
-        model = family(name)(config, data.shape, data.classes if training.conditional else ())
-    learner = Learner(model.to(pick_device(device)), training, data.train)
-    folder = RunFolder(out)
-    try:
-        folder.claim(settings(model, training, data))
-        judge = None if evaluate_every is None else Judge.of(evaluate_every, data, model.device)
-        with (
-            threads(training.batch_size * model.shape.size),
-            Display(console, name) as display,
-            catching_signals() as stop,
-        ):
-            return Session(learner, folder, data, display, save_every, judge).finish(stop)
-    finally:
-        folder.close()
+        model = family(name)(config, data.shape, data.classes if training.conditional else ()).to(pick_device(device))
+    with together(model.device) as processes, threads(training.batch_size * model.shape.size // processes.count):
+        learner = Learner(model, training, data.train, processes)
+        if not processes.first:
+            with catching_signals():  # the first process says when to stop
+                return follow(learner)
+        folder = RunFolder(out)
+        try:
+            folder.claim(settings(model, training, data))
+            judge = None if evaluate_every is None else Judge.of(evaluate_every, data, model.device)
+            with Display(console, name) as display, catching_signals() as stop:
+                return Session(learner, folder, data, display, save_every, judge).finish(stop)
+        finally:
+            folder.close()
 
 
 def settings(model: GenerativeModel, training: Training, data: Data) -> dict[str, Any]:
