@@ -162,10 +162,9 @@ class Learner:
     def micro_batches(self) -> list[Batch]:
         """The images of this step. Epoch after epoch, every image once each, in a new order; nothing is dropped."""
         n, size = len(self.images), self.training.batch_size
-        first = self.step * size
-        order = torch.cat(
-            [self.order(epoch) for epoch in range(first // n, (first + size - 1) // n + 1)],
-        )[first % n : first % n + size]
+        first, last = self.step * size, (self.step + 1) * size
+        epochs = range(first // n, (last - 1) // n + 1)
+        order = torch.cat([self.order(epoch)[max(first - epoch * n, 0) : last - epoch * n] for epoch in epochs])
         mine = order.chunk(self.processes.count)[self.processes.rank]
         return [take(self.images, indices, self.model) for indices in mine.chunk(self.training.accumulate)]
 

@@ -1,0 +1,139 @@
+"""The tutorial's scripts against fabulate, and fabulate against its matrix products: python benchmarks/speed.py
+
+    --epochs 10 --repeats 3 --families ae vae gan     the two programs take turns, whole processes and all
+    --floor                                           only the matrix products' part
+
+MNIST, equal epochs, equal models, as many threads as PyTorch takes by itself. For each repeat the textbook's script runs
+and then fabulate's command; a row tells the ratio of training speeds and of whole processes, start-up and all, as the
+median over repeats with the smallest and the largest. Machines drift; two runs side by side drift alike.
+
+The floor: the matrix products of one step of the tutorial VAE (forward, backward for the weights, and for the inputs of
+all layers but the first), alone, in the same process and in turns with whole steps.
+"""
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+import fabulate
+from fabulate.config import BUDGETS, override
+from fabulate.models import family
+from fabulate.seeds import seeded
+from fabulate.training import read_log
+from fabulate.training.devices import threads
+from fabulate.training.loop import Learner
+
+HERE = Path(__file__).parent
+
+
+def textbook(name: str, images: Path, epochs: int) -> dict[str, float]:
+    """The tutorial's script: images/s and seconds of training, loss, and seconds of the whole process."""
+    began = time.perf_counter()
+    command = [sys.executable, str(HERE / "textbook.py"), name, str(images), str(epochs)]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return {**json.loads(out), "whole": time.perf_counter() - began}
+
+
+def ours(name: str, run: Path, epochs: int) -> dict[str, float]:
+    """The same by `fabulate train`."""
+    began = time.perf_counter()
+    command = [sys.executable, "-m", "fabulate", "train", name, "--preset", "tutorial", "--data", "mnist"]
+    subprocess.run([*command, "--epochs", str(epochs), "--out", str(run)], check=True, capture_output=True)
+    whole = time.perf_counter() - began
+    log = read_log(run)
+    seconds = log[-1]["seconds"]
+    last = [row["train"] for row in log if "train" in row and row["epoch"] > epochs - 1]  # of the last epoch
+    term = "critic.loss" if name == "gan" else "loss"
+    loss = statistics.fmean(row[term] for row in last)
+    return {"images_per_second": epochs * 60_000 / seconds, "seconds": seconds, "loss": loss, "whole": whole}
+
+
+def told(ratios: list[float]) -> str:
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def against_textbook(names: list[str], epochs: int, repeats: int) -> None:
+    print(f"| {epochs} epochs of MNIST | textbook, images/s | fabulate, images/s | training | whole process | loss |")
+    print("|---|---|---|---|---|---|")
+    with tempfile.TemporaryDirectory() as folder:
+        images = Path(folder) / "mnist.npz"
+        np.savez(images, x=fabulate.load_data("mnist").train.x[:, 0])
+        for name in names:
+            pairs = [
+                (textbook(name, images, epochs), ours(name, Path(folder) / f"{name}-{repeat}", epochs))
+                for repeat in range(repeats)
+            ]
+            speed = [b["images_per_second"] / a["images_per_second"] for a, b in pairs]
+            whole = [a["whole"] / b["whole"] for a, b in pairs]
+            theirs, mine = (statistics.median(pair[i]["images_per_second"] for pair in pairs) for i in (0, 1))
+            losses = " / ".join(f"{statistics.median(pair[i]['loss'] for pair in pairs):.4g}" for i in (0, 1))
+            print(f"| `{name}` | {theirs:,.0f} | {mine:,.0f} | {told(speed)} | {told(whole)} | {losses} |", flush=True)
+
+
+def products(model: Any, size: int) -> Callable[[], None]:
+    """The matrix products of one step of a fully connected model, into memory that is there already."""
+    weights = [layer.weight.detach() for layer in model.modules() if isinstance(layer, torch.nn.Linear)]
+    rows = [(torch.randn(size, w.shape[1]), torch.randn(size, w.shape[0])) for w in weights]
+    room = [(torch.empty(size, w.shape[0]), torch.empty_like(w), torch.empty(size, w.shape[1])) for w in weights]
+
+    def step() -> None:
+        for i, (w, (x, g), (out, dw, dx)) in enumerate(zip(weights, rows, room, strict=True)):
+            torch.mm(x, w.t(), out=out)
+            torch.mm(g.t(), x, out=dw)
+            if i:
+                torch.mm(g, w, out=dx)
+
+    return step
+
+
+def against_floor(repeats: int, steps: int = 200) -> None:
+    data = fabulate.load_data("mnist")
+    config, training = family("vae").presets["tutorial"]
+    training = override(training, dict.fromkeys(BUDGETS) | {"steps": 10**9})
+    with seeded(0, "weights"):
+        model = family("vae")(config, data.shape)
+    learner = Learner(model, training, data.train).steps()
+    floor = products(model, training.batch_size)
+    ratios, ours_ms, floor_ms = [], [], []
+    with threads(training.batch_size * data.shape.size):
+        for _ in range(repeats + 1):  # the first warms up
+            began = time.perf_counter()
+            for _ in range(steps):
+                next(learner)
+            middle = time.perf_counter()
+            for _ in range(steps):
+                floor()
+            end = time.perf_counter()
+            ours_ms.append((middle - began) / steps * 1e3)
+            floor_ms.append((end - middle) / steps * 1e3)
+            ratios.append((middle - began) / (end - middle))
+    print(
+        f"\nTutorial VAE, {torch.get_num_threads()} threads: a step takes {statistics.median(ours_ms[1:]):.2f} ms, its"
+    )
+    print(f"matrix products alone {statistics.median(floor_ms[1:]):.2f} ms; ratio {told(ratios[1:])}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--families", nargs="+", default=["ae", "vae", "gan"], choices=["ae", "vae", "gan"])
+    parser.add_argument("--floor", action="store_true", help="only the matrix products' part")
+    flags = parser.parse_args()
+    if not flags.floor:
+        against_textbook(flags.families, flags.epochs, flags.repeats)
+    against_floor(max(10, flags.repeats))
+
+
+if __name__ == "__main__":
+    main()
