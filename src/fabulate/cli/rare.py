@@ -19,7 +19,7 @@ from fabulate.models.base import GenerativeModel, able
 from fabulate.models.capabilities import HasBound, HasLatent, HasLikelihood
 from fabulate.models.directions import check_size, telling
 from fabulate.pictures import grid
-from fabulate.samples import GRID, folder_name
+from fabulate.samples import folder_name
 from fabulate.training import load
 from fabulate.uses.rare import Tail, tail
 from fabulate.uses.rare.folder import curve, model_column, write_tail
@@ -28,6 +28,8 @@ from fabulate.uses.rare.simulator import Score, Simulator
 from fabulate.uses.rare.tail import check
 
 CODES = 2000  # drawn for the telling directions, as `fabulate traverse` does: direction 3 is the same there and here
+STEADY = 0.9  # share of images that must stay beyond the threshold, or the score's noise chose them
+SHOWN, COLUMNS = 49, 7  # of rare and of plain images on the page: two such grids stand beside each other
 GAINFUL = 1  # plain samples that one call must be worth, or plain sampling is cheaper
 
 
@@ -46,8 +48,8 @@ class Arguments:
     towards: str | None = None
     """Images that a classifier, trained on the run's images, takes for this class; --quantile: the clearest of them."""
     direction: int | None = None
-    """Far out along this direction of the code: 1 changes the image most (`fabulate traverse RUN --directions telling`);
-    -1 is its other end."""
+    """Far out along this direction of the code: 1 is what changes the image most (`fabulate traverse RUN --directions
+    telling` shows them), -1 its other end."""
     quantile: float | None = None
     """The share of what the model draws that is rarer than that (default: 0.01; for --towards: all of the class)."""
     above: float | None = None
@@ -82,7 +84,9 @@ def main(argv: list[str]) -> None:
         raise ConfigError(f"--check is a number of plain samples, not {flags.check}")
     model = load(flags.run, flags.device)
     if not isinstance(model, HasLatent):
-        raise CapabilityError(f"{model.family} has no codes among which rare images can be looked for; {able(HasLatent)}")
+        raise CapabilityError(
+            f"{model.family} has no codes among which rare images can be looked for; {able(HasLatent)}"
+        )
     if model.classes and flags.label is None:
         raise ConfigError(f"this model draws a class that is asked for: give --label ({', '.join(model.classes)})")
     model.labels(flags.label, 1)  # refuses what the model does not know before any work is done
@@ -90,9 +94,18 @@ def main(argv: list[str]) -> None:
     if not flags.overwrite and out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise RunError(f"{out} is not empty; give --overwrite to write into it, or another --out")
     score, what = asked_for(flags, model)
-    options = {"threshold": threshold, "quantile": flags.quantile, "y": flags.label, "seed": flags.seed}
     with counting("decoding") as progress:
-        found = tail(model, score, n=flags.n, calls=flags.calls, progress=progress, **options)
+        found = tail(
+            model,
+            score,
+            threshold=threshold,
+            quantile=flags.quantile,
+            n=flags.n,
+            y=flags.label,
+            calls=flags.calls,
+            seed=flags.seed,
+            progress=progress,
+        )
     plain = counted(flags, model, score, found.threshold)
     write_tail(found, model, out, what, flags.seed, flags.label)
     told = [*numbers(found, what), *([] if plain is None else [("plain samples", plain)])]
@@ -111,7 +124,9 @@ def folder(flags: Arguments) -> str:
         name = f"towards-{folder_name(flags.towards)}"
     else:
         name = flags.score or "surprise" if flags.direction is None else f"direction{flags.direction:+d}"
-    return name if flags.label is None else f"{name}-{folder_name(flags.label)}"
+    far = flags.quantile if flags.above is None else flags.above
+    parts = [name, None if far is None else f"{far:g}", None if flags.label is None else folder_name(flags.label)]
+    return "-".join(part for part in parts if part is not None)
 
 
 def asked_for(flags: Arguments, model: HasLatent) -> tuple[Score, str]:
@@ -134,7 +149,9 @@ def classified(flags: Arguments, model: HasLatent) -> tuple[Score, str]:
     data = load_images(flags.data)
     if flags.towards not in data.classes:
         hint = nearest(str(flags.towards), list(data.classes))
-        raise ConfigError(f"{data.name} has no class {flags.towards!r}{hint} (classes: {', '.join(data.classes) or 'none'})")
+        raise ConfigError(
+            f"{data.name} has no class {flags.towards!r}{hint} (classes: {', '.join(data.classes) or 'none'})"
+        )
     if data.shape != model.shape:
         raise ConfigError(f"{data.name} has images of {data.shape}, and the model draws {model.shape}")
     with counting("training a classifier") as progress:
@@ -170,7 +187,7 @@ def numbers(found: Tail, what: str) -> list[tuple[str, str]]:
     event = found.event
     low, high = event.interval
     cost = f"{event.calls:,} images decoded, {found.calls:,} with threshold and tail"
-    gain = f"{found.gain:,.1f} times as many plain samples say as much" if isfinite(found.gain) else "no error to compare"
+    gain = f"each says as much as {found.gain:,.1f} plain samples" if isfinite(found.gain) else "no error to compare"
     return [
         ("score", what),
         ("event", f"score > {number(found.threshold)}"),
@@ -185,15 +202,19 @@ def numbers(found: Tail, what: str) -> list[tuple[str, str]]:
 
 def cautions(found: Tail) -> list[str]:
     """Why not to trust the result, or not to need it."""
-    cheap = [] if found.gain > GAINFUL else ["plain samples (fabulate sample) would have said as much for less"]
-    return [*found.event.warnings, *cheap]
+    cautions, n = list(found.event.warnings), len(found.images)
+    if found.gain < GAINFUL:
+        cautions.append("plain samples would have told the probability as well: this is for rarer events")
+    if found.again < STEADY * n:
+        cautions.append(f"the score is noisy: judged again, {found.again} of {n} images are beyond the threshold")
+    return cautions
 
 
 def rare_page(flags: Arguments, model: GenerativeModel, found: Tail, what: str, told: list[tuple[str, str]]) -> str:
     """The page: the numbers, the rare images beside plain ones, and the curve of the tail."""
-    order = "The highest score first. All count alike: they are what plain sampling would find beyond the threshold."
-    beside = figure(f"Rare. {order}", grid(found.images[:GRID], 8)) + figure(
-        "Plain samples, the highest score first.", grid(found.typical[:GRID], 8)
+    order = "The highest score first; all count alike, as plain samples beyond the threshold would."
+    beside = figure(f"Rare. {order}", grid(found.images[:SHOWN], COLUMNS)) + figure(
+        "Plain samples, the highest score first.", grid(found.typical[:SHOWN], COLUMNS)
     )
     warned = "".join(f"<li>{escape(words)}</li>" for words in cautions(found))
     own = model_column(model)

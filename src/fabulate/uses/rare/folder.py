@@ -46,7 +46,7 @@ def write_tail(found: Tail, model: GenerativeModel, folder: Path, what: str, see
     }
     if (own := model_column(model)) is not None:
         assert isinstance(model, Scores)  # or it would have no such column
-        parts = torch.from_numpy(found.images).split(AT_ONCE)
+        parts = torch.split(torch.from_numpy(found.images), AT_ONCE)
         scores = torch.cat([model.score(to_float(x), None if y is None else model.labels(y, len(x))) for x in parts])
         columns[own] = [f"{value:.6g}" for value in scores.tolist()]
     text = io.StringIO()
@@ -66,6 +66,7 @@ def write_tail(found: Tail, model: GenerativeModel, folder: Path, what: str, see
         "calls_in_all": found.calls,
         "warnings": list(event.warnings),
         "ancestors": found.ancestors,
+        "beyond_again": found.again,
         "family": model.family,
         "model_sha256": model.weights_hash(),
         "seed": seed,
@@ -75,7 +76,7 @@ def write_tail(found: Tail, model: GenerativeModel, folder: Path, what: str, see
 
 
 def curve(found: Tail, what: str) -> Image.Image:
-    """P(score > s) over s: as plain draws have it, and beyond the threshold as the tail does, down to where these end."""
+    """P(score > s) over s, as plain draws have it, and as the tail has it beyond the threshold."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # late: it takes half a second to import
     from matplotlib.figure import Figure
 

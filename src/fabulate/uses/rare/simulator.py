@@ -1,13 +1,15 @@
 """A model as the simulator of `rare.estimate`: from standard normal numbers to codes, images and their scores.
 
 g(u) = score(decode(T(u))), with T from `codes`. Images are rounded to 256 values before they are judged: scores are
-those of the images as they are written. A score that is itself estimated with random codes, as the bound of a VAE, is a
-little noisy, and the event then means: it scored above the threshold when it was looked at.
+those of the images as they are written. A score that is itself estimated with random numbers, as a VAE's bound with
+random codes, is noisy, and the event then means: it scored above the threshold when it was looked at. All that is done
+here stays right for such scores, as long as a score, once given, is kept.
 
 Legend: N, M points, U standard normal numbers, Z latent, C H W image.
 """
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -40,14 +42,16 @@ class Simulator:
         self.model, self.score, self.progress, self.total, self.calls = model, score, progress, total, 0
         labels = model.labels(y, 1) if y is not None else None
         if model.classes and labels is None:
-            raise ConfigError(f"a class-conditional model draws one class at a time here; say which ({', '.join(model.classes)})")
+            raise ConfigError(
+                f"a class-conditional model draws one class at a time here; say which ({', '.join(model.classes)})"
+            )
         self.label = None if labels is None else int(labels)
         self.codes = codes(model, self.label, lambda z: self.judged(z)[1])
 
     def decoded(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """Images (M, C, H, W) uint8 and scores (M,) float64, on the CPU, for points (M, U)."""
         found = []
-        for part in u.split(TOGETHER):
+        for part in torch.split(u, TOGETHER):
             found.append(self.judged(self.codes.of(part)))
             self.calls += len(part)
             if self.progress is not None:
@@ -83,30 +87,29 @@ class Simulator:
             int((self.plain(min(PORTION, n - first), seed, f"check {first}")[1] > threshold).sum()) for first in parts
         )
 
-    def beyond(self, event: RareEvent, threshold: float, n: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Points (N, U), scores and weights (N,) of n or more draws beyond a threshold; fewer where few are met.
+    def beyond(self, event: RareEvent, threshold: float, n: int, seed: int) -> "Beyond":
+        """n or more draws beyond a threshold; fewer where few are met.
 
         They come from the event's proposal, and their weights, which sum to 1, make them a sample of the prior there.
         """
-        found: list[tuple[Tensor, Tensor, Tensor]] = []
+        found: list[Beyond] = []
         for turn in range(TRIES):
             u, weights = (torch.from_numpy(part) for part in event.sample(n, seed_at(seed, "turn", turn)))
-            scores = self.decoded(u)[1]
-            hit = scores > threshold
-            found.append((u[hit], scores[hit], weights[hit]))
-            if sum(len(part[1]) for part in found) >= n:
+            drawn = Beyond(u, *self.decoded(u), weights)
+            found.append(drawn.of(drawn.scores > threshold))
+            if sum(len(part.u) for part in found) >= n:
                 break
-        u, scores, weights = (torch.cat(part) for part in zip(*found, strict=True))
-        return u, scores, weights / weights.sum()
+        u, images, scores, weights = (torch.cat(part) for part in zip(*found, strict=True))
+        return Beyond(u, images, scores, weights / weights.sum())
 
-    def moved(self, u: Tensor, threshold: float, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Points (N, U) beyond a threshold after some steps that keep the prior's law there; images and scores.
+    def moved(self, start: "Beyond", threshold: float, seed: int) -> "Beyond":
+        """Draws beyond a threshold after some steps that keep the prior's law there.
 
         A step goes to a neighbour, u' = (1 - b^2)^1/2 u + b eps, eps ~ N(0, I), and back if that is not beyond: the
         modified Metropolis step of subset simulation in the form of Cotter et al., "MCMC methods for functions:
         modifying old algorithms to make them faster", 2013, https://doi.org/10.1214/13-STS421.
         """
-        images, scores = self.decoded(u)
+        u, images, scores, weights = start
         reach = FIRST_REACH
         for step in range(STEPS):
             eps = torch.randn(u.shape, generator=generator(seed, "step", step), dtype=torch.float64)
@@ -116,4 +119,19 @@ class Simulator:
             u, scores = torch.where(kept[:, None], near, u), torch.where(kept, new, scores)
             images = torch.where(kept[:, None, None, None], x, images)
             reach = float(np.clip(reach * np.exp(float(kept.double().mean()) - ACCEPTED), SHORTEST, 1))
-        return u, images, scores
+        return Beyond(u, images, scores, weights)
+
+
+class Beyond(NamedTuple):
+    """Draws that score beyond a threshold."""
+
+    u: Tensor
+    """(N, U)."""
+    images: Tensor
+    """uint8 (N, C, H, W)."""
+    scores: Tensor
+    weights: Tensor
+
+    def of(self, chosen: Tensor) -> "Beyond":
+        """Those at indices or under a mask."""
+        return Beyond(*(part[chosen] for part in self))

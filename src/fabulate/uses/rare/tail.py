@@ -7,9 +7,9 @@ event:
 
     E[f(x) | score(x) > threshold]  =  sum_i w_i f(x_i) / sum_i w_i        over draws with score(x_i) > threshold.
 
-Images that count for different amounts are of little use. So draws are taken in proportion to their weights, and moved by
-steps that leave that law as it is (`Simulator.moved`): all images count alike, and they are the ones that rejection of
-plain samples would give. P(score > s) for s beyond the threshold tells how rare each of them is.
+Images that count for different amounts are of little use. So draws are taken in proportion to their weights, and moved
+by steps that leave that law as it is (`Simulator.moved`): all images count alike, and they are as rejection of plain
+samples would give them. P(score > s) for s beyond the threshold tells how rare each of them is.
 
 Where the threshold is asked for as a quantile, it is taken from plain draws; for rarer ones the tail beyond a first
 threshold is drawn as above and the next threshold taken from it, until the quantile is reached. The estimate does not
@@ -21,24 +21,23 @@ Legend: N images, M points, U standard normal numbers, Z latent, C H W image.
 from dataclasses import dataclass
 from math import isfinite
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from fabulate.errors import ConfigError, RunError
 from fabulate.models.base import GenerativeModel, Labels
 from fabulate.pictures import Pixels
-from fabulate.seeds import permutation, seed_at
+from fabulate.seeds import seed_at
 from fabulate.uses.rare.adaptive import FEWEST_CALLS, estimate, worth
 from fabulate.uses.rare.event import Array, RareEvent
-from fabulate.uses.rare.simulator import Progress, STEPS, Score, Simulator
+from fabulate.uses.rare.simulator import STEPS, Progress, Score, Simulator
 
 PLAIN = 4000  # draws that a threshold is taken from
 SEEN = 30  # effective draws beyond a threshold that is taken from them: its quantile is then right to a fifth
 POOL = 1000  # images of the tail that its quantiles rest on, at least
 RAREST = 1e-9  # quantile
 CLIMBS = 30  # towards it
-HASTE = 4  # of the calls one part is spent on each of them: a threshold may be rough
+HASTE = 2  # of the calls one part is spent on each of them: a threshold may be rough
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +58,8 @@ class Tail:
     typical_scores: Array
     ancestors: int
     """Different draws of the proposal that the images descend from."""
+    again: int
+    """Of the images, those that score beyond the threshold when judged again: all, but for a noisy score."""
     calls: int
     """Images decoded for all this."""
     plain_scores: Array
@@ -111,26 +112,28 @@ def tail(
             f"{float(plain_scores.max()):.4g}): the chance is below {event.interval[1]:.2g}, if it is not 0; "
             f"ask for a lower threshold, or allow more calls"
         )
-    u, scores, weights = simulator.beyond(event, threshold, max(POOL, n), seed)
-    if not len(scores):
+    draws = simulator.beyond(event, threshold, max(POOL, n), seed)
+    if not len(draws.u):
         raise RunError(f"the proposal met no image above {threshold:.4g}: allow more calls than {calls:,}")
-    chosen = resampled(weights, n)
-    _, images, found = simulator.moved(u[chosen], threshold, seed)
-    order = found.argsort(descending=True, stable=True)
+    chosen = resampled(draws.weights, n)
+    ended = simulator.moved(draws.of(chosen), threshold, seed)
+    ended = ended.of(ended.scores.argsort(descending=True, stable=True))
     # Both are samples of the tail: the draws with their weights, and the images; each counts by what it is worth.
-    both = torch.cat([weights * worth(weights), torch.ones(n, dtype=torch.float64)])
-    rarities = event.probability * tails(torch.cat([scores, found]), both)[len(scores) :]
+    both = torch.cat([draws.weights * worth(draws.weights), torch.ones(n, dtype=torch.float64)])
+    rarities = event.probability * tails(torch.cat([draws.scores, ended.scores]), both)[len(draws.scores) :]
+    again = simulator.decoded(ended.u.roll(1, 0))[1] > threshold
     typical, typical_scores = simulator.plain(n, seed, "typical")
     descending = typical_scores.argsort(descending=True, stable=True)
     return Tail(
         event=event,
         threshold=threshold,
-        images=images[order].numpy(),
-        scores=found[order].numpy(),
-        rarities=rarities[order].numpy(),
+        images=ended.images.numpy(),
+        scores=ended.scores.numpy(),
+        rarities=rarities.numpy(),
         typical=typical[descending].numpy(),
         typical_scores=typical_scores[descending].numpy(),
-        ancestors=len(chosen.unique()),
+        ancestors=len(set(chosen.tolist())),
+        again=int(again.sum()),
         calls=simulator.calls,
         plain_scores=plain_scores.numpy(),
     )
@@ -173,7 +176,10 @@ def threshold_at(simulator: Simulator, scores: Tensor, quantile: float, calls: i
         event = estimate(simulator, simulator.codes.dim, level, calls=calls, seed=seed_at(seed, "tail", "level", step))
         if not event.probability:  # nothing scores above this
             break
-        _, scores, weights = simulator.beyond(event, level, POOL, seed_at(seed, "tail", "beyond", step))
+        draws = simulator.beyond(event, level, POOL, seed_at(seed, "tail", "beyond", step))
+        if not len(draws.u):
+            break
+        scores, weights = draws.scores, draws.weights
         share = event.probability
     return float(scores[min(int((reached < quantile).sum()), len(scores) - 1)])
 
