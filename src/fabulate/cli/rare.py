@@ -212,18 +212,17 @@ def cautions(found: Tail) -> list[str]:
 
 def rare_page(flags: Arguments, model: GenerativeModel, found: Tail, what: str, told: list[tuple[str, str]]) -> str:
     """The page: the numbers, the rare images beside plain ones, and the curve of the tail."""
-    order = "The highest score first; all count alike, as plain samples beyond the threshold would."
-    beside = figure(f"Rare. {order}", grid(found.images[:SHOWN], COLUMNS)) + figure(
-        "Plain samples, the highest score first.", grid(found.typical[:SHOWN], COLUMNS)
-    )
+    order = "Each from the highest score down. The rare ones count alike, as if plain sampling had found them."
+    beside = figure("Rare", grid(found.images[:SHOWN], COLUMNS))
+    beside += figure("Plain", grid(found.typical[:SHOWN], COLUMNS))
     warned = "".join(f"<li>{escape(words)}</li>" for words in cautions(found))
     own = model_column(model)
     table = f"rare.csv has each image's score, its rarity P(score at least this high){f', and {own}' if own else ''}."
     body = (
         f'<p class="eyebrow">fabulate rare</p><h1>{escape(flags.run.name)}</h1><section>{facts(told)}'
         + (f'<ul class="sentences">{warned}</ul>' if warned else "")
-        + f'</section><section><h2>Rare and typical</h2><div class="pictures">{beside}</div></section>'
-        f'<section><h2>The tail</h2><div class="pictures">'
+        + f'</section><section><h2>Rare and typical</h2><p class="soft">{order}</p><div class="pictures">{beside}</div>'
+        f'</section><section><h2>The tail</h2><div class="pictures">'
         f"{figure(f'The chance of a score this high. {table}', curve(found, what))}</div></section>"
     )
     return page(f"Rare images of {flags.run.name}", body)

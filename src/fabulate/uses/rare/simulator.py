@@ -29,7 +29,7 @@ Score = Callable[[Tensor, Tensor], Tensor]
 
 TOGETHER = 500  # images decoded at a time
 PORTION = 5000  # plain draws held at a time
-TRIES = 20  # rounds of draws before a proposal that meets too few images is given up
+TRIES = 10  # rounds of draws before a proposal that meets too few images is given up
 STEPS = 40  # of moving; with the acceptance below a point forgets where it came from in about ten
 ACCEPTED = 0.3  # the share of steps that are to succeed; the best is about that in many dimensions
 FIRST_REACH, SHORTEST = 0.5, 0.01

@@ -34,7 +34,7 @@ from fabulate.uses.rare.simulator import STEPS, Progress, Score, Simulator
 
 PLAIN = 4000  # draws that a threshold is taken from
 SEEN = 30  # effective draws beyond a threshold that is taken from them: its quantile is then right to a fifth
-POOL = 1000  # images of the tail that its quantiles rest on, at least
+POOL = 1000  # images of the tail that its quantiles rest on, where calls are not few
 RAREST = 1e-9  # quantile
 CLIMBS = 30  # towards it
 HASTE = 2  # of the calls one part is spent on each of them: a threshold may be rough
@@ -112,7 +112,7 @@ def tail(
             f"{float(plain_scores.max()):.4g}): the chance is below {event.interval[1]:.2g}, if it is not 0; "
             f"ask for a lower threshold, or allow more calls"
         )
-    draws = simulator.beyond(event, threshold, max(POOL, n), seed)
+    draws = simulator.beyond(event, threshold, max(n, min(POOL, calls // 10)), seed)
     if not len(draws.u):
         raise RunError(f"the proposal met no image above {threshold:.4g}: allow more calls than {calls:,}")
     chosen = resampled(draws.weights, n)
@@ -176,7 +176,7 @@ def threshold_at(simulator: Simulator, scores: Tensor, quantile: float, calls: i
         event = estimate(simulator, simulator.codes.dim, level, calls=calls, seed=seed_at(seed, "tail", "level", step))
         if not event.probability:  # nothing scores above this
             break
-        draws = simulator.beyond(event, level, POOL, seed_at(seed, "tail", "beyond", step))
+        draws = simulator.beyond(event, level, min(POOL, calls // 5), seed_at(seed, "tail", "beyond", step))
         if not len(draws.u):
             break
         scores, weights = draws.scores, draws.weights
