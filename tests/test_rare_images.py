@@ -141,15 +141,15 @@ def test_plain_sampling_agrees_and_needs_more(digits):
     model = fabulate.family("vae")(override(fabulate.family("vae").Config(), {"latent_dim": 8}), SMALL)
     with seeded(0, "train"):
         optimiser = torch.optim.Adam(model.parameters(), lr=3e-3)
-        for step in range(150):
+        for step in range(100):
             optimiser.zero_grad()
             batch = digits.train.batch(torch.arange(step * 64, step * 64 + 64) % len(digits.train))
             model.loss(batch)["loss"].backward()
             optimiser.step()
     model.settle(digits.train)
-    found = rare.tail(model, rare.brightness, quantile=0.003, n=50, calls=15_000)
+    found = rare.tail(model, rare.brightness, quantile=0.003, n=50, calls=12_000)
     simulator = Simulator(model, rare.brightness, None, None, 0)
-    n = 60_000
+    n = 30_000
     share = simulator.exceeding(found.threshold, n, 0) / n
     error = sqrt(found.event.standard_error**2 + share / n)
     assert abs(found.event.probability - share) < 5 * error
@@ -239,7 +239,7 @@ def runs(tmp_path_factory, digits):
     return folder
 
 
-QUICK = ("-n", 6, "--calls", 600)
+QUICK = ("-n", 6, "--calls", 400)
 
 
 def test_the_verb_writes_images_a_table_numbers_and_a_page(runs, capsys):
@@ -286,7 +286,7 @@ def test_a_class_a_direction_and_a_conditional_model(runs, capsys):
         (("classes",), "--label (thick, thin)"),
         (("classes", "--label", "thik"), "'thick'"),
         (("gan",), "knows no p(x)"),
-        (("vae", "--above", 9, "--score", "brightness"), "none of 600 images"),
+        (("vae", "--above", 9, "--score", "brightness"), "none of 400 images"),
     ],
 )
 def test_the_verb_refuses_in_words(runs, capsys, words, said):
@@ -300,7 +300,7 @@ def test_the_example(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
     import rare_images
 
-    found = rare_images.main(tmp_path, steps=60, calls=3000)
+    found = rare_images.main(tmp_path, steps=20, calls=1500)
     assert (found.scores > found.threshold).all()
     assert (tmp_path / "rare.png").exists()
     assert "one in" in capsys.readouterr().out

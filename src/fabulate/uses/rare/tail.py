@@ -32,7 +32,7 @@ from fabulate.uses.rare.adaptive import FEWEST_CALLS, estimate, worth
 from fabulate.uses.rare.event import Array, RareEvent
 from fabulate.uses.rare.simulator import STEPS, Progress, Score, Simulator
 
-PLAIN = 4000  # draws that a threshold is taken from
+PLAIN = 4000  # draws that a threshold is taken from, or as many as there are calls
 SEEN = 30  # effective draws beyond a threshold that is taken from them: its quantile is then right to a fifth
 POOL = 1000  # images of the tail that its quantiles rest on, where calls are not few
 RAREST = 1e-9  # quantile
@@ -101,14 +101,14 @@ def tail(
     check(threshold, quantile, n, calls)
     quantile = 0.01 if threshold is None and quantile is None else quantile
     simulator = Simulator(model, score, y, progress, PLAIN + calls + 2 * max(POOL, n) + (STEPS + 2) * n)
-    _, plain_scores = simulator.plain(PLAIN, seed, "threshold")
+    _, plain_scores = simulator.plain(min(PLAIN, calls), seed, "threshold")
     if threshold is None:
         assert quantile is not None  # one of the two is given
         threshold = threshold_at(simulator, plain_scores, quantile, max(calls // HASTE, FEWEST_CALLS), seed)
     event = estimate(simulator, simulator.codes.dim, threshold, calls=calls, seed=seed)
     if not event.probability:
         raise RunError(
-            f"none of {calls:,} images scored above {threshold:.4g} (of {PLAIN:,} plain ones the highest "
+            f"none of {calls:,} images scored above {threshold:.4g} (of {len(plain_scores):,} plain ones the highest "
             f"{float(plain_scores.max()):.4g}): the chance is below {event.interval[1]:.2g}, if it is not 0; "
             f"ask for a lower threshold, or allow more calls"
         )
