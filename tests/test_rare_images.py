@@ -147,7 +147,7 @@ def test_plain_sampling_agrees_and_needs_more(digits):
             model.loss(batch)["loss"].backward()
             optimiser.step()
     model.settle(digits.train)
-    found = rare.tail(model, rare.brightness, quantile=0.003, n=50, calls=12_000)
+    found = rare.tail(model, rare.brightness, quantile=0.003, n=50, calls=20_000)
     simulator = Simulator(model, rare.brightness, None, None, 0)
     n = 30_000
     share = simulator.exceeding(found.threshold, n, 0) / n
