@@ -5,6 +5,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Annotated, Literal
 
+import numpy as np
 import tyro
 
 from fabulate.cli.shared import counting, load_images, parse, run_data, where
@@ -213,8 +214,8 @@ def cautions(found: Tail) -> list[str]:
 def rare_page(flags: Arguments, model: GenerativeModel, found: Tail, what: str, told: list[tuple[str, str]]) -> str:
     """The page: the numbers, the rare images beside plain ones, and the curve of the tail."""
     order = "Each from the highest score down. The rare ones count alike, as if plain sampling had found them."
-    beside = figure("Rare", grid(found.images[:SHOWN], COLUMNS))
-    beside += figure("Plain", grid(found.typical[:SHOWN], COLUMNS))
+    shown = np.unique(np.linspace(0, len(found.images) - 1, SHOWN).round().astype(int))  # evenly from first to last
+    beside = figure("Rare", grid(found.images[shown], COLUMNS)) + figure("Plain", grid(found.typical[shown], COLUMNS))
     warned = "".join(f"<li>{escape(words)}</li>" for words in cautions(found))
     own = model_column(model)
     table = f"rare.csv has each image's score, its rarity P(score at least this high){f', and {own}' if own else ''}."
