@@ -19,7 +19,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 import fabulate
-from fabulate import cli
+from fabulate import cli, rare
 from fabulate.metrics import class_shares
 from fabulate.metrics.shares import nearest
 from fabulate.pictures import grid, paired_rows, save_png
@@ -43,6 +43,7 @@ RUNS: dict[str, str] = {
     "vae-conditional": "vae --data mnist --conditional --epochs 10",
     "gan-game": "gan --preset tutorial --data mnist --game relativistic",
     **{f"gan-{seed}": f"gan --data mnist --epochs 10 --seed {seed}" for seed in SEEDS},
+    "rare": "vae --data mnist --minutes 10",
     "families-ae-mnist": "ae --network conv --data mnist --minutes 4",
     "families-vae-mnist": "vae --preset conv --data mnist --minutes 8",
     "families-gan-mnist": "gan --network conv --data mnist --minutes 12",
@@ -369,6 +370,13 @@ def curves(runs: Runs, name: str, terms: Sequence[str]) -> Image.Image:
     return plot(draw, panels=len(terms), width=2.9 * len(terms), height=2.4)
 
 
+def boldest(runs: Runs) -> Image.Image:
+    """From the tail of the model, the boldest of 10,000 samples and rarer, and plain samples, from bold to thin."""
+    found = rare.tail(runs.model("rare"), rare.brightness, quantile=1e-4)
+    print(f"rare: {found.event}")
+    return rows({"rare": torch.from_numpy(found.images[::5]), "plain": torch.from_numpy(found.typical[::5])})
+
+
 PICTURES: dict[str, Callable[[Runs], Image.Image]] = {
     "mnist": real_digits,
     "latent-plane": plane,
@@ -393,6 +401,7 @@ PICTURES: dict[str, Callable[[Runs], Image.Image]] = {
     "gan-game": only_the_game,
     "classes": classes,
     "interpolation": walk,
+    "rare-bold": boldest,
     **{run: partial(family, run=run) for run in RUNS if run.startswith("families-")},
 }
 

@@ -22,6 +22,7 @@ VERBS = {
     "evaluate": "measure a run's samples: good, varied, copied? A page with intervals and anchors",
     "compare": "say which of several runs is better, and whether it is more than chance",
     "outliers": "learn what is normal, then rank images by how strange they are, with heat maps",
+    "rare": "draw images from the tail of a run's model, and tell how rare they are",
     "export": "write a diffusion model as a folder that diffusers' pipelines load",
 }
 

@@ -1,0 +1,103 @@
+"""A tail on the disk: one PNG per image, a grid, a table of scores and rarities, the numbers, and a curve of the tail.
+
+Legend: N images.
+"""
+
+import csv
+import io
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+
+from fabulate.files import write_file, write_json
+from fabulate.models.base import GenerativeModel, Labels
+from fabulate.models.capabilities import HasBound, HasLikelihood, Scores
+from fabulate.pictures import grid, save_png, to_image
+from fabulate.samples import GRID
+from fabulate.types import to_float
+from fabulate.uses.rare.tail import Tail
+
+PLAIN, FOUND, INK = "#8fb4dc", "#c03a32", "#1c2330"
+AT_ONCE = 250  # images that the model scores together
+
+
+def model_column(model: GenerativeModel) -> str | None:
+    """What the model's own score of an image is called in the table; None where it has none."""
+    names = {HasLikelihood: "log_density", HasBound: "log_density_bound", Scores: f"{model.family}_score"}
+    return next((name for kind, name in names.items() if isinstance(model, kind)), None)
+
+
+def write_tail(found: Tail, model: GenerativeModel, folder: Path, what: str, seed: int, y: Labels = None) -> list[str]:
+    """Write the images, grid.png, rare.csv and rare.json into a folder; the images' names."""
+    folder.mkdir(parents=True, exist_ok=True)
+    width = max(5, len(str(len(found.images) - 1)))
+    names = [f"{i:0{width}}.png" for i in range(len(found.images))]
+    for name, image in zip(names, found.images, strict=True):
+        to_image(image).save(folder / name)
+    save_png(grid(found.images[:GRID]), folder / "grid.png")
+    columns = {
+        "image": names,
+        "score": [f"{value:.6g}" for value in found.scores],
+        "rarity": [f"{value:.4g}" for value in found.rarities],
+        "one_in": [f"{1 / value:.0f}" for value in found.rarities],
+    }
+    if (own := model_column(model)) is not None:
+        assert isinstance(model, Scores)  # or it would have no such column
+        parts = torch.split(torch.from_numpy(found.images), AT_ONCE)
+        scores = torch.cat([model.score(to_float(x), None if y is None else model.labels(y, len(x))) for x in parts])
+        columns[own] = [f"{value:.6g}" for value in scores.tolist()]
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(columns)
+    writer.writerows(zip(*columns.values(), strict=True))
+    write_file(folder / "rare.csv", lambda file: file.write(text.getvalue().encode()))
+    event = found.event
+    numbers = {
+        "score": what,
+        "threshold": found.threshold,
+        "probability": event.probability,
+        "standard_error": event.standard_error,
+        "interval": list(event.interval),
+        "effective_samples": event.effective_samples,
+        "calls": event.calls,
+        "calls_in_all": found.calls,
+        "warnings": list(event.warnings),
+        "ancestors": found.ancestors,
+        "beyond_again": found.again,
+        "family": model.family,
+        "model_sha256": model.weights_hash(),
+        "seed": seed,
+    }
+    write_json(folder / "rare.json", numbers)
+    return names
+
+
+def curve(found: Tail, what: str) -> Image.Image:
+    """P(score > s) over s, as plain draws have it, and as the tail has it beyond the threshold."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg  # late: it takes half a second to import
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 2.9), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    plain = np.sort(found.plain_scores)[::-1]
+    axes.step(plain, np.arange(1, len(plain) + 1) / len(plain), color=PLAIN, linewidth=2, label=f"{len(plain):,} plain")
+    axes.plot(found.scores, found.rarities, "o", color=FOUND, markersize=3.5, label="images of the tail")
+    axes.axvline(found.threshold, color=INK, linewidth=1, linestyle="--")
+    low, high = found.event.interval
+    share = found.event.probability
+    axes.errorbar([found.threshold], [share], [[share - low], [high - share]], color=INK, capsize=4, fmt="s", ms=4)
+    axes.set_yscale("log")
+    axes.set_xlabel(what, fontsize=9)
+    axes.set_ylabel("P(higher)", fontsize=9)
+    axes.tick_params(labelsize=8)
+    axes.grid(alpha=0.25)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)
+    buffer = BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    with Image.open(buffer) as image:
+        return image.convert("RGB")
