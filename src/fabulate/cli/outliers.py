@@ -18,6 +18,7 @@ from fabulate.evaluation.page import facts, figure, page
 from fabulate.files import read_json, write_file
 from fabulate.metrics.intervals import Estimate
 from fabulate.uses.outliers import OutlierDetector, load_detector, ranking, save_detector
+from fabulate.uses.outliers.scores import chosen
 
 USAGE = """\
 usage: fabulate outliers fit SOURCE [options]          learn what normal images look like
@@ -47,6 +48,8 @@ class Fitting:
     """The generative model behind scores that need one: reconstruction, likelihood, latent, ..."""
     steps: PositiveInt | None = None
     """Its training steps (default: 1,500)."""
+    variants: Annotated[int, Field(ge=0, le=20)] = 0
+    """Slightly moved and turned copies of each image to learn from too: for writing and drawings, where few are normal."""
     seed: int = 0
     """Which normals are held out, and all else that is random."""
     device: str = "auto"
@@ -90,6 +93,7 @@ def main(argv: list[str]) -> None:
 def fit(argv: list[str]) -> None:
     """Learn normals and say what is promised."""
     flags = parse(Fitting, argv, "fabulate outliers fit")
+    chosen(flags.scores or None, flags.family, images=True)  # refuses what cannot be before images are read
     data = load_images(DataSpec(source=flags.source, size=flags.size, limit_broken=flags.limit_broken))
     out = flags.out or Path("runs") / f"outliers-{data.name}"
     if (out / "config.json").exists() and not flags.overwrite:  # its folder is made when there is something to write
@@ -99,6 +103,7 @@ def fit(argv: list[str]) -> None:
         false_alarm=flags.false_alarm,
         family=flags.family,
         hyperparameters=None if flags.steps is None else {"steps": flags.steps},
+        variants=flags.variants,
         device=flags.device,
         random_state=flags.seed,
     )
@@ -135,7 +140,8 @@ def score(argv: list[str]) -> None:
     data = load_images(DataSpec(source=flags.source, **options))
     out = flags.out or flags.run / data.name
     absent(out, flags.overwrite).mkdir(exist_ok=True)
-    ranked = ranking.rank(detector, data)
+    with counting("judging images") as progress:
+        ranked = ranking.rank(detector, data, progress)
     ranking.write_csv(ranked, out / "outliers.csv")
     write_file(out / "outliers.html", lambda file: file.write(gallery_page(flags, detector, data.name, data, ranked)))
     found, n = int(ranked.outliers.sum()), len(ranked.scores)
