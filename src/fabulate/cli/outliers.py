@@ -49,7 +49,7 @@ class Fitting:
     steps: PositiveInt | None = None
     """Its training steps (default: 1,500)."""
     variants: Annotated[int, Field(ge=0, le=20)] = 0
-    """Slightly moved and turned copies of each image to learn from too: for writing and drawings, where few are normal."""
+    """Slightly moved and turned copies of each image to learn from as well: for handwriting, drawings, letters."""
     seed: int = 0
     """Which normals are held out, and all else that is random."""
     device: str = "auto"

@@ -60,8 +60,8 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     `image_shape`: (C, H, W) when rows of X are images, uint8 or floats in [-1, 1]; None when they are rows of features,
     or X is (N, C, H, W). `false_alarm`: the share of normals that may be called outliers. `folds`, `rounds`: parts of
     the normals, and how many of them are held out in turn; None: all, but 1 with a model or 2,000 normals. `family`,
-    `hyperparameters`: the generative model behind the scores that need one, and what `fabulate.train` takes. `variants`:
-    how many slightly moved and turned copies of each image are learnt from beside it.
+    `hyperparameters`: the generative model behind the scores that need one, and what `fabulate.train` takes.
+    `variants`: how many slightly moved and turned copies of each image are learnt from beside it.
 
     After `fit`: `threshold_` (also `offset_`), `normals_` (the held-out normals' scores), `false_alarm_` (the rate and
     the interval that holds it 95 times in 100), `false_alarm_interval_`.

@@ -3,9 +3,10 @@
 `gaussian` is the Mahalanobis distance under N(mean, covariance), the covariance shrunk towards a multiple of the
 identity by just so much as minimises its expected error (Ledoit, Wolf, "A well-conditioned estimator for large-
 dimensional covariance matrices", 2004, https://doi.org/10.1016/S0047-259X(03)00096-4): there may be more dimensions
-than normals. Numbers that are many and much alike are shrunk by no less than a fiftieth, as directions in which normals
-hardly move would rule the distance. `neighbours` is the mean distance to the k nearest normals (Angiulli, Pizzuti, "Fast outlier detection in
-high dimensional spaces", 2002, https://doi.org/10.1007/3-540-45681-3_2): the normals may lie anywhere.
+than normals. Numbers that are many and much alike are shrunk by no less than a fiftieth: else directions in which
+normals hardly move would rule the distance. `neighbours` is the mean distance to the k nearest normals (Angiulli,
+Pizzuti, "Fast outlier detection in high dimensional spaces", 2002, https://doi.org/10.1007/3-540-45681-3_2): the
+normals may lie anywhere.
 
 Legend: N vectors to judge, M normals, D numbers.
 """
