@@ -6,8 +6,8 @@
 
 MNIST comes from $FABULATE_DATA/mnist or from the Hugging Face hub. `mnist` is the protocol of Ruff et al., "Deep
 one-class classification", 2018 (https://proceedings.mlr.press/v80/ruff18a.html): a detector learns the training images
-of one digit and ranks all 10,000 test images; the number is the AUROC. `--held-out` is the same without the test part: a fifth
-of the training images of each digit takes its place. By that, and by nothing else, the configuration was chosen.
+of one digit and ranks all 10,000 test images; the number is the AUROC. `--held-out` is the same without the test
+part: a fifth of the training images takes its place. By that, and by nothing else, the configuration was chosen.
 """
 
 import argparse
