@@ -3,8 +3,8 @@
     --epochs 10 --repeats 3 --families ae vae gan     the two programs take turns, whole processes and all
     --floor                                           only the matrix products' part
 
-MNIST, equal epochs, equal models, as many threads as PyTorch takes by itself. For each repeat the textbook's script runs
-and then fabulate's command; a row tells the ratio of training speeds and of whole processes, start-up and all, as the
+MNIST, equal epochs, equal models, as many threads as PyTorch takes by itself. For each repeat the textbook runs first
+and then fabulate; a row tells the ratio of training speeds and of whole processes, start-up and all, as the
 median over repeats with the smallest and the largest. Machines drift; two runs side by side drift alike.
 
 The floor: the matrix products of one step of the tutorial VAE (forward, backward for the weights, and for the inputs of

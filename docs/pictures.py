@@ -25,6 +25,7 @@ from fabulate.metrics.shares import nearest
 from fabulate.pictures import grid, paired_rows, save_png
 from fabulate.seeds import permutation
 from fabulate.training import read_log
+from fabulate.uses.outliers.ranking import gallery
 
 HERE = Path(__file__).parent / "pictures"
 MARGIN, LINE = 12, 24  # pixels around panels, and for a line of text
@@ -377,6 +378,19 @@ def boldest(runs: Runs) -> Image.Image:
     return rows({"rare": torch.from_numpy(found.images[::5]), "plain": torch.from_numpy(found.typical[::5])})
 
 
+def strays(runs: Runs) -> Image.Image:
+    """The 16 strangest of the test part's threes and of 30 other digits among them, to a detector of threes."""
+    train, test = fabulate.load_data("mnist").train, test_images()
+    assert train.y is not None and test.y is not None
+    threes, others = np.flatnonzero(test.y == 3), np.flatnonzero(test.y != 3)
+    x = test.x[np.concatenate([threes, others[permutation(len(others), "strays").numpy()[:30]]])]
+    detector = fabulate.OutlierDetector(false_alarm=0.01, variants=1).fit(train.x[train.y == 3])
+    called = detector.predict(x) == -1
+    print(f"strays: {called[len(threes) :].sum()} of 30 called outliers, and {called[: len(threes)].sum()} threes")
+    strangest = x[np.argsort(detector.score_samples(x))[:16]]
+    return gallery(strangest, detector.heat_maps(strangest))
+
+
 PICTURES: dict[str, Callable[[Runs], Image.Image]] = {
     "mnist": real_digits,
     "latent-plane": plane,
@@ -402,6 +416,7 @@ PICTURES: dict[str, Callable[[Runs], Image.Image]] = {
     "classes": classes,
     "interpolation": walk,
     "rare-bold": boldest,
+    "outliers-strays": strays,
     **{run: partial(family, run=run) for run in RUNS if run.startswith("families-")},
 }
 

@@ -86,3 +86,11 @@ def test_count_modes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     shares = count_modes.main(tmp_path, n=100, references=200)
     assert shares.sum() == pytest.approx(1)
     assert "smallest share" in capsys.readouterr().out
+
+
+def test_outliers_finds_most_strays(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    import outliers
+
+    assert outliers.main(tmp_path / "strays.png") >= 0.75
+    assert (tmp_path / "strays.png").exists()
+    assert "strays called outliers" in capsys.readouterr().out

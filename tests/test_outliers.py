@@ -17,14 +17,17 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from fabulate.cli import main
+from fabulate.data import load_data
+from fabulate.data.names import image_names
 from fabulate.errors import CapabilityError, ConfigError, DataError, RunError
 from fabulate.nets import MLP
 from fabulate.uses.outliers import OutlierDetector, conformal, load_detector, save_detector
 from fabulate.uses.outliers.complexity import code_length
-from fabulate.uses.outliers.judges import fit_gaussian, gaussian
+from fabulate.uses.outliers.judges import SHRUNK, fit_gaussian, gaussian
 from fabulate.uses.outliers.regret import regret
 from fabulate.uses.outliers.scattering import scattering
 from fabulate.uses.outliers.scores import SCORES
+from fabulate.uses.outliers.variants import with_variants
 from tiny import SMALL, pictures, small
 
 FEW = "ignore:a false-alarm rate of"  # tiny data sets, where the warning is right
@@ -170,6 +173,39 @@ def test_the_mahalanobis_distance_is_that_of_a_known_gaussian() -> None:
     torch.testing.assert_close(gaussian(fit_gaussian(normals), x), torch.full((4,), -1.5).double(), rtol=0.1, atol=0)
 
 
+def test_directions_in_which_normals_do_not_move_count_for_so_much_and_no_more() -> None:
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(2000, 3))) @ torch.tensor(
+        [[1.0, 0, 1], [0, 1, 0], [0, 0, 1e-3]], dtype=torch.float64
+    )  # the third number repeats the first, nearly
+    state = fit_gaussian(x, equal=True)
+    apart = torch.stack([state["mean"], state["mean"] + torch.tensor([0.0, 0, 1]).double() * x.std(0)])
+    # (1 - s) C + s I has on (0, 0, 1) at most 1 / s, where C alone would have a million
+    assert 0.25 / SHRUNK < (gaussian(state, apart)[1] * 3**0.5) ** 2 < 1 / SHRUNK
+
+
+def test_variants_are_near_their_images_which_come_first() -> None:
+    x = torch.from_numpy(waves(20)).float() / 127.5 - 1
+    both = with_variants(x, 2, seed=3)
+    assert both.shape == (60, 1, SIDE, SIDE)
+    torch.testing.assert_close(both[:20], x)
+    apart = (both[20:40] - x).flatten(1).norm(dim=1)
+    between = (x[1:] - x[:-1]).flatten(1).norm(dim=1).mean()
+    assert apart.min() > 0 and apart.mean() < between / 2 and (both[20:40] != both[40:]).any()
+    assert both.min() >= -1 and both.max() <= 1
+    torch.testing.assert_close(with_variants(x, 2, seed=3), both)
+    assert (with_variants(x, 1, seed=4)[20:] != both[20:40]).any()
+    flat = torch.full((3, 3, SIDE, SIDE), 0.25)  # the border goes on
+    torch.testing.assert_close(with_variants(flat, 1, seed=0), torch.full((6, 3, SIDE, SIDE), 0.25))
+
+
+def test_a_detector_that_learnt_variants_bears_another_hand() -> None:
+    normals, others = waves(100), waves(100, 1)
+    moved = with_variants(torch.from_numpy(others).float() / 127.5 - 1, 1, seed=9)[100:].numpy()
+    plain, bearing = (OutlierDetector(variants=n).fit(normals) for n in (0, 2))
+    assert np.median(bearing.p_values(moved)) > 2 * np.median(plain.p_values(moved))
+    assert (bearing.predict(spoilt(others)) == -1).all()
+
+
 def test_likelihood_regret_is_never_negative_and_larger_for_what_was_not_learnt() -> None:
     from fabulate.uses.outliers.learning import learn
 
@@ -239,6 +275,11 @@ def test_a_detector_comes_back_from_the_disk_as_it_was(tmp_path: Path, data: Any
         ({"false_alarm": 1.0}, ConfigError, "0 to 1; given 1.0"),
         ({"folds": 1}, ConfigError, "at least 2 folds"),
         ({"rounds": 6}, ConfigError, "rounds=6"),
+        (
+            {"variants": 1},
+            ConfigError,
+            "variants are slightly moved copies of each image, 0 or more, none of rows; given 1",
+        ),
         ({"image_shape": (1, 3, 3)}, DataError, "has 9 numbers, and rows of X have 4"),
     ],
 )
@@ -290,7 +331,7 @@ def folders(tmp_path: Path) -> Path:
 
 def test_the_command_learns_ranks_and_shows(folders: Path, capsys: pytest.CaptureFixture[str]) -> None:
     run = folders / "run"
-    main(["outliers", "fit", str(folders / "normal"), "--false-alarm", "0.1", "--out", str(run)])
+    main(["outliers", "fit", str(folders / "normal"), "--false-alarm", "0.1", "--variants", "1", "--out", str(run)])
     assert "108 normal images, 108 of them held out" in capsys.readouterr().out
     main(["outliers", "score", str(run), str(folders / "others"), "-n", "10"])
     assert "of 30 images are outliers; of normal images 9.17 %" in capsys.readouterr().out
@@ -328,6 +369,26 @@ def test_mistakes_in_the_command_end_in_one_line(
         main(["outliers", *words])
     assert message in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("test_part", ["none", "some", "broken"])
+def test_the_images_of_a_folder_have_the_names_of_their_files(tmp_path: Path, test_part: str) -> None:
+    parts = {"none": ["."], "some": ["train", "test"], "broken": ["train", "test"]}[test_part]
+    for i, image in enumerate(waves(44)):
+        part = tmp_path / parts[0 if i < 30 else -1]
+        part.mkdir(exist_ok=True)
+        Image.fromarray(image[0]).save(part / f"{i}.png")
+        if i == 7 or (test_part == "broken" and i >= 30):
+            (part / f"{i}.png").write_bytes(b"no image")
+    data = load_data(tmp_path, limit_broken=0.5)
+    assert data.test is not None
+    assert len(data.test) == {"none": 4, "some": 14, "broken": 2}[test_part]
+    named = image_names(data)
+    pixels = np.concatenate([data.train.x, data.test.x])
+    assert len(set(named)) == len(pixels)
+    for name, image in zip(named, pixels, strict=True):
+        with Image.open(tmp_path / name) as file:
+            np.testing.assert_array_equal(np.array(file), image[0])
 
 
 def test_nothing_warns_where_there_are_normals_enough() -> None:

@@ -1,7 +1,7 @@
 """`fabulate outliers fit SOURCE` and `fabulate outliers score RUN SOURCE`: which images do not belong?"""
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from html import escape
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,6 +18,7 @@ from fabulate.evaluation.page import facts, figure, page
 from fabulate.files import read_json, write_file
 from fabulate.metrics.intervals import Estimate
 from fabulate.uses.outliers import OutlierDetector, load_detector, ranking, save_detector
+from fabulate.uses.outliers.scores import chosen
 
 USAGE = """\
 usage: fabulate outliers fit SOURCE [options]          learn what normal images look like
@@ -47,6 +48,8 @@ class Fitting:
     """The generative model behind scores that need one: reconstruction, likelihood, latent, ..."""
     steps: PositiveInt | None = None
     """Its training steps (default: 1,500)."""
+    variants: Annotated[int, Field(ge=0, le=20)] = 0
+    """Slightly moved and turned copies of each image to learn from as well: for handwriting, drawings, letters."""
     seed: int = 0
     """Which normals are held out, and all else that is random."""
     device: str = "auto"
@@ -90,6 +93,7 @@ def main(argv: list[str]) -> None:
 def fit(argv: list[str]) -> None:
     """Learn normals and say what is promised."""
     flags = parse(Fitting, argv, "fabulate outliers fit")
+    chosen(flags.scores or None, flags.family, images=True)  # refuses what cannot be before images are read
     data = load_images(DataSpec(source=flags.source, size=flags.size, limit_broken=flags.limit_broken))
     out = flags.out or Path("runs") / f"outliers-{data.name}"
     if (out / "config.json").exists() and not flags.overwrite:  # its folder is made when there is something to write
@@ -99,6 +103,7 @@ def fit(argv: list[str]) -> None:
         false_alarm=flags.false_alarm,
         family=flags.family,
         hyperparameters=None if flags.steps is None else {"steps": flags.steps},
+        variants=flags.variants,
         device=flags.device,
         random_state=flags.seed,
     )
@@ -134,8 +139,10 @@ def score(argv: list[str]) -> None:
     options: dict[str, Any] = {"channels": channels, "size": size, "limit_broken": flags.limit_broken}
     data = load_images(DataSpec(source=flags.source, **options))
     out = flags.out or flags.run / data.name
-    absent(out, flags.overwrite).mkdir(exist_ok=True)
-    ranked = ranking.rank(detector, data)
+    absent(out, flags.overwrite)
+    with counting("judging images") as progress:
+        ranked = ranking.rank(detector, data, progress)
+    out.mkdir(exist_ok=True)
     ranking.write_csv(ranked, out / "outliers.csv")
     write_file(out / "outliers.html", lambda file: file.write(gallery_page(flags, detector, data.name, data, ranked)))
     found, n = int(ranked.outliers.sum()), len(ranked.scores)
@@ -158,20 +165,24 @@ def gallery_page(flags: Scoring, detector: OutlierDetector, name: str, data: Any
         ("detector", str(flags.run)),
     ]
     caption = "The strangest first. Below each: red where it departs from what a model of normal images makes of it."
-    rows = "".join(
-        f"<tr><td>{place}</td><td>{escape(ranked.names[i])}</td><td>{escape(ranked.classes[i])}</td>"
-        f"<td>{ranked.scores[i]:.4g}</td><td>{ranked.p_values[i]:.3g}</td>"
-        f"<td>{'yes' if ranked.outliers[i] else 'no'}</td></tr>"
-        for place, i in enumerate(order.tolist(), start=1)
-    )
-    names = ("rank", "image", "class", "score", "p-value", "outlier")
-    head = "".join(f"<th>{word}</th>" for word in names)
-    table = f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
+    known = any(ranked.classes)
+    head = row("th", ["rank", "image", *(["class"] if known else []), "score", "p-value", "outlier"])
+    rows = ""
+    for place, i in enumerate(order.tolist(), start=1):
+        called = [ranked.names[i], ranked.classes[i]] if known else [ranked.names[i]]
+        verdict = "yes" if ranked.outliers[i] else "no"
+        rows += row("td", [str(place), *called, f"{ranked.scores[i]:.4g}", f"{ranked.p_values[i]:.3g}", verdict])
+    table = f'<div class="wide"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
     body = (
         f'<p class="eyebrow">fabulate outliers</p><h1>{escape(name)}</h1><section>{facts(told)}</section>'
         f'<section><h2>The strangest images</h2><div class="pictures">{figure(caption, picture)}</div>{table}</section>'
     )
     return page(f"Outliers of {name}", body).encode()
+
+
+def row(kind: str, cells: Sequence[str]) -> str:
+    """A row of a table, its cells of the kind th or td."""
+    return f"<tr>{''.join(f'<{kind}>{escape(cell)}</{kind}>' for cell in cells)}</tr>"
 
 
 def percent(rate: Estimate) -> str:

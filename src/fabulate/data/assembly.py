@@ -65,13 +65,24 @@ def take_in(contents: Contents, spec: DataSpec, workspace: Path | None, progress
 
 def _hold_out(train: list[int], notes: list[str]) -> tuple[list[int], list[int]]:
     """A tenth of the images to test with: the same ones every time, the order otherwise as it was."""
-    n, held = len(train), len(train) // 10
-    if held == 0:
+    kept, held = held_out(len(train))
+    if not held:
         notes.append("no test part, and too few images to hold any out")
-        return train, []
-    picked = set(permutation(n, "holdout")[:held].tolist())
-    notes.append(f"no test part: every tenth image, picked at random, is held out ({held:,} of {n:,})")
-    return [row for i, row in enumerate(train) if i not in picked], [train[i] for i in sorted(picked)]
+    else:
+        notes.append(
+            f"no test part: every tenth image, picked at random, is held out ({len(held):,} of {len(train):,})"
+        )
+    return [train[i] for i in kept], [train[i] for i in held]
+
+
+def held_out(n: int) -> tuple[list[int], list[int]]:
+    """The places, of n images without a test part, that stay to train with, and those held out.
+
+    >>> [len(part) for part in held_out(105)]
+    [95, 10]
+    """
+    picked = set(permutation(n, "holdout")[: n // 10].tolist())
+    return [i for i in range(n) if i not in picked], sorted(picked)
 
 
 def _labels(contents: Contents) -> Labels | None:

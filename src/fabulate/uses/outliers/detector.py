@@ -31,6 +31,7 @@ from fabulate.uses.outliers import conformal, heat
 from fabulate.uses.outliers.columns import fit_columns, normal_scores
 from fabulate.uses.outliers.learning import Progress, learn
 from fabulate.uses.outliers.scores import SCORES, chosen
+from fabulate.uses.outliers.variants import with_variants
 from fabulate.uses.outliers.views import State, View, taken_images
 
 Numbers = npt.NDArray[np.float64]
@@ -60,6 +61,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     or X is (N, C, H, W). `false_alarm`: the share of normals that may be called outliers. `folds`, `rounds`: parts of
     the normals, and how many of them are held out in turn; None: all, but 1 with a model or 2,000 normals. `family`,
     `hyperparameters`: the generative model behind the scores that need one, and what `fabulate.train` takes.
+    `variants`: how many slightly moved and turned copies of each image are learnt from beside it.
 
     After `fit`: `threshold_` (also `offset_`), `normals_` (the held-out normals' scores), `false_alarm_` (the rate and
     the interval that holds it 95 times in 100), `false_alarm_interval_`.
@@ -83,6 +85,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         rounds: int | None = None,
         family: str = "ae",
         hyperparameters: Mapping[str, Any] | None = None,
+        variants: int = 0,
         device: str = "auto",
         random_state: Any = 0,
     ) -> None:
@@ -93,6 +96,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         self.rounds = rounds
         self.family = family
         self.hyperparameters = hyperparameters
+        self.variants = variants
         self.device = device
         self.random_state = random_state
 
@@ -189,6 +193,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         return torch.from_numpy(np.array(rows))
 
     def _fit_round(self, x: Tensor, learns: bool, i: int, progress: Progress | None) -> Round:
+        x = with_variants(x, self.variants, self.seed_ + i)
         columns = fit_columns(x) if x.ndim == 2 else {}
         view = Round({}, None, columns).view(x)
         if learns:

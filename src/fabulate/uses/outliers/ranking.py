@@ -12,15 +12,17 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from fabulate.data import Data, sources
+from fabulate.data import Data
+from fabulate.data.names import image_names
 from fabulate.files import write_file
 from fabulate.pictures import grid
-from fabulate.seeds import permutation
 from fabulate.uses.outliers.detector import OutlierDetector
+from fabulate.uses.outliers.learning import Progress
 
 Pixels = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.float64]
 COLUMNS = 8
+PORTION = 500  # images judged between two moves of the bar
 HOTTEST = 8.0  # times what normals show: full colour from here on
 COLD = 2.0  # no colour up to here
 
@@ -40,15 +42,22 @@ class Ranking:
     outliers: npt.NDArray[np.bool_]
 
 
-def rank(detector: OutlierDetector, data: Data) -> Ranking:
-    """Judge all images of a data set, training and test part. Errors: as `OutlierDetector.score_samples`."""
-    x = pixels(data)
-    scores = detector.score_samples(x)
+def rank(detector: OutlierDetector, data: Data, progress: Progress | None = None) -> Ranking:
+    """Judge all images of a data set, training and test part. `progress`: called with (images judged, all images).
+
+    Errors: as `OutlierDetector.score_samples`.
+    """
+    x, parts = pixels(data), []
+    for first in range(0, len(x), PORTION):
+        parts.append(detector.score_samples(x[first : first + PORTION]))
+        if progress is not None:
+            progress(min(first + PORTION, len(x)), len(x))
+    scores = np.concatenate(parts)
     numbers = [part.y for part in (data.train, data.test) if part is not None]
     classes = [data.classes[c] if y is not None else "" for y in numbers for c in (y if y is not None else [])]
     return Ranking(
         order=np.argsort(scores, kind="stable"),
-        names=names(data),
+        names=image_names(data),
         classes=tuple(classes) or ("",) * len(x),
         scores=scores,
         p_values=detector.p_values_of(scores),
@@ -59,23 +68,6 @@ def rank(detector: OutlierDetector, data: Data) -> Ranking:
 def pixels(data: Data) -> Pixels:
     """All images of a data set, training images first: uint8 (N, C, H, W)."""
     return np.concatenate([part.x for part in (data.train, data.test) if part is not None])
-
-
-def names(data: Data) -> tuple[str, ...]:
-    """What the images are called, in the order of `pixels`: their files in a folder, else their part and number."""
-    if Path(data.spec.source).is_dir():
-        with sources.find(data.spec.source).open() as contents:
-            unread = {name for name, _ in data.report.set_aside}
-            parts = [[n for n in part.names if n not in unread] for part in (contents.train, contents.test) if part]
-        if len(parts) == 1 and data.test is not None:  # intake held some of them out
-            held = set(permutation(len(parts[0]), "holdout")[: len(data.test)].tolist())
-            rest = [name for i, name in enumerate(parts[0]) if i not in held]
-            parts = [rest, [parts[0][i] for i in sorted(held)]]
-        found = tuple(name for part in parts for name in part)
-        assert len(found) == len(data.train) + (len(data.test) if data.test is not None else 0)
-        return found
-    named = (("train", data.train), ("test", data.test))
-    return tuple(f"{part}[{i}]" for part, images in named if images is not None for i in range(len(images)))
 
 
 def write_csv(ranking: Ranking, path: Path) -> None:
