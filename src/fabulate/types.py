@@ -56,7 +56,7 @@ def to_float(pixels: Tensor) -> Tensor:
     """
     if pixels.dtype != torch.uint8:
         return pixels
-    return pixels.to(torch.get_default_dtype()).div_(127.5).sub_(1)  # in place: its memory is the float copy's
+    return pixels.to(torch.get_default_dtype()) / 127.5 - 1
 
 
 def to_uint8(x: Tensor) -> Tensor:
@@ -72,4 +72,4 @@ def to_uint8(x: Tensor) -> Tensor:
 
 def unit(x: Tensor) -> Tensor:
     """Map [-1, 1] to [0, 1], the range in which textbooks write their autoencoders."""
-    return torch.add(x, 1).div_(2)
+    return (x + 1) / 2
