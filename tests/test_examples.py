@@ -2,6 +2,7 @@
 
 import math
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -86,3 +87,16 @@ def test_count_modes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     shares = count_modes.main(tmp_path, n=100, references=200)
     assert shares.sum() == pytest.approx(1)
     assert "smallest share" in capsys.readouterr().out
+
+
+def test_augment_says_whether_it_helped(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    import augment
+
+    from fabulate.uses.prove import proof
+
+    monkeypatch.setattr(proof, "enough_steps", lambda n: 10)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a model of few steps makes few images that pass
+        found = augment.main(steps=60, seeds=2)
+    assert found.sizes["both"] == found.sizes["smote"] == found.sizes["real"] + 136
+    assert "ynthetic images" in capsys.readouterr().out

@@ -1,6 +1,7 @@
 """Proofs: intervals hold what they should, arms differ in one thing, and no test image was learnt from."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import replace
 from html.parser import HTMLParser
 from math import isnan
@@ -15,7 +16,7 @@ from PIL import Image
 from fabulate.data import Data, Images, load_data
 from fabulate.errors import ConfigError, DataError, RunError
 from fabulate.metrics.classification import balanced_accuracy
-from fabulate.uses.augment import augment, read
+from fabulate.uses.augment import augment, read, rules
 from fabulate.uses.augment.split import digests, split
 from fabulate.uses.prove import ARMS, Proof, parts, prove, verdict
 from fabulate.uses.prove.arms import Material, smote
@@ -33,6 +34,14 @@ def rare_digits() -> Data:
     assert y is not None
     rows = np.concatenate([np.flatnonzero(y == k)[: 12 if k < 3 else 50] for k in range(10)])
     return replace(data, train=Images(np.array(data.train.x[rows]), y[rows]), fingerprint="rare")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def quick_referee() -> Iterator[None]:
+    """Digits are told apart after fewer steps than photographs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rules, "STEPS", 60)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -179,7 +188,9 @@ def test_the_verdict_says_what_the_intervals_say(shifted: int, plain: int) -> No
     said = verdict(proof)
     assert (said.word, said.grade, said.sentences[0]) == BEST[shifted, plain]
     assert said.word == "yes" if shifted > 0 else said.word != "yes"
-    assert ("did not help" in said.sentences[0] or "harm" in said.sentences[0]) == (shifted < 0 or (not shifted and plain < 1))
+    assert ("did not help" in said.sentences[0] or "harm" in said.sentences[0]) == (
+        shifted < 0 or (not shifted and plain < 1)
+    )
 
 
 def test_images_that_add_nothing_are_found_not_to_help(data: Data) -> None:

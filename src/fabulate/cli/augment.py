@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
         made = augment(
             data,
             flags.out,
-            name=flags.family or "vae",
+            family=flags.family or "vae",
             run=flags.run,
             to=flags.to,
             share=flags.keep,
@@ -70,7 +70,9 @@ def main(argv: list[str]) -> None:
             console=Console(),
             progress=progress,
         )
-    Console().print(table(made))
+    moved = f", {len(made.cut.held_out):,} of them taken from the training part" if made.cut.held_out else ""
+    print(f"{len(made.cut.train):,} images to learn from; {len(made.cut.test):,} kept for the test{moved}")
+    Console().print(table(made.synthetic))
     where("images", flags.out / "synthetic")
     where("picture", flags.out / "samples.png")
     where("next", f"fabulate prove {flags.source} {flags.out}")

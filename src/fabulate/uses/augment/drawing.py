@@ -98,9 +98,7 @@ def fill(
     if not numbers:
         told = "; ".join(f"{name}: {told_of(tally)}" for name, tally in tallies.items())
         raise DataError(f"no sample passes the rules ({told}): train longer, or give another family or --run")
-    return Synthetic(
-        Images(np.concatenate(x), np.array(y, np.int64)), np.array(numbers, np.int64), seeds, tallies
-    )
+    return Synthetic(Images(np.concatenate(x), np.array(y, np.int64)), np.array(numbers, np.int64), seeds, tallies)
 
 
 def told_of(tally: Tally) -> str:

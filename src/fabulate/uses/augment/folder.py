@@ -97,7 +97,7 @@ def write_part(
     numbers: np.ndarray[tuple[int], np.dtype[np.int64]] | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
-    """Write labelled images as folder/part/CLASS/NUMBER.png; the paths, from the folder. Numbers default to 0, 1, ..."""
+    """Write labelled images as folder/part/CLASS/NUMBER.png; their paths there. Numbers: 0, 1, ... by default"""
     assert images.y is not None
     paths = []
     for i, k in enumerate(images.y.tolist()):

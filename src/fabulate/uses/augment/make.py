@@ -6,7 +6,7 @@ The cut comes before the training; what can be refused is refused before either.
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from rich.console import Console
@@ -15,7 +15,6 @@ from fabulate import training
 from fabulate.config import to_json
 from fabulate.data import Data
 from fabulate.errors import ConfigError, RunError
-from fabulate.features import Classifier
 from fabulate.models import GenerativeModel
 from fabulate.pictures import grid, save_png
 from fabulate.uses.augment.amounts import missing
@@ -26,16 +25,24 @@ from fabulate.uses.augment.rules import COPY, FAR, Judge
 from fabulate.uses.augment.split import SHARE, Split, labels, rejoined, split
 
 SHOWN = 12  # of each class in samples.png
+LARGEST = 64  # pixels a side that the classifiers here take
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is done now, parts done, all parts)."""
+
+
+class Made(NamedTuple):
+    """What `augment` did."""
+
+    cut: Split
+    synthetic: Synthetic
 
 
 def augment(
     data: Data,
     out: str | Path,
     *,
-    name: str = "vae",
+    family: str = "vae",
     run: str | Path | None = None,
     to: str = "balanced",
     share: float = SHARE,
@@ -45,10 +52,10 @@ def augment(
     overwrite: bool = False,
     console: Console | None = None,
     progress: Progress | None = None,
-) -> Synthetic:
+) -> Made:
     """Make synthetic images of the classes that lack some, and write them, with a record, into the folder `out`.
 
-    `name`: the family that is trained, unless `run` is a run of a conditional model on the same data. `to`: how many
+    `family`: what is trained, unless `run` is a run of a conditional model on the same data. `to`: how many
     images a class shall have (`amounts.missing`). `share`: of each class, kept for the test. `hyperparameters`: over
     those of the family's recipe. `progress`: called with (what is done, parts done, all parts).
     Errors: `DataError` for images without classes, `ConfigError` for words and numbers that do not fit, `RunError` for
@@ -56,10 +63,13 @@ def augment(
     """
     out, told = Path(out), progress or (lambda what, done, total: None)
     labels(data)
-    Classifier(data.shape, data.classes)  # refuses images that it cannot judge
+    if not all(8 <= side <= LARGEST for side in data.shape[1:]):
+        raise ConfigError(
+            f"what judges samples takes images of 8 to {LARGEST} pixels a side, given {data.shape}: --size"
+        )
     if run is None:
         cut, model = split(data, share), None
-        check(name, dict(hyperparameters or {}))
+        check(family, dict(hyperparameters or {}))
     else:
         model = training.load(run, device)
         cut = cut_of_run(data, Path(run), share)
@@ -68,7 +78,7 @@ def augment(
     claim(out, data, cut, overwrite)
     if model is None:
         model = learn(
-            name,
+            family,
             data,
             cut,
             out / "run",
@@ -79,7 +89,7 @@ def augment(
     judge = Judge.of(cut.train, data.classes, seed=seed, progress=partial(told, "training the referee"))
     made = fill(model, judge, lacking, data.classes, seed=seed, progress=partial(told, "drawing"))
     write(out, data, cut, model, made, seed, told)
-    return made
+    return Made(cut, made)
 
 
 def counted(cut: Split, classes: tuple[str, ...]) -> dict[str, int]:
@@ -100,7 +110,7 @@ def cut_of_run(data: Data, run: Path, share: float) -> Split:
     if own == data.fingerprint and data.test is not None:
         return rejoined(data, [])
     raise RunError(
-        f"{run} was not trained on the training part of {data.spec.source}, so which test images it saw cannot be told: "
+        f"{run} was not trained on the training part of {data.spec.source}: nobody can tell which test images it saw; "
         f"train one with `fabulate train FAMILY --conditional --data {data.spec.source}`, or leave --run out"
     )
 
@@ -147,9 +157,5 @@ def write(
             for name in data.classes
         },
     }
-    files = {
-        path: (data.classes[int(k)], int(number)) for path, k, number in zip(paths, y, made.numbers, strict=True)
-    }
+    files = {path: (data.classes[int(k)], int(number)) for path, k, number in zip(paths, y, made.numbers, strict=True)}
     finish(out, data, cut, files, about)
-
-

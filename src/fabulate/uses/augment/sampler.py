@@ -4,7 +4,7 @@
 
 `fit_resample` trains the model on the rows it is given and adds samples of it, as imblearn's own over-samplers add
 points of theirs, so that in a cross-validation every fold has a model that saw only its own training part. Images pass
-the rules of `rules.py`. Rows of features have no rules; each column is brought to [-1, 1] by its range and back, and the
+the rules of `rules.py`. Rows of features have none: each column is brought to [-1, 1] by its range and back, and a
 row is an image of one line to the model.
 
 Legend: N rows, D columns, C H W image, K classes.
@@ -42,7 +42,8 @@ class GenerativeOverSampler(BaseOverSampler):  # type: ignore[misc]  # imbalance
 
     Parameters. `sampling_strategy`: as for every over-sampler there: "auto" makes all classes as many as the largest, a
     dict says how many each shall have. `image_shape`: (C, H, W) when rows of X are images, uint8 or floats in
-    [-1, 1]; None for rows of features. `family`, `hyperparameters`: the model, and what `fabulate.train` takes. `random_state`: seed.
+    [-1, 1]; None for rows of features. `family`, `hyperparameters`: the model, and what `fabulate.train` takes.
+    `device`: where it is trained. `random_state`: the seed.
 
     After `fit_resample`: `sampling_strategy_` (how many are added of each class), `model_`, and for images `tallies_`
     (what the rules turned away). Where too few samples pass the rules, real images fill the rest, with a warning.
@@ -76,7 +77,7 @@ class GenerativeOverSampler(BaseOverSampler):  # type: ignore[misc]  # imbalance
         self.seed_ = int(check_random_state(self.random_state).randint(2**31))
         rows = X.toarray() if sparse.issparse(X) else X
         labels, numbers = np.unique(y, return_inverse=True)
-        lacking = {int(np.flatnonzero(labels == label)[0]): n for label, n in self.sampling_strategy_.items() if n}
+        lacking = {int(np.flatnonzero(labels == label)[0]): int(n) for label, n in self.sampling_strategy_.items() if n}
         if not lacking:
             return X, y
         made = self._images(rows, numbers, lacking) if self.image_shape else self._table(rows, numbers, lacking)
@@ -91,9 +92,7 @@ class GenerativeOverSampler(BaseOverSampler):  # type: ignore[misc]  # imbalance
         assert self.image_shape is not None
         shape = ImageShape(*self.image_shape)
         if rows.shape[1] != shape.size:
-            raise DataError(
-                f"image_shape {tuple(shape)} has {shape.size} numbers, and rows of X have {rows.shape[1]}"
-            )
+            raise DataError(f"image_shape {tuple(shape)} has {shape.size} numbers, and rows of X have {rows.shape[1]}")
         pixels = _pixels(rows).reshape(-1, *shape)
         images, names = Images(pixels, y.astype(np.int64)), tuple(map(str, range(int(y.max()) + 1)))
         self.model_ = self._learn(Balanced(images.x, images.y), images, {}, shape, names)

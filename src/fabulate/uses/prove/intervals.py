@@ -37,7 +37,7 @@ def over_classes(values: Tensor, y: Tensor, lowest: float) -> Estimate:
     from scipy.stats import t
 
     values = values.double()
-    own = [values[:, y == k] for k in y.unique()]
+    own = [values[:, y == k] for k in sorted(set(y.tolist()))]
     by_seed = torch.stack([part.mean(1) for part in own]).mean(0)  # (S,)
     value = float(by_seed.mean())
     if len(values) < 2:

@@ -1,7 +1,7 @@
 """Do synthetic images help? The same classifier, trained in six ways, tested on images that nothing was learnt from.
 
 A generator cannot know more than its training images; what it may add is what its network assumes about how images of a
-class vary. So the question is not whether synthetic images beat doing nothing, but whether they beat what costs nothing:
+class vary. So the question is not whether synthetic images beat doing nothing, but whether they beat what is free:
 class weights, SMOTE, random shifts. Two comparisons decide: `both` against `classic`, the same training with and
 without synthetic images where images are shifted, and `synthetic` against `real`, where they are not.
 
@@ -11,7 +11,6 @@ Legend: A arms, S seeds, N test images, K classes.
 from collections.abc import Callable
 from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,6 +19,7 @@ from fabulate.errors import ConfigError, DataError
 from fabulate.features import predict, train_classifier
 from fabulate.features.classifier import enough_steps
 from fabulate.metrics.intervals import Estimate
+from fabulate.uses.augment.rules import even
 from fabulate.uses.prove.arms import ARMS, Material
 from fabulate.uses.prove.intervals import over_classes
 
@@ -100,9 +100,7 @@ def prove(
         raise DataError("there are no test images with classes")
     steps = steps or enough_steps(len(real))
     material, y = Material(real, synthetic), torch.from_numpy(test.y)
-    assert real.y is not None
-    counts = np.bincount(real.y, minlength=len(classes))
-    weights = torch.from_numpy(np.where(counts > 0, 1 / np.maximum(counts, 1), 0.0))
+    weights = even(real, len(classes))
     total, done, sizes = seeds * len(ARMS) * steps, 0, {}
     right: dict[str, list[Tensor]] = {name: [] for name in ARMS}
     for seed in range(seeds):

@@ -45,7 +45,9 @@ def verdict(proof: Proof) -> Verdict:
     better = [name for name in plain if proof.difference(best, name).sign < 0]
     if better and with_shifts.sign >= 0:
         word, grade = "no", "poor"
-        first = f"Synthetic images did not help here: {listed(better)} without them is better than either way with them."
+        first = (
+            f"Synthetic images did not help here: {listed(better)} without them is better than either way with them."
+        )
     sentences = [
         first,
         f"Balanced accuracy: {points(with_shifts.value)} with random shifts (both against classic), "
