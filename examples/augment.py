@@ -16,7 +16,7 @@ from fabulate.uses.prove import ARMS, Proof, prove, verdict
 RARE = {8: 12, 9: 12}  # images that are left of these digits
 
 
-def main(steps: int = 1500, seeds: int = 3) -> Proof:
+def main(steps: int = 1000, seeds: int = 3) -> Proof:
     data = fabulate.load_data("digits")
     keep = np.concatenate([np.flatnonzero(data.train.y == k)[: RARE.get(k)] for k in range(10)])
     real = Images(data.train.x[keep], data.train.y[keep])

@@ -303,6 +303,15 @@ def test_mistakes_are_told_before_anything_is_written(
     assert not (tmp_path / "out").exists()
 
 
+def test_what_cannot_be_written_or_judged_is_told_first(data: Data, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="a/b and a_b would share a folder"):
+        augment(replace(data, classes=("a/b", "a_b", "c")), tmp_path / "out")
+    large = Images(np.zeros((30, 1, 80, 80), np.uint8), np.arange(30) % 3)
+    with pytest.raises(ConfigError, match="8 to 64 pixels a side, given 80x80 gray: --size"):
+        augment(replace(data, train=large), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
 def test_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "out"
     assert ends("augment", folder, "--to", "horse=30", "--steps", "20", "--out", out) == 0

@@ -92,11 +92,13 @@ def test_count_modes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
 def test_augment_says_whether_it_helped(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     import augment
 
+    from fabulate.uses.augment import rules
     from fabulate.uses.prove import proof
 
-    monkeypatch.setattr(proof, "enough_steps", lambda n: 10)
+    monkeypatch.setattr(proof, "enough_steps", lambda n: 5)
+    monkeypatch.setattr(rules, "STEPS", 30)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a model of few steps makes few images that pass
-        found = augment.main(steps=60, seeds=2)
+        found = augment.main(steps=30, seeds=2)
     assert found.sizes["both"] == found.sizes["smote"] == found.sizes["real"] + 136
     assert "ynthetic images" in capsys.readouterr().out

@@ -17,6 +17,7 @@ from fabulate.data import Data
 from fabulate.errors import ConfigError, RunError
 from fabulate.models import GenerativeModel
 from fabulate.pictures import grid, save_png
+from fabulate.samples import folder_name
 from fabulate.uses.augment.amounts import missing
 from fabulate.uses.augment.drawing import Synthetic, fill
 from fabulate.uses.augment.folder import claim, finish, write_part
@@ -67,6 +68,10 @@ def augment(
         raise ConfigError(
             f"what judges samples takes images of 8 to {LARGEST} pixels a side, given {data.shape}: --size"
         )
+    folders = {folder_name(name): name for name in data.classes}
+    if len(folders) < len(data.classes):
+        twin = next(name for name in data.classes if folders[folder_name(name)] != name)
+        raise ConfigError(f"the classes {twin} and {folders[folder_name(twin)]} would share a folder: rename one")
     if run is None:
         cut, model = split(data, share), None
         check(family, dict(hyperparameters or {}))

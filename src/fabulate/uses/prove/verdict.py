@@ -78,7 +78,7 @@ def changed(proof: Proof, difference: Difference) -> list[str]:
         ("Found less often", [(name, d) for name, d in by_class if d.high < 0]),
     ):
         if told:
-            found.append(f"{words} than with random shifts alone: " + "; ".join(f"{n} {points(d)}" for n, d in told))
+            found.append(f"{words} than with random shifts alone: " + "; ".join(f"{n}: {points(d)}" for n, d in told))
     return [f"{sentence}." for sentence in found]
 
 
