@@ -283,6 +283,8 @@ def test_a_given_run_must_be_of_the_same_training_images(made: Path, data: Data,
     assert cut_of_run(data, tmp_path / "plain", 0.1).held_out == ()
     with pytest.raises(RunError, match="was not trained on the training part"):
         augment(replace(data, fingerprint="0" * 32), tmp_path / "other", to="40", run=tmp_path / "plain")
+    with pytest.raises(RunError, match="not a run folder"):
+        augment(data, tmp_path / "other", run=tmp_path / "nowhere")
     assert not (tmp_path / "other").exists()
 
 

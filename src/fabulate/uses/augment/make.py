@@ -76,8 +76,8 @@ def augment(
         cut, model = split(data, share), None
         check(family, dict(hyperparameters or {}))
     else:
-        model = training.load(run, device)
         cut = cut_of_run(data, Path(run), share)
+        model = training.load(run, device)
         agrees(model, data)
     lacking = missing(to, counted(cut, data.classes))
     claim(out, data, cut, overwrite)
