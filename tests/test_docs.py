@@ -24,7 +24,10 @@ from fabulate.models.base import NoChoice
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
-OURS = ["tutorial.md", "families.md", "architecture.md", "extending.md", "evaluation.md", "outliers.md", "rare.md"]
+OURS = [
+    *("tutorial.md", "families.md", "architecture.md", "extending.md", "evaluation.md"),
+    *("augment.md", "debias.md", "outliers.md", "rare.md"),
+]
 LARGEST_PICTURE = 150_000  # bytes: a page loads them all
 
 SNIPPET = re.compile(

@@ -2,6 +2,7 @@
 
 import math
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,18 @@ def test_outliers_finds_most_strays(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert outliers.main(tmp_path / "strays.png") >= 0.75
     assert (tmp_path / "strays.png").exists()
     assert "strays called outliers" in capsys.readouterr().out
+
+
+def test_augment_says_whether_it_helped(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    import augment
+
+    from fabulate.uses.augment import rules
+    from fabulate.uses.prove import proof
+
+    monkeypatch.setattr(proof, "enough_steps", lambda n: 5)
+    monkeypatch.setattr(rules, "STEPS", 30)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # a model of few steps makes few images that pass
+        found = augment.main(steps=30, seeds=2)
+    assert found.sizes["both"] == found.sizes["smote"] == found.sizes["real"] + 136
+    assert "ynthetic images" in capsys.readouterr().out

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fabulate.training import load, train
     from fabulate.types import Batch, ImageShape, to_float, to_uint8
     from fabulate.uses import rare
+    from fabulate.uses.augment.sampler import GenerativeOverSampler
     from fabulate.uses.outliers import OutlierDetector
 
 __version__ = version("fabulate")
@@ -34,6 +35,7 @@ _HOMES = {
     "Data": "data",
     "FabulateError": "errors",
     "GenerativeModel": "models",
+    "GenerativeOverSampler": "uses.augment.sampler",
     "ImageShape": "types",
     "Images": "data",
     "OutlierDetector": "uses.outliers",
@@ -69,6 +71,7 @@ __all__ = [
     "Data",
     "FabulateError",
     "GenerativeModel",
+    "GenerativeOverSampler",
     "ImageShape",
     "Images",
     "OutlierDetector",

@@ -23,6 +23,8 @@ VERBS = {
     "compare": "say which of several runs is better, and whether it is more than chance",
     "outliers": "learn what is normal, then rank images by how strange they are, with heat maps",
     "rare": "draw images from the tail of a run's model, and tell how rare they are",
+    "augment": "make more images of rare classes, real and synthetic ones apart",
+    "prove": "say whether synthetic images help a classifier, on images nothing was learnt from",
     "export": "write a diffusion model as a folder that diffusers' pipelines load",
 }
 

@@ -1,0 +1,114 @@
+"""`fabulate augment SOURCE`: more images of rare classes, real and synthetic ones apart, with a record of both."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+from pydantic import Field
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+
+from fabulate.cli.shared import load_images, parse, where
+from fabulate.config import DataSpec, PositiveInt, spec
+from fabulate.errors import ConfigError
+from fabulate.uses.augment.drawing import Synthetic
+from fabulate.uses.augment.make import Progress as Told
+from fabulate.uses.augment.make import augment
+from fabulate.uses.augment.split import SHARE
+
+
+@spec
+class Arguments:
+    """Make synthetic images of the classes of SOURCE that lack some. Say afterwards with `prove` whether they help."""
+
+    source: tyro.conf.Positional[str]
+    """Where images come from: a folder with a sub-folder for each class, a name such as mnist, an .npz file."""
+    size: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Resize so that the shorter side is this many pixels (antialiased), then crop the centre to a square."""
+    limit_broken: Annotated[float, Field(ge=0, le=1)] = 0.1
+    """Largest share of unreadable files that may be set aside; above it, intake stops and lists them."""
+    to: str = "balanced"
+    """How many images a class shall have: balanced, a number, or name=number,..."""
+    family: str | None = None
+    """The family that is trained (default: vae)."""
+    steps: PositiveInt | None = None
+    """Its training steps (default: those of the family's recipe)."""
+    run: Path | None = None
+    """A run of a conditional model on SOURCE, instead of training one."""
+    keep: Annotated[float, Field(ge=0, lt=1)] = SHARE
+    """The share of each class that is kept for the test; more is moved there where the source keeps less."""
+    seed: int = 0
+    """Seed of everything random."""
+    device: str = "auto"
+    """Where the model is trained: cpu, cuda, ...; auto takes a GPU if there is one."""
+    out: Path
+    """The folder to write."""
+    overwrite: bool = False
+    """Replace the synthetic images of an earlier `augment`."""
+
+
+def main(argv: list[str]) -> None:
+    flags = parse(Arguments, argv, "fabulate augment")
+    if flags.run is not None and (flags.family is not None or flags.steps is not None):
+        raise ConfigError("give --run (a model that is there) or --family and --steps (one to train), not both")
+    data = load_images(DataSpec(source=flags.source, size=flags.size, limit_broken=flags.limit_broken))
+    with stages() as progress:
+        made = augment(
+            data,
+            flags.out,
+            family=flags.family or "vae",
+            run=flags.run,
+            to=flags.to,
+            share=flags.keep,
+            seed=flags.seed,
+            hyperparameters={} if flags.steps is None else {"steps": flags.steps},
+            device=flags.device,
+            overwrite=flags.overwrite,
+            console=Console(),
+            progress=progress,
+        )
+    moved = f", {len(made.cut.held_out):,} of them taken from the training part" if made.cut.held_out else ""
+    print(f"{len(made.cut.train):,} images to learn from; {len(made.cut.test):,} kept for the test{moved}")
+    Console().print(table(made.synthetic))
+    where("images", flags.out / "synthetic")
+    where("picture", flags.out / "samples.png")
+    where("next", f"fabulate prove {flags.source} {flags.out}")
+
+
+def table(made: Synthetic) -> Table:
+    """What became of the samples of each class."""
+    shown = Table(box=None, pad_edge=False)
+    for name in ("class", "wanted", "drawn", "kept", "another class", "unlike its own", "copies"):
+        shown.add_column(name, justify="left" if name == "class" else "right")
+    for name, tally in made.tallies.items():
+        counts = (tally.wanted, tally.drawn, tally.kept, tally.misread, tally.far, tally.copied)
+        shown.add_row(name, *(f"{count:,}" for count in counts))
+    return shown
+
+
+@contextmanager
+def stages() -> Iterator[Told]:
+    """A bar on a terminal for each stage, which begins with its first progress; nothing elsewhere."""
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description:20}"), BarColumn(), MofNCompleteColumn())
+    bars: dict[str, Progress] = {}
+
+    def told(what: str, done: int, total: int) -> None:
+        if what not in bars:
+            close()
+            bars[what] = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
+            bars[what].start()
+            bars[what].add_task(what)
+        bars[what].update(bars[what].task_ids[0], completed=done, total=total)
+
+    def close() -> None:
+        for bar in bars.values():
+            bar.stop()
+
+    try:
+        yield told
+    finally:
+        close()
