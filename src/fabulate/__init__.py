@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from fabulate.training import load, train
     from fabulate.types import Batch, ImageShape, to_float, to_uint8
     from fabulate.uses import rare
+    from fabulate.uses.debias import Debiaser
     from fabulate.uses.outliers import OutlierDetector
 
 __version__ = version("fabulate")
@@ -32,6 +33,7 @@ __version__ = version("fabulate")
 _HOMES = {
     "Batch": "types",
     "Data": "data",
+    "Debiaser": "uses.debias",
     "FabulateError": "errors",
     "GenerativeModel": "models",
     "ImageShape": "types",
@@ -67,6 +69,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "Batch",
     "Data",
+    "Debiaser",
     "FabulateError",
     "GenerativeModel",
     "ImageShape",

@@ -21,6 +21,7 @@ VERBS = {
     "evaluate": "measure a run's samples: good, varied, copied? A page with intervals and anchors",
     "compare": "say which of several runs is better, and whether it is more than chance",
     "outliers": "learn what is normal, then rank images by how strange they are, with heat maps",
+    "debias": "find images that are rare in their class, weigh or recolour them, and test what that changes",
     "export": "write a diffusion model as a folder that diffusers' pipelines load",
 }
 
