@@ -116,7 +116,7 @@ class Debiaser:
         return weights.sampler(self.weights_, seed=self.seed, n=n)
 
     def weigh(self, images: Images) -> Numbers:
-        """Weights that undo the bias of other images (N,), on average 1; it may be another one than that learnt from."""
+        """Weights that undo the bias of other images (N,), on average 1: their own, which may be another one."""
         y = np.zeros(len(images), np.int64) if images.y is None else images.y
         f = codes(self.model_, images)[:, torch.tensor(self.place_)].double().numpy()
         classes = int(y.max()) + 1
