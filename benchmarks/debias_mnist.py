@@ -1,7 +1,7 @@
 """Two protocols of bias on MNIST: python benchmarks/debias_mnist.py [--seeds 5] [--only coloured|invariant]
 
-coloured: each digit has a colour of its own in 98 % of the training images and any other in the rest; in the test images
-colour and digit are independent. No colour label is used in training.
+coloured: each digit has a colour of its own in 98 % of the training images and any other in the rest; in the test
+images colour and digit are independent. No colour label is used in training.
 
 invariant: the protocol of Arjovsky et al., "Invariant risk minimization", 2019, https://arxiv.org/abs/1907.02893. The
 label is digit < 5, wrong for a quarter of the images; red or green goes with the label but for 10 % in one training

@@ -86,3 +86,11 @@ def test_count_modes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None
     shares = count_modes.main(tmp_path, n=100, references=200)
     assert shares.sum() == pytest.approx(1)
     assert "smallest share" in capsys.readouterr().out
+
+
+def test_debias(capsys: pytest.CaptureFixture[str]) -> None:
+    import debias
+
+    found = debias.main(steps=400, classifier_steps=100)
+    assert found["recolour"] > found["plain"] + 0.1
+    assert "by weight" in capsys.readouterr().out

@@ -34,7 +34,8 @@ Density = Callable[[Numbers, Labels, int, int], LogDensity]
 
 BINS = 20
 TAILS = 0.1  # per cent of codes at each end of an axis that share the outermost bins
-GAUSSIANS = 30
+GAUSSIANS, OF_EACH = 30, 100  # at most so many, each of so many codes at least: a bin of few tells by chance
+NARROWEST = 0.03  # variance added to each, of the codes' own: finer than that a palette is one palette
 MOST_CODES = 10_000  # that Gaussians are placed by; their shares in the classes are counted over all codes
 PRIOR = 0.5  # codes that every class is taken to have in each bin or Gaussian beforehand: never a share of 0
 FLATTEST = 1e-6  # an axis varies if its deviation is more than this share of the largest
@@ -95,8 +96,8 @@ def gaussians(codes: Numbers, seed: int = 0) -> LogDensity:
 
     turn = whitening(codes)
     axes = turn(codes[permutation(len(codes), seed, "debias", "mixture")[:MOST_CODES].numpy()])
-    most = max(1, min(GAUSSIANS, len(axes) // (2 * axes.shape[1])))
-    found = GaussianMixture(most, max_iter=50, reg_covar=1e-4, random_state=seed)
+    most = max(1, min(GAUSSIANS, len(axes) // OF_EACH))
+    found = GaussianMixture(most, max_iter=30, reg_covar=NARROWEST, random_state=seed)
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # any good covering will do
         found.fit(axes)
