@@ -297,7 +297,7 @@ def test_who_goes_by_colour_is_found_out_by_groups_and_by_weights(
 
 
 def test_a_classifier_sees_what_it_is_shown(debiaser: Debiaser, biased: tuple[Images, np.ndarray]) -> None:
-    images, colour = biased
+    images, _ = biased
     indices = torch.arange(600)
     shown = {way: show(images, debiaser)(0, indices) for way, show in proof.WAYS.items()}
     assert torch.equal(shown["plain"].x, images.batch(indices).x)
