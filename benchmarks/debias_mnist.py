@@ -13,14 +13,17 @@ All images are 14x14. MNIST comes from $FABULATE_DATA/mnist or from the hub. Som
 import argparse
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from fabulate import Debiaser, Images, load_data
 from fabulate.features.classifier import predict
 from fabulate.metrics.intervals import Estimate
-from fabulate.uses.debias import densities, proof, weights
+from fabulate.pictures import save_png
+from fabulate.uses.debias import densities, proof, views, weights
 
 COLOURS = np.array(
     [
@@ -125,11 +128,27 @@ def gray(images: Images) -> Images:
 PROTOCOLS: dict[str, Callable[[int], Rows]] = {"coloured": run_coloured, "invariant": run_invariant}
 
 
+def draw(folder: Path) -> None:
+    """Coloured MNIST: who is rare in its class, and the same images recoloured."""
+    train, _ = coloured(load_data("mnist").train, WITH_COLOUR, 0)
+    debiaser = Debiaser(seed=0).fit(train)
+    pictures = {
+        "factors": views.factors_picture(debiaser, train, "coloured MNIST"),
+        "recoloured": views.recoloured_picture(debiaser, train),
+    }
+    for name, picture in pictures.items():
+        save_png(picture.quantize(64, dither=Image.Dither.NONE), folder / f"debias-{name}.png")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Debiasing on two protocols of MNIST.")
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--only", choices=PROTOCOLS)
+    parser.add_argument("--pictures", type=Path, help="only make the pictures of docs/debias.md, in this folder")
     flags = parser.parse_args()
+    if flags.pictures:
+        draw(flags.pictures)
+        return
     for name in [flags.only] if flags.only else PROTOCOLS:
         print(f"\n{name}", flush=True)
         runs, began = [], time.process_time()

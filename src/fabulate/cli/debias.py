@@ -111,9 +111,13 @@ def by_codes(flags: Arguments, data: Data, out: Path) -> None:
     groups = None
     if flags.groups is not None and data.test is not None:
         groups = read_column(flags.groups, known[len(data.train) :], "group")
-    steps = {} if flags.steps is None else {"steps": flags.steps}
     debiaser = Debiaser(
-        flags.by or None, density=flags.density, target=flags.target, device=flags.device, seed=flags.seed, **steps
+        flags.by or None,
+        density=flags.density,
+        target=flags.target,
+        steps=flags.steps,
+        device=flags.device,
+        seed=flags.seed,
     )
     with counting("learning what varies") as progress:
         debiaser.fit(data.train, environments=environments, progress=progress)

@@ -38,7 +38,7 @@ class Debiaser:
 
     `by`: names of factors: palette, structure, structure-3, ...; None: the palette, or with environments the factor
     whose relation to the class differs most between them. `density`, `target`: names from `densities.DENSITIES` and
-    `weights.TARGETS`; the default target is "overall", without classes "even". `steps`: of training the model.
+    `weights.TARGETS`; the default target is "overall", without classes "even". `steps`: of training the model (None: 2,000).
     `hyperparameters`: of the model (`DuotoneConfig`).
 
     After `fit`: `model_`, `factors_` (a list of `Factor`), `chosen_` (names of the factors made independent),
@@ -57,21 +57,21 @@ class Debiaser:
         *,
         density: str = "mixture",
         target: str | None = None,
-        steps: int = STEPS,
+        steps: int | None = None,
         hyperparameters: dict[str, Any] | None = None,
         device: str = "auto",
         seed: int = 0,
     ) -> None:
         self.by = (by,) if isinstance(by, str) else None if by is None else tuple(by)
         self.density, self.target = density, target
-        self.steps, self.device, self.seed = steps, device, seed
+        self.steps, self.device, self.seed = STEPS if steps is None else steps, device, seed
         self.config = override(DuotoneConfig(), hyperparameters or {})
         for what, name, table in (("density", density, DENSITIES), ("target", target, weights.TARGETS)):
             if name is not None and name not in table:
                 raise ConfigError(f"there is no {what} {name!r}{nearest(name, [*table])} ({', '.join(table)})")
         if self.by is not None:
             factors.columns(self.by, self.config)
-        if steps < 1:
+        if self.steps < 1:
             raise ConfigError(f"the model needs at least 1 training step; given {steps}")
 
     def fit(self, images: Images, *, environments: Labels | None = None, progress: Progress | None = None) -> Self:

@@ -29,7 +29,7 @@ from fabulate.config import PositiveFloat, PositiveInt, Preset, Training, spec
 from fabulate.models.base import Labels, Player, evaluating
 from fabulate.models.capabilities import HasPosterior, Reconstructs
 from fabulate.nets import MLP, Network
-from fabulate.prob import LIKELIHOODS, kl_to_standard_normal, log_normal
+from fabulate.prob import Gaussian, kl_to_standard_normal, log_normal
 from fabulate.types import Batch, ImageShape
 
 PORTION = 1000  # images encoded at a time
@@ -80,12 +80,11 @@ class Duotone(HasPosterior, Reconstructs):
         c, h, w = self.shape
         self.encoder = config.network.encoder(self.shape, 2 * (config.structure + config.palette))
         self.decoder = config.network.decoder(config.structure, ImageShape(1, h, w))
-        self.colours = nn.Sequential(
-            nn.Linear(config.palette, config.colours), nn.SiLU(), nn.Linear(config.colours, 2 * c)
-        )
+        last = nn.Linear(config.colours, 2 * c)
         with torch.no_grad():  # dark below bright at first, so that m means the same in every image
-            self.colours[-1].bias.copy_(torch.tensor([-1.0, 1.0]).repeat_interleave(c))
-        self.likelihood = LIKELIHOODS["gaussian"]()
+            last.bias.copy_(torch.tensor([-1.0, 1.0]).repeat_interleave(c))
+        self.colours = nn.Sequential(nn.Linear(config.palette, config.colours), nn.SiLU(), last)
+        self.likelihood = Gaussian()
 
     def players(self) -> dict[str, Player]:
         return {"model": Player(self, self.loss)}

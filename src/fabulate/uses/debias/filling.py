@@ -48,7 +48,7 @@ class Filled:
     """Pairs of which there is no image to learn from."""
 
 
-def pair_weights(y: np.ndarray, attributes: Sequence[str]) -> Numbers:  # type: ignore[type-arg]
+def pair_weights(y: np.ndarray, attributes: Sequence[str]) -> Numbers:
     """How much each image counts (N,), on average 1, when all pairs of a class count alike and classes as they are.
 
     >>> pair_weights(np.array([0, 0, 0, 1]), ["a", "a", "b", "a"])
@@ -60,7 +60,7 @@ def pair_weights(y: np.ndarray, attributes: Sequence[str]) -> Numbers:  # type: 
     return np.array([classes[k] / kinds[k] / counts[k, a] for k, a in pairs])
 
 
-def check(name: str, y: np.ndarray, attributes: Sequence[str]) -> None:  # type: ignore[type-arg]
+def check(name: str, y: np.ndarray, attributes: Sequence[str]) -> None:
     """Refuse what cannot be filled up. Errors: `CapabilityError` for a family, `ConfigError` for attributes."""
     if not issubclass(family(name), Conditional):
         raise CapabilityError(f"{name} cannot learn pairs of class and attribute; {able(Conditional)}")

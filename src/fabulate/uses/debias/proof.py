@@ -86,6 +86,7 @@ def teach(
 
     def loss(step: int, indices: torch.Tensor) -> torch.Tensor:
         x, y = show(step, indices)
+        assert y is not None
         x = changes.shift(x, generator(seed, "changes", step))
         return F.cross_entropy(classifier(x), y, label_smoothing=SMOOTHING)
 
@@ -139,11 +140,11 @@ def prove(
     return Proof(share(right), weighted_share(right, weights), named, paired)
 
 
-def share(right: np.ndarray) -> Estimate:  # type: ignore[type-arg]
+def share(right: np.ndarray) -> Estimate:
     return Estimate.of_share(int(right.sum()), len(right))
 
 
-def weighted_share(right: np.ndarray, weights: Numbers) -> Estimate:  # type: ignore[type-arg]
+def weighted_share(right: np.ndarray, weights: Numbers) -> Estimate:
     """The share of the weight that is right, with its interval: as the ratio of two means is off.
 
     >>> weighted_share(np.array([True, True, False, False]), np.array([3.0, 3.0, 1.0, 1.0])).value
