@@ -38,7 +38,7 @@ class Debiaser:
 
     `by`: names of factors: palette, structure, structure-3, ...; None: the palette, or with environments the factor
     whose relation to the class differs most between them. `density`, `target`: names from `densities.DENSITIES` and
-    `weights.TARGETS`; the default target is "overall", without classes "even". `steps`: of training the model (None: 2,000).
+    `weights.TARGETS`; the default target is "overall", without classes "even". `steps`: of training (None: 2,000).
     `hyperparameters`: of the model (`DuotoneConfig`).
 
     After `fit`: `model_`, `factors_` (a list of `Factor`), `chosen_` (names of the factors made independent),
@@ -107,7 +107,7 @@ class Debiaser:
                 )
             self.chosen_ = (worst.name,)
         self.place_ = factors.columns(self.chosen_, self.config)
-        self.log_density_: LogDensity = self._density(self.codes_)
+        self.log_density_: LogDensity = self._density(self.codes_, self.density)
         self.weights_ = self._weights(self.codes_, self.y_)
         return self
 
@@ -129,17 +129,17 @@ class Debiaser:
         donors = torch.randint(len(self.codes_), (len(x),), generator=generator(self.seed, "debias", *address))
         return counterfactual(self.model_, x, self.codes_[donors], self.place_)
 
-    def _density(self, z: Tensor) -> LogDensity:
+    def _density(self, z: Tensor, name: str) -> LogDensity:
         f = z[:, torch.tensor(self.place_)].double().numpy()
-        return DENSITIES[self.density](f, self.y_, self.classes_, self.seed)
+        return DENSITIES[name](f, self.y_, self.classes_, self.seed)
 
     def _weights(self, z: Tensor, y: Labels) -> Numbers:
         f = z[:, torch.tensor(self.place_)].double().numpy()
         return weights.weights(self.log_density_(f), y, self.log_prior_, self.target_)
 
     def _weigh(self, z: Tensor) -> Numbers:
-        """The weights of all images by the codes that they have now."""
-        self.log_density_ = self._density(z)
+        """The weights of all images by the codes that they have now; a flow would take longer than all the rest."""
+        self.log_density_ = self._density(z, "mixture")
         return self._weights(z, self.y_)
 
 

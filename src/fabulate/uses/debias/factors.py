@@ -143,7 +143,8 @@ def invariance(cell: Labels, y: Labels, environments: Labels) -> tuple[float, fl
         freedom += (counts.shape[0] - 1) * (counts.shape[1] - 1)
     if not freedom:
         return 0.0, 1.0
-    return max(0.0, (total - freedom) / (2 * len(y) * np.log(2))), float(chi2.sf(total, freedom))
+    bits = (total - freedom) / (2 * len(y) * float(np.log(2)))
+    return max(0.0, bits), float(chi2.sf(total, freedom))
 
 
 def spurious(factors: list[Factor]) -> Factor | None:
