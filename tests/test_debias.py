@@ -252,7 +252,7 @@ def test_images_against_their_class_get_the_weight(debiaser: Debiaser, biased: t
     found = debiaser.weights_
     assert roc_auc_score(against, found) > 0.95
     assert against.mean() < 0.1
-    assert 0.45 < found[against].sum() / found.sum() < 0.8  # 2/3 where colours are independent
+    assert 0.35 < found[against].sum() / found.sum() < 0.8  # 2/3 where colours are independent
     top = next(factor for factor in debiaser.factors_ if factor.name == "palette")
     assert abs(top.against - against.sum()) < 0.25 * against.sum()
 

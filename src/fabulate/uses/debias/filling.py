@@ -26,6 +26,8 @@ from fabulate.training.devices import pick_device
 from fabulate.training.loop import Learner
 from fabulate.types import to_uint8
 from fabulate.uses.debias.densities import Numbers
+from fabulate.uses.debias.learning import KEPT, Resampled
+from fabulate.uses.debias.weights import drawn
 
 Pair = tuple[int, str]
 """Number of the class, and attribute."""
@@ -96,7 +98,7 @@ def fill(
     absent = tuple(
         (k, a) for k in sorted(set(images.y.tolist())) for a in sorted(set(attributes)) if (k, a) not in counts
     )
-    drawn = np.empty((len(wanted), *images.shape), np.uint8)
+    made = np.empty((len(wanted), *images.shape), np.uint8)
     if wanted:
         numbers = {pair: number for number, pair in enumerate(known)}
         y = np.array([numbers[pair] for pair in pairs], np.int64)
@@ -104,11 +106,11 @@ def fill(
         model = learn(Images(images.x, y), titles, name, hyperparameters, seed, device, progress)
         for first in range(0, len(wanted), PORTION):
             part = torch.tensor(wanted[first : first + PORTION])
-            drawn[first : first + len(part)] = to_uint8(model.sample(len(part), part, seed=seed, start=first)).cpu()
+            made[first : first + len(part)] = to_uint8(model.sample(len(part), part, seed=seed, start=first)).cpu()
     all_y = np.concatenate([images.y, np.array([known[number][0] for number in wanted], np.int64)])
     named = (*attributes, *(known[number][1] for number in wanted))
     return Filled(
-        images=Images(np.concatenate([images.x, drawn]), all_y),
+        images=Images(np.concatenate([images.x, made]), all_y),
         attributes=named,
         real=len(images),
         weights=pair_weights(all_y, named),
@@ -125,14 +127,21 @@ def learn(
     device: str,
     progress: Callable[[int, int], None] | None,
 ) -> GenerativeModel:
-    """A conditional model of images, trained in memory."""
+    """A conditional model of images of pairs, trained in memory; half of what it sees is drawn evenly from all pairs.
+
+    Otherwise it would see a rare pair once in hundreds of steps, and have hardly a code of it to draw from.
+    """
+    assert images.y is not None
+    source = Resampled(images)
+    evenly = 1 / (len(classes) * np.bincount(images.y, minlength=len(classes))[images.y])
+    source.chosen = drawn(KEPT / len(images) + (1 - KEPT) * evenly, len(images), seed, "debias", "pairs")
     values = {"steps": STEPS, **(hyperparameters or {}), "seed": seed, "conditional": True}
     config, training = configure(name, str(values.pop("preset", "default")), values)
     with seeded(seed, "weights"):
         model = family(name)(config, images.shape, classes)
-    learner = Learner(model.to(pick_device(device)), training, images)
+    learner = Learner(model.to(pick_device(device)), training, source)
     for _ in learner.steps():
         if progress is not None and learner.total is not None:
             progress(learner.step, learner.total)
-    learner.sampler().settle(images)
+    learner.sampler().settle(source)
     return learner.average.eval().requires_grad_(False)
