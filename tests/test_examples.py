@@ -110,3 +110,11 @@ def test_augment_says_whether_it_helped(capsys: pytest.CaptureFixture[str], monk
         found = augment.main(steps=30, seeds=2)
     assert found.sizes["both"] == found.sizes["smote"] == found.sizes["real"] + 136
     assert "ynthetic images" in capsys.readouterr().out
+
+
+def test_debias(capsys: pytest.CaptureFixture[str]) -> None:
+    import debias
+
+    found = debias.main(steps=400, classifier_steps=100)
+    assert found["recolour"] > found["plain"] + 0.1
+    assert "by weight" in capsys.readouterr().out

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fabulate.types import Batch, ImageShape, to_float, to_uint8
     from fabulate.uses import rare
     from fabulate.uses.augment.sampler import GenerativeOverSampler
+    from fabulate.uses.debias import Debiaser
     from fabulate.uses.outliers import OutlierDetector
 
 __version__ = version("fabulate")
@@ -33,6 +34,7 @@ __version__ = version("fabulate")
 _HOMES = {
     "Batch": "types",
     "Data": "data",
+    "Debiaser": "uses.debias",
     "FabulateError": "errors",
     "GenerativeModel": "models",
     "GenerativeOverSampler": "uses.augment.sampler",
@@ -69,6 +71,7 @@ def __dir__() -> list[str]:
 __all__ = [
     "Batch",
     "Data",
+    "Debiaser",
     "FabulateError",
     "GenerativeModel",
     "GenerativeOverSampler",

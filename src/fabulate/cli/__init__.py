@@ -21,10 +21,11 @@ VERBS = {
     "morph": "turn real images of one class towards another",
     "evaluate": "measure a run's samples: good, varied, copied? A page with intervals and anchors",
     "compare": "say which of several runs is better, and whether it is more than chance",
-    "outliers": "learn what is normal, then rank images by how strange they are, with heat maps",
-    "rare": "draw images from the tail of a run's model, and tell how rare they are",
     "augment": "make more images of rare classes, real and synthetic ones apart",
     "prove": "say whether synthetic images help a classifier, on images nothing was learnt from",
+    "debias": "find images that are rare in their class, weigh or recolour them, and test what that changes",
+    "outliers": "learn what is normal, then rank images by how strange they are, with heat maps",
+    "rare": "draw images from the tail of a run's model, and tell how rare they are",
     "export": "write a diffusion model as a folder that diffusers' pipelines load",
 }
 

@@ -1,0 +1,161 @@
+"""Factors of variation: parts of the code, what each tells of the class, and whether it tells the same everywhere.
+
+A factor is the palette, or one number of the structure code. What it tells of the class is the mutual information
+
+    I(f; y) = E log p(f | y) / p(f),                                                    in bits
+
+and an image speaks against its class by a factor where p(f | y) < p(f) / AGAINST.
+
+Data from several places have more to tell. What makes the class has the same relation to it everywhere, P(y | f, e) =
+P(y | f) in every environment e; what merely goes along with it has not (Peters, Buehlmann, Meinshausen, "Causal
+inference by using invariant prediction", 2016, https://doi.org/10.1111/rssb.12167; Arjovsky et al. 2019,
+https://arxiv.org/abs/1907.02893). Within cells of f the class and the environment must then be independent: the
+likelihood ratio G = 2 sum n log(n / expected) follows chi-squared, and (G - degrees of freedom) / 2N estimates
+I(y; e | f), the information by which the factor fails.
+
+Legend: N images, D numbers in a factor's code, K classes, E environments, M cells.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fabulate.config import nearest
+from fabulate.errors import ConfigError
+from fabulate.uses.debias.densities import Density, Labels, Numbers, gaussians, histogram
+from fabulate.uses.debias.duotone import DuotoneConfig
+from fabulate.uses.debias.weights import weights
+
+AGAINST = 2.0
+IDLE = 0.1  # deviation of a code's means below which the model makes no use of a number
+CELLS = 20  # of equal counts, along one number
+FEW = 5  # images expected in a cell of the table of class and environment, below which G is no chi-squared
+LEVEL = 0.01  # of the test over all factors together
+
+
+class Factor(NamedTuple):
+    """A part of the code and what it tells."""
+
+    name: str
+    columns: tuple[int, ...]
+    """Its numbers in the code."""
+    bits: float
+    """What it tells of the class."""
+    weights: Numbers
+    """How much each image would have to count to make it tell nothing (N,)."""
+    against: int
+    """Images that speak against their class by it."""
+    failure: float | None = None
+    """I(y; e | f) in bits: by how much its relation to the class differs between environments. None without them."""
+    p_value: float | None = None
+    """Of a failure at least so large, were the relation the same."""
+
+
+def named(config: DuotoneConfig) -> dict[str, tuple[int, ...]]:
+    """The columns of every factor by its name; `structure` is all of that part.
+
+    >>> list(named(DuotoneConfig(structure=2, palette=3)).items())[:2]
+    [('palette', (2, 3, 4)), ('structure', (0, 1))]
+    """
+    s, t = config.structure, config.palette
+    single = {f"structure-{i}": (i,) for i in range(s)}
+    return {"palette": tuple(range(s, s + t)), "structure": tuple(range(s)), **single}
+
+
+def columns(names: tuple[str, ...], config: DuotoneConfig) -> tuple[int, ...]:
+    """The columns of several factors together. Errors: `ConfigError` for names that are none (naming the nearest)."""
+    known = named(config)
+    if not names:
+        raise ConfigError(f"debiasing needs a factor to make independent of the class: {', '.join(known)}")
+    for name in names:
+        if name not in known:
+            raise ConfigError(f"there is no factor {name!r}{nearest(name, [*known])} (factors: {', '.join(known)})")
+    return tuple(sorted({column for name in names for column in known[name]}))
+
+
+def found(
+    codes: Tensor,
+    y: Labels,
+    classes: int,
+    config: DuotoneConfig,
+    density: Density,
+    environments: Labels | None = None,
+    seed: int = 0,
+) -> list[Factor]:
+    """The palette and each number of the structure that the model uses, of codes (N, Z); the most telling ones first.
+
+    With environments (N,) those come first whose relation to the class differs most.
+    """
+    z = codes.double().numpy()
+    log_prior = prior(y, classes)
+    factors = []
+    for name, place in named(config).items():
+        f = z[:, place]
+        if name == "structure" or (len(place) == 1 and f.std() < IDLE):
+            continue
+        log_density = (density if len(place) > 1 else histogram)(f, y, classes, seed)(f)
+        weight = weights(log_density, y, log_prior)
+        ratio = log_density[np.arange(len(y)), y] - np.logaddexp.reduce(log_density + log_prior, axis=1)
+        failure = (None, None) if environments is None else invariance(cells(f, seed), y, environments)
+        against = int((ratio < -np.log(AGAINST)).sum())
+        factors.append(Factor(name, place, float(ratio.mean() / np.log(2)), weight, against, *failure))
+    return sorted(factors, key=lambda one: (-(one.failure or 0.0), -one.bits))
+
+
+def prior(y: Labels, classes: int) -> Numbers:
+    """log p(y) of each class (K,); a class without images counts as half of one."""
+    counts = np.maximum(np.bincount(y, minlength=classes), 0.5)
+    shares: Numbers = np.log(counts / counts.sum())
+    return shares
+
+
+def cells(f: Numbers, seed: int = 0) -> Labels:
+    """The cell (N,) of each code (N, D): equal counts along one number, the likeliest Gaussian of several."""
+    if f.shape[1] == 1:
+        edges = np.quantile(f[:, 0], np.linspace(0, 1, CELLS + 1)[1:-1])
+        return np.searchsorted(edges, f[:, 0])
+    found: Labels = gaussians(f, seed)(f).argmax(1)
+    return found
+
+
+def invariance(cell: Labels, y: Labels, environments: Labels) -> tuple[float, float]:
+    """I(y; e | cell) in bits, corrected for chance and at least 0, and the p-value of the test that it is 0.
+
+    >>> e, y = np.arange(400) % 2, np.arange(400) // 2 % 2
+    >>> invariance(np.zeros(400, int), y, e)  # as often each class in both places
+    (0.0, 1.0)
+    >>> invariance(np.zeros(400, int), e, e)[0] > 0.9  # each place a class of its own
+    True
+    """
+    from scipy.stats import chi2
+
+    total, freedom = 0.0, 0
+    table = np.zeros((cell.max() + 1, y.max() + 1, environments.max() + 1))
+    np.add.at(table, (cell, y, environments), 1)
+    for counts in table:
+        counts = counts[counts.sum(1) > 0][:, counts.sum(0) > 0]
+        expected = counts.sum(1, keepdims=True) * counts.sum(0) / max(counts.sum(), 1)
+        if min(counts.shape) < 2 or expected.min() < FEW:
+            continue
+        total += 2 * float(np.sum(counts * np.log(np.maximum(counts, 1e-300) / expected)))
+        freedom += (counts.shape[0] - 1) * (counts.shape[1] - 1)
+    if not freedom:
+        return 0.0, 1.0
+    bits = (total - freedom) / (2 * len(y) * float(np.log(2)))
+    return max(0.0, bits), float(chi2.sf(total, freedom))
+
+
+def spurious(factors: list[Factor]) -> Factor | None:
+    """The factor whose relation to the class differs most between environments, if it is more than chance."""
+    failing = [one for one in factors if one.p_value is not None and one.p_value < LEVEL / len(factors)]
+    return max(failing, key=lambda one: one.failure or 0.0, default=None)
+
+
+def swapped(z: Tensor, donors: Tensor, place: tuple[int, ...]) -> Tensor:
+    """Codes (B, Z) with the numbers of a factor taken from other codes (B, Z)."""
+    new = z.clone()
+    index = torch.tensor(place)
+    new[:, index] = donors[:, index]
+    return new

@@ -1,0 +1,147 @@
+"""Filling up rare pairs of class and attribute, where the attribute is known: a model of the pairs draws new images.
+
+A conditional model that takes (class, attribute) for one class learns p(x | class, attribute); what pairs have in
+common it learns from all of them, so that thirteen images of a pair can be enough. Pairs are then filled up to a
+number, and every pair counts as much as every other of its class: the attribute tells nothing of the class any more.
+A pair of which there is no image at all cannot be asked for.
+
+Legend: N images, P pairs, C H W image.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from fabulate.data import Images
+from fabulate.errors import CapabilityError, ConfigError
+from fabulate.models import GenerativeModel, family
+from fabulate.models.base import Conditional, able
+from fabulate.seeds import seeded
+from fabulate.training import configure
+from fabulate.training.devices import pick_device
+from fabulate.training.loop import Learner
+from fabulate.types import to_uint8
+from fabulate.uses.debias.densities import Numbers
+from fabulate.uses.debias.learning import KEPT, Resampled
+from fabulate.uses.debias.weights import drawn
+
+Pair = tuple[int, str]
+"""Number of the class, and attribute."""
+STEPS = 3000
+PORTION = 256  # images drawn at a time
+
+
+@dataclass(frozen=True, eq=False)
+class Filled:
+    """Real images followed by generated ones."""
+
+    images: Images
+    attributes: tuple[str, ...]
+    """Of all images (N,)."""
+    real: int
+    """How many of them are real: the first."""
+    weights: Numbers
+    """With which all pairs of a class count alike (N,), on average 1."""
+    absent: tuple[Pair, ...]
+    """Pairs of which there is no image to learn from."""
+
+
+def pair_weights(y: np.ndarray, attributes: Sequence[str]) -> Numbers:
+    """How much each image counts (N,), on average 1, when all pairs of a class count alike and classes as they are.
+
+    >>> pair_weights(np.array([0, 0, 0, 1]), ["a", "a", "b", "a"])
+    array([0.75, 0.75, 1.5 , 1.  ])
+    """
+    pairs = list(zip(y.tolist(), attributes, strict=True))
+    counts, classes = Counter(pairs), Counter(y.tolist())
+    kinds = Counter(k for k, _ in counts)
+    return np.array([classes[k] / kinds[k] / counts[k, a] for k, a in pairs])
+
+
+def check(name: str, y: np.ndarray, attributes: Sequence[str]) -> None:
+    """Refuse what cannot be filled up. Errors: `CapabilityError` for a family, `ConfigError` for attributes."""
+    if not issubclass(family(name), Conditional):
+        raise CapabilityError(f"{name} cannot learn pairs of class and attribute; {able(Conditional)}")
+    if len(set(attributes)) < 2:
+        raise ConfigError(f"an attribute has at least two values; all images have {attributes[0]!r}")
+    if len(set(attributes)) > len(y) // 10:
+        raise ConfigError(
+            f"an attribute groups images; this one has {len(set(attributes)):,} values for {len(y):,} images"
+        )
+
+
+def fill(
+    images: Images,
+    attributes: Sequence[str],
+    *,
+    up_to: int = 200,
+    name: str = "vae",
+    hyperparameters: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    progress: Callable[[int, int], None] | None = None,
+) -> Filled:
+    """Draw images of every pair that has some, but fewer than `up_to`. `progress`: (steps done, all steps).
+
+    `name` and `hyperparameters` are those of the model, as for `fabulate.train`. Errors: as `check` and `train`.
+    """
+    assert images.y is not None
+    check(name, images.y, attributes)
+    pairs = list(zip(images.y.tolist(), attributes, strict=True))
+    counts = Counter(pairs)
+    known = sorted(counts)
+    wanted = [number for number, pair in enumerate(known) for _ in range(up_to - counts[pair])]
+    absent = tuple(
+        (k, a) for k in sorted(set(images.y.tolist())) for a in sorted(set(attributes)) if (k, a) not in counts
+    )
+    made = np.empty((len(wanted), *images.shape), np.uint8)
+    if wanted:
+        numbers = {pair: number for number, pair in enumerate(known)}
+        y = np.array([numbers[pair] for pair in pairs], np.int64)
+        titles = [f"{k}, {a}" for k, a in known]
+        model = learn(Images(images.x, y), titles, name, hyperparameters, seed, device, progress)
+        for first in range(0, len(wanted), PORTION):
+            part = torch.tensor(wanted[first : first + PORTION])
+            made[first : first + len(part)] = to_uint8(model.sample(len(part), part, seed=seed, start=first)).cpu()
+    all_y = np.concatenate([images.y, np.array([known[number][0] for number in wanted], np.int64)])
+    named = (*attributes, *(known[number][1] for number in wanted))
+    return Filled(
+        images=Images(np.concatenate([images.x, made]), all_y),
+        attributes=named,
+        real=len(images),
+        weights=pair_weights(all_y, named),
+        absent=absent,
+    )
+
+
+def learn(
+    images: Images,
+    classes: Sequence[str],
+    name: str,
+    hyperparameters: Mapping[str, Any] | None,
+    seed: int,
+    device: str,
+    progress: Callable[[int, int], None] | None,
+) -> GenerativeModel:
+    """A conditional model of images of pairs, trained in memory; half of what it sees is drawn evenly from all pairs.
+
+    Otherwise it would see a rare pair once in hundreds of steps, and have hardly a code of it to draw from.
+    """
+    assert images.y is not None
+    source = Resampled(images)
+    evenly = 1 / (len(classes) * np.bincount(images.y, minlength=len(classes))[images.y])
+    source.chosen = drawn(KEPT / len(images) + (1 - KEPT) * evenly, len(images), seed, "debias", "pairs")
+    values = {"steps": STEPS, **(hyperparameters or {}), "seed": seed, "conditional": True}
+    config, training = configure(name, str(values.pop("preset", "default")), values)
+    with seeded(seed, "weights"):
+        model = family(name)(config, images.shape, classes)
+    learner = Learner(model.to(pick_device(device)), training, source)
+    for _ in learner.steps():
+        if progress is not None and learner.total is not None:
+            progress(learner.step, learner.total)
+    learner.sampler().settle(source)
+    return learner.average.eval().requires_grad_(False)

@@ -1,0 +1,156 @@
+"""Before and after: classifiers that saw images as they are, by weight, or with the factor of others; and who gains.
+
+All three are the same network, trained for as many steps. What counts is the accuracy where the factor does not go
+along with the class. With groups that are known for test images it is measured for each; without, it is estimated by
+the weights of the test images, which undo the bias as those of training images do.
+
+Legend: N images, B batch, K classes.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from fabulate.data import Images
+from fabulate.errors import DataError
+from fabulate.features import changes
+from fabulate.features.classifier import SMOOTHING, Classifier, predict
+from fabulate.features.learning import Progress, fit
+from fabulate.metrics.intervals import Estimate
+from fabulate.seeds import generator, seeded
+from fabulate.types import Batch
+from fabulate.uses.debias.debiaser import Debiaser
+from fabulate.uses.debias.densities import Numbers
+
+STEPS = 600
+LEAST = 5  # images of a pair of class and group, below which its accuracy is not told
+
+Show = Callable[[int, torch.Tensor], Batch]
+"""What a classifier sees: step, indices (B,) -> images (B, C, H, W) and classes (B,)."""
+
+
+def plain(images: Images, debiaser: Debiaser) -> Show:
+    """Images as they are."""
+    return lambda step, indices: images.batch(indices)
+
+
+def weighted(images: Images, debiaser: Debiaser) -> Show:
+    """Images drawn by their weights."""
+    return by_weight(images, debiaser.weights_, debiaser.seed)
+
+
+def by_weight(images: Images, weights: Numbers, seed: int = 0) -> Show:
+    """Images drawn by weights (N,) of one's own."""
+    chances = torch.from_numpy(weights)
+
+    def show(step: int, indices: torch.Tensor) -> Batch:
+        chance = generator(seed, "debias", "weighted", step)
+        return images.batch(torch.multinomial(chances, len(indices), replacement=True, generator=chance))
+
+    return show
+
+
+def recoloured(images: Images, debiaser: Debiaser) -> Show:
+    """Images with the factor of others, drawn anew at every step."""
+
+    def show(step: int, indices: torch.Tensor) -> Batch:
+        x, y = images.batch(indices)
+        return Batch(debiaser.recoloured(x, "step", step), y)
+
+    return show
+
+
+WAYS: dict[str, Callable[[Images, Debiaser], Show]] = {"plain": plain, "weights": weighted, "recolour": recoloured}
+
+
+def teach(
+    images: Images,
+    classes: Sequence[str],
+    show: Show,
+    *,
+    seed: int = 0,
+    steps: int = STEPS,
+    progress: Progress | None = None,
+) -> Classifier:
+    """A classifier that learns from what it is shown, in evaluation mode; images are also shifted.
+
+    Errors: `DataError` without classes, `ConfigError` for sides outside 8..64.
+    """
+    if images.y is None:
+        raise DataError("a classifier needs the classes of its images, and these have none")
+    with seeded(seed, "classifier"):
+        classifier = Classifier(images.shape, classes)
+
+    def loss(step: int, indices: torch.Tensor) -> torch.Tensor:
+        x, y = show(step, indices)
+        assert y is not None
+        x = changes.shift(x, generator(seed, "changes", step))
+        return F.cross_entropy(classifier(x), y, label_smoothing=SMOOTHING)
+
+    fit(classifier, loss, len(images), seed=seed, steps=steps, progress=progress)
+    return classifier
+
+
+class Proof(NamedTuple):
+    """How often a classifier is right on test images."""
+
+    overall: Estimate
+    """Of all of them, as biased as they are."""
+    unbiased: Estimate
+    """Estimated for images whose factor is independent of the class, by weights."""
+    groups: dict[str, Estimate]
+    """Of each group."""
+    pairs: dict[str, Estimate]
+    """Of each pair of class and group that has images enough."""
+
+    @property
+    def balanced(self) -> Estimate | None:
+        """The mean over all pairs, with the interval that their intervals make."""
+        if not self.pairs:
+            return None
+        mean = float(np.mean([pair.value for pair in self.pairs.values()]))
+        reach = np.sqrt(sum(((pair.high - pair.low) / 2) ** 2 for pair in self.pairs.values())) / len(self.pairs)
+        return Estimate(mean, mean - float(reach), mean + float(reach))
+
+    @property
+    def worst(self) -> tuple[str, Estimate] | None:
+        """The pair with the lowest accuracy."""
+        return min(self.pairs.items(), key=lambda pair: pair[1].value, default=None)
+
+
+def prove(
+    classifier: Classifier, images: Images, weights: Numbers, classes: Sequence[str], groups: Sequence[str] | None
+) -> Proof:
+    """Test a classifier on images of known classes, of given weights (N,) and, where known, groups (N,)."""
+    assert images.y is not None
+    right = predict(classifier, images).numpy() == images.y
+    named, paired = {}, {}
+    if groups is not None:
+        of = np.array(groups)
+        for group in sorted(set(groups)):
+            inside = of == group
+            named[group] = share(right[inside])
+            for k, name in enumerate(classes):
+                pair = right[inside & (images.y == k)]
+                if len(pair) >= LEAST:
+                    paired[f"{name}, {group}"] = share(pair)
+    return Proof(share(right), weighted_share(right, weights), named, paired)
+
+
+def share(right: np.ndarray) -> Estimate:
+    return Estimate.of_share(int(right.sum()), len(right))
+
+
+def weighted_share(right: np.ndarray, weights: Numbers) -> Estimate:
+    """The share of the weight that is right, with its interval: as the ratio of two means is off.
+
+    >>> weighted_share(np.array([True, True, False, False]), np.array([3.0, 3.0, 1.0, 1.0])).value
+    0.75
+    """
+    mean = float((weights * right).sum() / weights.sum())
+    deviation = float(np.sqrt((weights**2 * (right - mean) ** 2).sum()) / weights.sum())
+    about = Estimate.about(mean, deviation)
+    return Estimate(mean, max(about.low, 0.0), min(about.high, 1.0))
