@@ -12,6 +12,7 @@ from fabulate.cli import debias_page
 from fabulate.cli.shared import counting, load_images, parse, where
 from fabulate.config import DataSpec, PositiveInt, spec
 from fabulate.data import Data, Images
+from fabulate.data.names import image_names
 from fabulate.errors import ConfigError, RunError
 from fabulate.files import write_file
 from fabulate.nets.blocks import check_sides
@@ -22,7 +23,6 @@ from fabulate.uses.debias import Debiaser, factors, filling, proof, views
 from fabulate.uses.debias.columns import read_column
 from fabulate.uses.debias.densities import Labels, Numbers
 from fabulate.uses.debias.duotone import DuotoneConfig
-from fabulate.uses.outliers.ranking import names
 
 PORTION = 500  # images recoloured at a time
 Proofs = dict[str, proof.Proof]
@@ -106,7 +106,7 @@ def check(flags: Arguments, data: Data) -> None:
 
 def by_codes(flags: Arguments, data: Data, out: Path) -> None:
     """Without labels of the bias: by the codes of a generative model."""
-    known = names(data)
+    known = image_names(data)
     environments = environments_of(flags, known[: len(data.train)])
     groups = None
     if flags.groups is not None and data.test is not None:
@@ -154,7 +154,7 @@ def by_codes(flags: Arguments, data: Data, out: Path) -> None:
 def by_attribute(flags: Arguments, data: Data, out: Path) -> None:
     """With a known attribute: rare pairs are filled up."""
     assert flags.attribute is not None
-    train, test, known = data.train, data.test, names(data)
+    train, test, known = data.train, data.test, image_names(data)
     attributes = read_column(flags.attribute, known, "attribute")
     own, others = attributes[: len(train)], attributes[len(train) :]
     steps = {} if flags.steps is None else {"steps": flags.steps}
