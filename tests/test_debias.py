@@ -1,7 +1,6 @@
 """Debiasing: densities, weights that make a factor independent of the class, recoloured images, and the command."""
 
 import csv
-from html.parser import HTMLParser
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from fabulate.types import ImageShape, to_float
 from fabulate.uses.debias import Debiaser, columns, densities, factors, filling, proof, views, weights
 from fabulate.uses.debias.debiaser import counterfactual
 from fabulate.uses.debias.duotone import Duotone, DuotoneConfig, Palette, paint, unpaint
+from pages import loads
 from tiny import ends, within_five_errors
 
 COLOURS = np.array([[230, 40, 40], [40, 200, 60], [60, 80, 240]])
@@ -412,28 +412,9 @@ def test_a_table_is_read_in_the_order_of_the_images(tmp_path: Path) -> None:
     assert columns.read_column(tmp_path / "t.csv", ["a.png", "b.png"], "group") == ["x, z", "y"]
 
 
-class Sound(HTMLParser):
-    """Checks that tags close in order, and collects what a page would load."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.loads: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in ("meta", "img"):
-            self.open.append(tag)
-        self.loads += [value or "" for name, value in attrs if name in ("src", "href")]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
 def sound(path: Path) -> bool:
-    page = Sound()
-    page.feed(path.read_text())
-    page.close()
-    return not page.open and bool(page.loads) and all(load.startswith("data:image/png;") for load in page.loads)
+    loaded = loads(path)
+    return bool(loaded) and all(load.startswith("data:image/png;") for load in loaded)
 
 
 @pytest.fixture(scope="module")

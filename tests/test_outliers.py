@@ -2,7 +2,6 @@
 
 import csv
 import warnings
-from html.parser import HTMLParser
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -28,6 +27,7 @@ from fabulate.uses.outliers.regret import regret
 from fabulate.uses.outliers.scattering import scattering
 from fabulate.uses.outliers.scores import SCORES
 from fabulate.uses.outliers.variants import with_variants
+from pages import loads
 from tiny import SMALL, pictures, small
 
 FEW = "ignore:a false-alarm rate of"  # tiny data sets, where the warning is right
@@ -300,23 +300,6 @@ def test_what_was_not_fitted_or_is_no_detector_is_told(tmp_path: Path) -> None:
         OutlierDetector().fit(waves(30)).predict(waves(5)[..., 1:])
 
 
-class Sound(HTMLParser):
-    """Checks that tags close in order, and collects what a page would load."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.loads: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in ("meta", "img"):
-            self.open.append(tag)
-        self.loads += [value or "" for name, value in attrs if name in ("src", "href")]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
     """Normal images, and a folder of others with a spoilt one among them, and a file that is none."""
@@ -346,10 +329,8 @@ def test_the_command_learns_ranks_and_shows(folders: Path, capsys: pytest.Captur
     with Image.open(folders / "others" / "012.png") as image:
         own = detector.score_samples(np.array(image)[None, None])
     assert float(next(row["score"] for row in table if row["image"] == "012.png")) == pytest.approx(own[0], rel=1e-4)
-    page = Sound()
-    page.feed((run / "others" / "outliers.html").read_text())
-    page.close()
-    assert not page.open and page.loads and all(load.startswith("data:image/png;base64,") for load in page.loads)
+    loaded = loads(run / "others" / "outliers.html")
+    assert loaded and all(load.startswith("data:image/png;base64,") for load in loaded)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterator
 from dataclasses import replace
-from html.parser import HTMLParser
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from fabulate.uses.prove import ARMS, Proof, parts, prove, verdict
 from fabulate.uses.prove.arms import Material, smote
 from fabulate.uses.prove.intervals import over_classes
 from fabulate.uses.prove.verdict import BEST, to_json
+from pages import loads
 from tiny import SMALL, ends, pictures
 
 QUICK = {"preset": "default", "steps": 1}
@@ -249,23 +249,6 @@ def test_too_few_seeds_are_refused(data: Data) -> None:
 # The command
 
 
-class Sound(HTMLParser):
-    """Checks that tags close in order, and collects what a page would load."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.loads: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        if tag not in ("meta", "img", "circle", "line"):
-            self.open.append(tag)
-        self.loads += [value or "" for name, value in attrs if name in ("src", "href")]
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
 def test_the_command_proves_what_the_folder_of_a_user_holds(tmp_path: Path, capsys: Any) -> None:
     data = rare_digits()
     y = data.train.y
@@ -279,10 +262,8 @@ def test_the_command_proves_what_the_folder_of_a_user_holds(tmp_path: Path, caps
     assert ends("prove", tmp_path / "own", out, "--seeds", "2", "--steps", "10") == 0
     said = capsys.readouterr().out
     assert "Synthetic images" in said and "Few test images" in said
-    page = Sound()
-    page.feed((out / "proof" / "proof.html").read_text())
-    page.close()
-    assert not page.open and len(page.loads) == 3 and all(load.startswith("data:image/png") for load in page.loads)
+    loaded = loads(out / "proof" / "proof.html")
+    assert len(loaded) == 3 and all(load.startswith("data:image/png") for load in loaded)
     numbers = json.loads((out / "proof" / "proof.json").read_text())
     assert numbers["made_from"]["fingerprint"] and numbers["helped"]
     assert sum(numbers["test_images"]) == len(list((out / "test").rglob("*.png")))
