@@ -10,7 +10,18 @@ from fabulate.config import nearest
 from fabulate.errors import ConfigError
 from fabulate.models.base import GenerativeModel
 
-_ROOMS = {"__init__", "base", "capabilities", "directions", "inversion", "mixture", "priors", "saving", "walks"}
+_ROOMS = {
+    "__init__",
+    "base",
+    "capabilities",
+    "directions",
+    "importance",
+    "inversion",
+    "mixture",
+    "priors",
+    "saving",
+    "walks",
+}
 
 
 def names() -> list[str]:

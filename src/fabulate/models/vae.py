@@ -9,9 +9,7 @@ lie, q(z | x) = N(mu(x), sigma(x)^2). Jensen's inequality gives the evidence low
 
 and z = mu + sigma * eps, eps ~ N(0, 1), moves the chance out of the way of the gradient: the reparameterisation trick
 (Kingma, Welling, "Auto-encoding variational Bayes", 2014, https://arxiv.org/abs/1312.6114). K samples instead of one
-tighten the bound (Burda, Grosse, Salakhutdinov, "Importance weighted autoencoders", 2016, https://arxiv.org/abs/1509.00519):
-
-    log p(x) >= E log 1/K sum_k p(x | z_k) p(z_k) / q(z_k | x).
+tighten the bound (`importance.py`).
 
 What p(z) is instead of N(0, 1) can be read in `priors.py`. Samples are drawn from p(z), or from a mixture of Gaussians
 fitted to the codes of the training images (`mixture.py`); the loss, the bound and the score are always those of p(z).
@@ -26,20 +24,19 @@ from pydantic import Field
 from torch import Tensor
 
 from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, spec
-from fabulate.errors import ConfigError
 from fabulate.metrics.latent import active_dimensions
 from fabulate.models.base import Conditional, Labels, Player, evaluating
 from fabulate.models.capabilities import Evidence, HasPosterior, ImportanceWeighted, Reconstructs
+from fabulate.models.importance import bound, path_bound
 from fabulate.models.mixture import Mixture, encoded
 from fabulate.models.priors import PRIORS
 from fabulate.nets import MLP, Conv, Network
-from fabulate.prob import BINARISATIONS, LIKELIHOODS, Measure, log_mean_exp, log_normal
+from fabulate.prob import BINARISATIONS, LIKELIHOODS, Measure
 from fabulate.seeds import generator as generator_at
 from fabulate.seeds import permutation, seeded
 from fabulate.types import Batch, BatchSource, ImageShape, to_float, unit
 
 MOST_AVERAGED = 5000  # images in the mean image
-ROWS = 500  # codes decoded together in a bound: memory is that of so many, however many codes an image has
 
 
 @spec
@@ -73,6 +70,8 @@ class VAEConfig:
     """Nats that each code dimension may cost for nothing, against unused dimensions (Kingma et al. 2016)."""
     samples: Annotated[int, Field(ge=1)] = 1
     """Codes per image in the training bound: 1 is the ELBO, more is the importance-weighted bound."""
+    gradient: Literal["full", "path"] = "full"
+    """How the encoder learns: by the whole gradient, or only through its codes: less noise (Tucker et al. 2019)."""
     components: PositiveInt = 20
     """Gaussians in the mixture fitted to the codes that samples are drawn from (of each class), at most."""
     sampling: VAESampling = VAESampling()
@@ -81,14 +80,20 @@ class VAEConfig:
     """Encoder and decoder."""
 
     def __post_init__(self) -> None:
-        if self.samples > 1 and (self.beta != 1 or self.free_bits):
+        if self.bounded and (self.beta != 1 or self.free_bits):
             raise ValueError(
-                "the importance-weighted bound (samples > 1) has no KL term for beta or free_bits to weigh"
+                "the importance-weighted bound (samples > 1, or gradient='path') has no KL term for beta or free_bits "
+                "to weigh"
             )
         if self.free_bits and self.prior != "normal":
             raise ValueError(f"the KL to the prior {self.prior!r} is no sum over dimensions; free_bits must be 0")
         if self.binarise != "none" and self.likelihood != "bernoulli":
             raise ValueError(f"binary images (binarise={self.binarise!r}) need likelihood='bernoulli'")
+
+    @property
+    def bounded(self) -> bool:
+        """Whether training is on the importance-weighted bound as a whole, not on its two terms."""
+        return self.samples > 1 or self.gradient == "path"
 
 
 def burda(k: int, epochs: int) -> Preset:
@@ -104,6 +109,7 @@ def burda(k: int, epochs: int) -> Preset:
             centre="mean",
             binarise="dynamic",
             samples=k,
+            gradient="path",
             components=1,
             network=MLP(hidden=(200, 200), activation="tanh"),
             sampling=VAESampling(codes="prior"),
@@ -171,8 +177,8 @@ class VAE(HasPosterior, Reconstructs, ImportanceWeighted, Conditional, family="v
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """Minus the bound, in nats per image, with its two terms and the count of active code dimensions."""
-        if self.config.samples > 1:
-            return {"loss": -self.bound(batch, self.config.samples).mean()}
+        if self.config.bounded:
+            return {"loss": -self.bound(batch, self.config.samples, self.config.gradient).mean()}
         log_p_x, kl, mean = self.terms(batch)
         reconstruction, kl = -log_p_x.mean(), kl.mean(0)
         # Without free bits nothing is clamped: an estimated KL may be below 0, and must be, to be right on average.
@@ -193,29 +199,17 @@ class VAE(HasPosterior, Reconstructs, ImportanceWeighted, Conditional, family="v
         kl = self.p_z.kl(z, mean, logvar, y)
         return log_p_x, kl, mean
 
-    def bound(self, batch: Batch, k: int) -> Tensor:
+    def bound(self, batch: Batch, k: int, gradient: Literal["full", "path"] = "full") -> Tensor:
         """The importance-weighted lower bound of log p(x) with k codes per image, in nats: (B,)."""
-        if k < 1:
-            raise ConfigError(f"the importance-weighted bound needs at least 1 code of each image, given k={k}")
         x, y = Batch(self.binarise(batch.x), batch.y)
         mean, logvar = self.posterior(Batch(x, y))
-        together = max(1, ROWS // len(x))  # codes of each image
-        parts = [
-            self.log_weights(Batch(x, y), mean, logvar, min(together, k - first)) for first in range(0, k, together)
-        ]
-        return log_mean_exp(torch.cat(parts), dim=0)
 
-    def log_weights(self, batch: Batch, mean: Tensor, logvar: Tensor, k: int) -> Tensor:
-        """log p(x | z) p(z) / q(z | x) of k codes of each image, decoded together: (K, B)."""
-        # Drawn one code after the other: the noise is the same however many are decoded together.
-        eps = torch.stack([torch.randn_like(mean) for _ in range(k)])
-        z = (mean + torch.exp(logvar / 2) * eps).flatten(0, 1)  # (K B, Z)
-        x, mean, logvar = batch.x.repeat(k, 1, 1, 1), mean.repeat(k, 1), logvar.repeat(k, 1)
-        y = None if batch.y is None else batch.y.repeat(k)
-        log_p_x = self.likelihood.log_prob(x, self.raw(z, y))
-        log_p_z = self.p_z.log_prob(z, y)
-        log_q_z = log_normal(z, mean, logvar).sum(1)
-        return (log_p_x + log_p_z - log_q_z).view(k, -1)
+        def log_joint(z: Tensor, k: int) -> Tensor:
+            repeated = None if y is None else y.repeat(k)
+            log_p_x = self.likelihood.log_prob(x.repeat(k, 1, 1, 1), self.raw(z, repeated))
+            return log_p_x + self.p_z.log_prob(z, repeated)
+
+        return (path_bound if gradient == "path" else bound)(log_joint, mean, logvar, k)
 
     def settle(self, images: BatchSource) -> None:
         """Fit the mixture to codes drawn from q(z | x): to its means alone, it would miss what the noise fills."""
