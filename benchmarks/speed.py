@@ -30,7 +30,7 @@ from fabulate.config import BUDGETS, override
 from fabulate.models import family
 from fabulate.seeds import seeded
 from fabulate.training import read_log
-from fabulate.training.devices import threads
+from fabulate.training.devices import flushed, threads
 from fabulate.training.loop import Learner
 
 HERE = Path(__file__).parent
@@ -105,7 +105,7 @@ def against_floor(repeats: int, steps: int = 200) -> None:
     learner = Learner(model, training, data.train).steps()
     floor = products(model, training.batch_size)
     ratios, ours_ms, floor_ms = [], [], []
-    with threads(training.batch_size * data.shape.size):
+    with flushed(), threads(training.batch_size * data.shape.size):
         for _ in range(repeats + 1):  # the first warms up
             began = time.perf_counter()
             for _ in range(steps):

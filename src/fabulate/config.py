@@ -127,6 +127,8 @@ class Training:
     """Clip the norm of each player's gradient to this value; 0 never clips."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Decay of the moving average of the weights that samples are drawn with; 0 uses the weights themselves."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """Compile the step: faster, after ten seconds or more of compiling; auto does where it pays within the budget."""
     conditional: bool = False
     """Learn p(x | class), so that images of a class can be asked for."""
     seed: int = 0

@@ -139,8 +139,8 @@ class VAE(HasPosterior, Reconstructs, ImportanceWeighted, Conditional, family="v
             Training(epochs=10, steps=None, batch_size=128, lr=1e-3, schedule="constant", warmup=0, ema=0),
         ),
         "iwae-k1": burda(1, epochs=328),
-        "iwae-k5": burda(5, epochs=150),
-        "iwae-k50": burda(50, epochs=15),
+        "iwae-k5": burda(5, epochs=200),
+        "iwae-k50": burda(50, epochs=25),
     }
 
     config: VAEConfig

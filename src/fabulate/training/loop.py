@@ -3,7 +3,7 @@
     for each step:                                  the images of a step are a function of (seed, step)
         for each player whose turn it is:           all other parameters stand still
             for each micro-batch:                   noise is a function of (seed, step, player, micro-batch)
-                loss, backward
+                loss, gradients                     one compiled region where that pays
             add up the gradients of all processes   each has its share of the micro-batches
             stop if anything is not finite; clip; Adam
         move the average of the weights
@@ -23,10 +23,12 @@ from torch import Tensor
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from fabulate.config import Training
-from fabulate.errors import ConfigError, DivergedError
+from fabulate.errors import ConfigError
 from fabulate.models.base import GenerativeModel, Player
 from fabulate.seeds import permutation, seeded
+from fabulate.training.guard import Guard
 from fabulate.training.processes import Processes
+from fabulate.training.turns import Compiled, Take, pays, turn
 from fabulate.types import Batch, BatchSource
 
 TEST_BATCH = 500
@@ -52,10 +54,23 @@ class Learner:
             name: torch.optim.Adam(parameters, lr=training.lr, betas=training.betas, fused=True)
             for name, parameters in self.parameters.items()
         }
+        self.others = {
+            name: [p for p in model.parameters() if all(p is not own for own in parameters)]
+            for name, parameters in self.parameters.items()
+        }
         self.average = copy.deepcopy(model) if training.ema else model
         self.latest_order = (-1, torch.empty(0))  # an epoch's permutation serves all its steps
         self.step = 0
         self.seconds = 0.0  # spent in steps, over all resumptions
+        self.guard = Guard(model.device.type != "cpu", training.lr)
+        self.news: list[str] = []  # what whoever watches should be told
+        self.compiled = training.compile == "on" or (
+            training.compile == "auto" and pays(model, training, self.total, model.device)
+        )
+        self.turns: dict[str, Take] = {
+            name: Compiled(training.compile == "on", self.news.append) if self.compiled else turn
+            for name in self.players
+        }
 
     @property
     def total(self) -> int | None:
@@ -105,7 +120,8 @@ class Learner:
                 turn = self.turn(name, player, batches, rate)
                 terms |= {prefix + term: value for term, value in turn.items()}
         self.step += 1
-        self.processes.share_(list(self.model.buffers()))
+        if not self.processes.alone:
+            self.processes.share_(list(self.model.buffers()))
         if self.average is not self.model:
             # Early on the average would remember the random start, so its memory grows with the step.
             decay = min(self.training.ema, (1 + self.step) / (10 + self.step))
@@ -123,41 +139,34 @@ class Learner:
 
     def turn(self, name: str, player: Player, batches: list[Batch], rate: float) -> dict[str, Tensor]:
         """One player moves; everything else stands still, so no gradient leaks and none is computed."""
-        self.model.requires_grad_(False)
-        player.module.requires_grad_(True)
-        optimizer = self.optimizers[name]
-        optimizer.zero_grad()
+        parameters, optimizer = self.parameters[name], self.optimizers[name]
+        for parameter in self.others[name]:
+            parameter.requires_grad_(False)
+        for parameter in parameters:
+            parameter.requires_grad_(True)
         sums: dict[str, Tensor] = {}
+        gradients: list[Tensor | None] = [None] * len(parameters)
         parts = len(batches) * self.processes.count  # micro-batches of all processes
         for i, batch in enumerate(batches, start=self.processes.rank * len(batches)):
             with seeded(self.training.seed, "noise", self.step, name, i, device=self.model.device):
-                terms = player.loss(batch)
-                (terms["loss"] / parts).backward()  # type: ignore[no-untyped-call]
-            for term, value in terms.items():
-                part = value.detach().float() / parts
+                taken = self.turns[name](player, parameters, batch, parts)
+            pairs = zip(gradients, taken.gradients, strict=True)
+            gradients = [new if old is None else old if new is None else old + new for old, new in pairs]
+            for term, value in taken.terms.items():
+                part = value / parts
                 sums[term] = sums[term] + part if term in sums else part
-        parameters = self.parameters[name]
-        gradients = [p.grad for p in parameters if p.grad is not None]
-        self.processes.add_([*gradients, *sums.values()])
-        norm = get_total_norm(gradients)
-        self.guard(name, {**sums, "gradient": norm})
+        added = [gradient for gradient in gradients if gradient is not None]
+        self.processes.add_([*added, *sums.values()])
+        norm = get_total_norm(added)
+        dropped = self.guard.watch(self.step + 1, name, {**sums, "gradient": norm})
+        optimizer.found_inf = dropped  # type: ignore[attr-defined]  # what fused optimisers look at
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            parameter.grad = gradient
         if self.training.clip:
             clip_grads_with_norm_(parameters, self.training.clip, norm)
         optimizer.param_groups[0]["lr"] = rate
         optimizer.step()
-        self.model.requires_grad_(True)
         return sums
-
-    def guard(self, name: str, terms: dict[str, Tensor]) -> None:
-        """Refuse to go on with anything that is not finite."""
-        values = torch.stack([value.to(torch.float32) for value in terms.values()])
-        if torch.isfinite(values).all():
-            return
-        bad = ", ".join(f"{term} = {float(value)}" for term, value in terms.items() if not torch.isfinite(value))
-        raise DivergedError(
-            f"training diverged at step {self.step + 1}: the player {name!r} has {bad}. Nothing was updated with it; "
-            f"the last checkpoint is good. Try a lower --lr (now {self.training.lr:g}), --clip 1, or a longer --warmup"
-        )
 
     def micro_batches(self) -> list[Batch]:
         """The images of this step. Epoch after epoch, every image once each, in a new order; nothing is dropped."""
@@ -186,6 +195,7 @@ class Learner:
 
     def sampler(self) -> GenerativeModel:
         """The model to use and to save: the averaged weights, with the buffers of now."""
+        self.guard.check()
         if self.average is not self.model:
             for old, new in zip(self.average.buffers(), self.model.buffers(), strict=True):
                 old.copy_(new)
@@ -193,6 +203,7 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """Everything that continuing needs."""
+        self.guard.check()
         return {
             "step": self.step,
             "seconds": self.seconds,

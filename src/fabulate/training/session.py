@@ -114,7 +114,10 @@ class Session:
                 for name, value in terms.items():
                     sums[name] = sums[name] + value if name in sums else value
                 count += 1
+                while learner.news:
+                    self.display.say(learner.news.pop(0))
                 if learner.step % interval == 0 or learner.progress >= 1:
+                    learner.guard.check()
                     means = {name: float(value) / count for name, value in sums.items()}
                     speed = count * learner.training.batch_size / max(learner.seconds - began, 1e-9)
                     self.folder.report({**self.where(), "images_per_second": round(speed, 1), "train": means})

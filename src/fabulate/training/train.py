@@ -20,7 +20,7 @@ from fabulate.data import Data, load_data
 from fabulate.errors import ConfigError
 from fabulate.models import GenerativeModel, family
 from fabulate.seeds import seeded
-from fabulate.training.devices import pick_device, threads
+from fabulate.training.devices import flushed, pick_device, threads
 from fabulate.training.folder import RunFolder
 from fabulate.training.judge import Judge
 from fabulate.training.loop import Learner
@@ -135,9 +135,13 @@ def run(
         )
     if all(getattr(training, budget) is None for budget in BUDGETS):
         raise ConfigError(f"training needs a budget: {', '.join(BUDGETS)}, or several of them")
-    with seeded(training.seed, "weights"):
+    with flushed(), seeded(training.seed, "weights"):
         model = family(name)(config, data.shape, data.classes if training.conditional else ()).to(pick_device(device))
-    with together(model.device) as processes, threads(training.batch_size * model.shape.size // processes.count):
+    with (
+        flushed(),
+        together(model.device) as processes,
+        threads(training.batch_size * model.shape.size // processes.count),
+    ):
         learner = Learner(model, training, data.train, processes)
         if not processes.first:
             with catching_signals():  # the first process says when to stop
