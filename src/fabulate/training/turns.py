@@ -78,7 +78,7 @@ class Compiled:
         try:
             return self.take(player, parameters, batch, parts)
         except TorchDynamoException as error:
-            reason = next(line for line in str(error).splitlines() if line.strip())
+            reason = " ".join([line.strip() for line in str(error).splitlines() if line.strip()][:2])
             if self.must:
                 raise ConfigError(f"the step cannot be compiled ({reason}); leave out --compile on") from error
             self.say(f"The step is not compiled: {reason}")
