@@ -77,10 +77,6 @@ def fitted(codes: Array, components: int) -> tuple[Array, Array, Array]:
 
     Each component has at least twice as many codes as numbers in a code, or it would learn them by heart.
     """
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.mixture import GaussianMixture
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no stubs
-
     centre = codes.mean(0)
     deviations, axes = np.linalg.svd(codes - centre, full_matrices=False)[1:]  # (Z,), (Z, Z)
     deviations = deviations / len(codes) ** 0.5
@@ -88,12 +84,19 @@ def fitted(codes: Array, components: int) -> tuple[Array, Array, Array]:
     deviations, axes = deviations[varying], axes[varying]
     if not varying.any():
         return np.ones(1), centre[None], np.zeros((1, codes.shape[1], codes.shape[1]))
+    back = axes * deviations[:, None]  # from the scaled components to codes
     most = max(1, min(components, len(codes) // (2 * codes.shape[1])))
+    if most == 1:
+        return np.ones(1), centre[None], (back.T @ axes)[None]
+
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.mixture import GaussianMixture
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no stubs
+
     mixture = GaussianMixture(most, max_iter=ROUNDS, random_state=0)
     with threadpool_limits(1), warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # stopping early is meant
         mixture.fit((codes - centre) @ axes.T / deviations)
-    back = axes * deviations[:, None]  # from the scaled components to codes
     # Square roots in the directions that vary, made Z x Z by turning them back: eps @ axes' is N(0, 1) there too.
     roots = back.T @ np.linalg.cholesky(mixture.covariances_) @ axes
     return mixture.weights_, centre + mixture.means_ @ back, roots
