@@ -25,12 +25,11 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from fabulate.config import Training
 from fabulate.errors import ConfigError, DivergedError
 from fabulate.models.base import GenerativeModel, Player
+from fabulate.processes import ALONE, Processes
 from fabulate.seeds import permutation, seeded
-from fabulate.training.processes import Processes
 from fabulate.types import Batch, BatchSource
 
 TEST_BATCH = 500
-ALONE = Processes()
 
 
 class Learner:

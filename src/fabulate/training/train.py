@@ -19,12 +19,12 @@ from fabulate.config import BUDGETS, Training, nearest, override, to_json
 from fabulate.data import Data, load_data
 from fabulate.errors import ConfigError
 from fabulate.models import GenerativeModel, family
+from fabulate.processes import together
 from fabulate.seeds import seeded
 from fabulate.training.devices import pick_device, threads
 from fabulate.training.folder import RunFolder
 from fabulate.training.judge import Judge
 from fabulate.training.loop import Learner
-from fabulate.training.processes import together
 from fabulate.training.progress import Display
 from fabulate.training.session import Session, follow
 from fabulate.training.signals import catching_signals
