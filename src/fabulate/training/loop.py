@@ -217,13 +217,22 @@ def take(images: BatchSource, indices: Tensor, model: GenerativeModel) -> Batch:
 
 
 @torch.no_grad()
-def score_images(model: GenerativeModel, images: BatchSource, seed: int) -> dict[str, float]:
-    """The mean of the model's test terms over all images, each counted once; noise is addressed by the seed."""
+def score_images(
+    model: GenerativeModel, images: BatchSource, seed: int, processes: Processes = ALONE
+) -> dict[str, float]:
+    """The mean of the model's test terms over all images, each counted once; noise is addressed by the seed.
+
+    Each process asks about some batches, and all have the mean, summed in the order of the images.
+    """
     model.eval()
-    sums: dict[str, float] = {}
-    for first in range(0, len(images), TEST_BATCH):
+    found: list[dict[str, float]] = []
+    for first in processes.part(len(images), TEST_BATCH)[::TEST_BATCH]:
         batch = take(images, torch.arange(first, min(first + TEST_BATCH, len(images))), model)
         with seeded(seed, "test", first, device=model.device):
-            for name, value in model.test_terms(batch).items():
-                sums[name] = sums.get(name, 0.0) + float(value) * len(batch.x) / len(images)
+            terms = model.test_terms(batch)
+        found.append({name: float(value) * len(batch.x) / len(images) for name, value in terms.items()})
+    sums: dict[str, float] = {}
+    for terms_of_batch in (terms for part in processes.collected(found) for terms in part):
+        for name, value in terms_of_batch.items():
+            sums[name] = sums.get(name, 0.0) + value
     return sums

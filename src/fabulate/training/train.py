@@ -23,10 +23,11 @@ from fabulate.processes import together
 from fabulate.seeds import seeded
 from fabulate.training.devices import pick_device, threads
 from fabulate.training.folder import RunFolder
+from fabulate.training.followers import follow
 from fabulate.training.judge import Judge
 from fabulate.training.loop import Learner
 from fabulate.training.progress import Display
-from fabulate.training.session import Session, follow
+from fabulate.training.session import Session
 from fabulate.training.signals import catching_signals
 
 
@@ -141,7 +142,7 @@ def run(
         learner = Learner(model, training, data.train, processes)
         if not processes.first:
             with catching_signals():  # the first process says when to stop
-                return follow(learner)
+                return follow(learner, data)
         folder = RunFolder(out)
         try:
             folder.claim(settings(model, training, data))
