@@ -110,7 +110,7 @@ def test_two_processes_measure_what_one_does_to_the_last_bit(folder, run):
 
 def test_two_processes_look_at_the_samples_and_test_as_one(folder):
     one, two = (read_log(folder / name / "trained") for name in ("one", "two"))
-    for what, times in (("samples", 3), ("test", 9)):
+    for what, times in (("samples", 3), ("test", 8)):
         rows, others = ([(row["step"], row[what]) for row in log if what in row] for log in (one, two))
         assert len(rows) == times
         for (step, values), (other_step, other) in zip(rows, others, strict=True):

@@ -69,7 +69,7 @@ class Chosen(NamedTuple):
             heard += len(portion.x)
             if done is not None:
                 done(len(portion.x))
-        if done is not None:
+        if done is not None and heard < len(self.x):
             done(len(self.x) - heard)  # those of the other processes
         return self.processes.gathered(torch.cat(values) if values else None)
 
