@@ -13,7 +13,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "fabulate"
 LEVELS = [
-    {"types", "config", "errors", "seeds", "files", "pictures"},
+    {"types", "config", "errors", "seeds", "files", "pictures", "processes"},
     {"nets", "prob", "paths", "data", "metrics"},
     {"samplers", "features"},
     {"models", "stats"},

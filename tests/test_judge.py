@@ -51,7 +51,7 @@ def test_looks_stay_below_their_share_of_the_time(digits):
     assert not seen.due(11, 1e9, lambda: model)  # not its turn
     assert not seen.due(10, 0.0, lambda: model) and seen.put_off == 1  # nothing has been trained yet
     assert seen.due(20, 1e9, lambda: model)
-    seen.look(lambda: model)
+    seen.look(model.sample)
     assert not seen.due(30, seen.spent / judge.SHARE, lambda: model)  # a second one would double what was spent
     assert seen.due(40, 2.01 * seen.spent / judge.SHARE, lambda: model)
     assert seen.words(100.0).startswith("1 looks at the samples took") and "2 more were put off" in seen.words(100.0)

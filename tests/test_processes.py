@@ -16,8 +16,8 @@ from fabulate.errors import ConfigError
 from fabulate.files import read_json
 from fabulate.models import family
 from fabulate.nets import MLP
+from fabulate.processes import Processes
 from fabulate.training.loop import Learner
-from fabulate.training.processes import Processes
 from tiny import SMALL, pictures
 
 # What is trained in both ways, and its steps: one player, two, and a flow whose scales the first batch sets.

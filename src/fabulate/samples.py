@@ -1,12 +1,13 @@
 """Samples on disk: one PNG per image, in class folders when the model knows classes, a grid and a manifest; or an .npz.
 
 Any number of images is written in constant memory: they are drawn a batch at a time, and which image sample i is does
-not depend on the batch.
+not depend on the batch. Nor on the process: P of them draw P batches at a time, one each.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
+from zipfile import ZIP_DEFLATED, ZipFile
 
 import numpy as np
 from torch import Tensor
@@ -15,22 +16,69 @@ from fabulate.config import override, to_json
 from fabulate.errors import RunError
 from fabulate.files import write_file, write_json
 from fabulate.models import GenerativeModel
-from fabulate.models.base import Labels
+from fabulate.models.base import TILE, Labels
 from fabulate.pictures import Pixels, grid, save_png, to_image
+from fabulate.processes import ALONE, Processes
 from fabulate.types import to_uint8
 
 GRID = 64  # images shown in grid.png
 
+Progress = Callable[[int, int], None]
+"""Called with (images drawn, images in all)."""
 
-def draw(
-    model: GenerativeModel, n: int, y: Labels, seed: int, batch_size: int, sampling: Mapping[str, Any]
-) -> Iterator[tuple[int, Pixels, Tensor | None]]:
-    """Samples 0 .. n - 1 of a seed, `batch_size` at a time: (number of the first, uint8 images, classes)."""
-    labels = model.labels(y, n)
-    for start in range(0, n, batch_size):
-        part = None if labels is None else labels[start : start + batch_size]
-        images = model.sample(min(batch_size, n - start), part, seed=seed, start=start, **sampling)
-        yield start, to_uint8(images).cpu().numpy(), part
+
+class Order:
+    """Samples 0 .. n - 1 of a seed, as they were asked for; they are drawn a batch at a time, one in each process.
+
+    Errors: `ConfigError` for classes that the model does not know, and for a way of sampling that it does not have.
+    """
+
+    def __init__(
+        self,
+        model: GenerativeModel,
+        n: int,
+        y: Labels = None,
+        *,
+        seed: int = 0,
+        batch_size: int = 256,
+        sampling: Mapping[str, Any] | None = None,
+        progress: Progress | None = None,
+        processes: Processes = ALONE,
+    ) -> None:
+        self.model, self.n, self.seed, self.progress, self.processes = model, n, seed, progress, processes
+        self.labels = model.labels(y, n)
+        self.sampling = sampling or {}
+        self.drawn_with = override(model.sampling, self.sampling)
+        even = -(-n // (processes.count * TILE)) * TILE  # images for each, in whole tiles: one is drawn as a whole
+        self.size = min(batch_size, even)
+
+    def own(self) -> Iterator[tuple[int, Pixels]]:
+        """This process's batches: (number of the first image, uint8 images (B, C, H, W))."""
+        for first, batch in self._rounds():
+            if batch is not None:
+                yield first, batch.numpy()
+
+    def whole(self) -> Iterator[tuple[int, Pixels]]:
+        """All images in order, in every process, as many at a time as all draw together."""
+        done = 0
+        for _, batch in self._rounds():
+            images = self.processes.gathered(batch).numpy()
+            yield done, images
+            done += len(images)
+
+    def _rounds(self) -> Iterator[tuple[int, Tensor | None]]:
+        """As many rounds as the others go: (number of the first image, images or None when none are left)."""
+        together = self.size * self.processes.count
+        for start in range(0, self.n, together):
+            first = start + self.size * self.processes.rank
+            yield first, self._batch(first, min(first + self.size, self.n)) if first < self.n else None
+            if self.progress is not None:
+                self.progress(min(start + together, self.n), self.n)
+
+    def _batch(self, first: int, last: int) -> Tensor:
+        labels = None if self.labels is None else self.labels[first:last]
+        images = self.model.sample(last - first, labels, seed=self.seed, start=first, **self.sampling)
+        return to_uint8(images).cpu()
 
 
 def write_samples(
@@ -42,45 +90,64 @@ def write_samples(
     seed: int = 0,
     batch_size: int = 256,
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    processes: Processes = ALONE,
     **sampling: Any,
 ) -> list[Path]:
     """Write samples 0 .. n - 1 of a seed as PNGs, with grid.png and manifest.json; returns the images' paths.
 
     A model with classes writes each image in the folder of its class, so that the folder is a data set to train on.
-    `sampling` are further arguments of `model.sample`.
+    Each of several processes writes the images that it draws, into a folder that all of them see; grid and manifest
+    come when all are done. `sampling` are further arguments of `model.sample`.
     Errors: `RunError` when the folder holds something and `overwrite` is off. Nothing is ever deleted.
     """
     folder = Path(folder)
+    order = Order(
+        *(model, n, y), seed=seed, batch_size=batch_size, sampling=sampling, progress=progress, processes=processes
+    )
+    paths = places(folder, order)
+    processes.leads(lambda: vacant_folder(folder, {path.parent for path in paths}, overwrite))
+    shown: dict[int, Pixels] = {}
+    for first, images in order.own():
+        for i, image in enumerate(images, first):
+            to_image(image).save(paths[i])
+            if i < GRID:
+                shown[i] = image
+    together = {i: image for part in processes.collected(shown) for i, image in part.items()}
+
+    def finish() -> None:
+        save_png(grid(np.stack([together[i] for i in sorted(together)])), folder / "grid.png")
+        write_json(
+            folder / "manifest.json",
+            {
+                "family": model.family,
+                "model_sha256": model.weights_hash(),
+                "seed": seed,
+                "sampling": to_json(order.drawn_with),
+                "n": n,
+                "classes": list(model.classes),
+                "images": [str(path.relative_to(folder).as_posix()) for path in paths],
+            },
+        )
+
+    processes.leads(finish)
+    return paths
+
+
+def vacant_folder(folder: Path, within: Iterable[Path], overwrite: bool) -> None:
+    """Make a folder and those in it; one that holds something is refused, unless told to write into it."""
     if not overwrite and folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"{folder} is not empty; give --overwrite to write into it, or another --out")
-    width = max(5, len(str(n - 1)))
-    paths: list[Path] = []
-    shown: list[Pixels] = []
-    for start, images, labels in draw(model, n, y, seed, batch_size, sampling):
-        for i, image in enumerate(images):
-            place = folder if labels is None else folder / folder_name(model.classes[int(labels[i])])
-            place.mkdir(parents=True, exist_ok=True)
-            path = place / f"{start + i:0{width}}.png"
-            to_image(image).save(path)
-            paths.append(path)
-        shown.extend(images[: max(0, GRID - start)])
-        if progress is not None:
-            progress(len(paths), n)
-    save_png(grid(np.stack(shown)), folder / "grid.png")
-    write_json(
-        folder / "manifest.json",
-        {
-            "family": model.family,
-            "model_sha256": model.weights_hash(),
-            "seed": seed,
-            "sampling": to_json(override(model.sampling, sampling)),
-            "n": n,
-            "classes": list(model.classes),
-            "images": [str(path.relative_to(folder).as_posix()) for path in paths],
-        },
-    )
-    return paths
+    for place in within:
+        place.mkdir(parents=True, exist_ok=True)
+
+
+def places(folder: Path, order: Order) -> list[Path]:
+    """Where the images go: folder/NUMBER.png, or folder/CLASS/NUMBER.png."""
+    width = max(5, len(str(order.n - 1)))
+    folders = [folder / folder_name(name) for name in order.model.classes]
+    within = [folder] * order.n if order.labels is None else [folders[c] for c in order.labels.tolist()]
+    return [place / f"{i:0{width}}.png" for i, place in enumerate(within)]
 
 
 def write_npz(
@@ -92,28 +159,60 @@ def write_npz(
     seed: int = 0,
     batch_size: int = 256,
     overwrite: bool = False,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
+    processes: Processes = ALONE,
     **sampling: Any,
 ) -> Path:
     """Write samples 0 .. n - 1 of a seed as one .npz: images (N, C, H, W) uint8, labels (N,) and seed.
 
-    Errors: `RunError` when the file exists and `overwrite` is off.
+    Several processes draw, and the first one writes. Errors: `RunError` when the file exists and `overwrite` is off.
     """
     path = Path(path)
+    order = Order(
+        *(model, n, y), seed=seed, batch_size=batch_size, sampling=sampling, progress=progress, processes=processes
+    )
+    processes.leads(lambda: vacant_file(path, overwrite))
+    images = (images for _, images in order.whole())
+    if processes.first:
+        arrays = {"seed": np.array(seed), "model_sha256": np.array(model.weights_hash())}
+        if order.labels is not None:
+            arrays |= {"labels": order.labels.numpy(), "classes": np.array(model.classes)}
+        write_file(path, lambda file: stream_npz(file, "images", (n, *model.shape), images, arrays))
+    else:
+        for _ in images:  # they are drawn here, and written there
+            pass
+    processes.collected(None)  # none returns before the file is there
+    return path
+
+
+def vacant_file(path: Path, overwrite: bool) -> None:
+    """Make a file's folder; a file that exists is refused, unless told to write over it."""
     if path.exists() and not overwrite:
         raise RunError(f"{path} exists; give --overwrite to replace it, or another name")
-    images = np.empty((n, *model.shape), np.uint8)
-    for start, part, _ in draw(model, n, y, seed, batch_size, sampling):
-        images[start : start + len(part)] = part
-        if progress is not None:
-            progress(start + len(part), n)
-    labels = model.labels(y, n)
-    arrays = {"images": images, "seed": np.array(seed), "model_sha256": np.array(model.weights_hash())}
-    if labels is not None:
-        arrays |= {"labels": labels.numpy(), "classes": np.array(model.classes)}
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_file(path, lambda file: np.savez_compressed(file, allow_pickle=False, **arrays))
-    return path
+
+
+def stream_npz(
+    file: IO[bytes], name: str, shape: tuple[int, ...], parts: Iterable[Pixels], others: Mapping[str, np.ndarray]
+) -> None:
+    """Write what `np.savez_compressed` would, of one uint8 array that comes a part at a time, and of other arrays.
+
+    >>> from io import BytesIO
+    >>> file = BytesIO()
+    >>> stream_npz(file, "x", (3, 2), [np.zeros((2, 2), np.uint8), np.ones((1, 2), np.uint8)], {"seed": np.array(7)})
+    >>> arrays = np.load(BytesIO(file.getvalue()))
+    >>> arrays["x"].tolist(), int(arrays["seed"])
+    ([[0, 0], [0, 0], [1, 1]], 7)
+    """
+    header = {"descr": np.lib.format.dtype_to_descr(np.dtype(np.uint8)), "fortran_order": False, "shape": shape}
+    with ZipFile(file, "w", ZIP_DEFLATED) as archive:
+        with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+            np.lib.format.write_array_header_1_0(member, header)
+            for part in parts:
+                member.write(np.ascontiguousarray(part).data)
+        for other, array in others.items():
+            with archive.open(f"{other}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, array, allow_pickle=False)
 
 
 def folder_name(label: str) -> str:

@@ -9,15 +9,19 @@ import tyro
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from fabulate.cli.several import several, start
 from fabulate.cli.shared import absent, load_images, parse, run_config, run_data, where
 from fabulate.config import DataSpec, PositiveInt, spec
+from fabulate.data import Data
 from fabulate.errors import ConfigError
 from fabulate.evaluation.evaluate import Progress as Told
 from fabulate.evaluation.evaluate import check, evaluate
-from fabulate.evaluation.report import table, write
+from fabulate.evaluation.report import Report, table, write
 from fabulate.training import load
 
 Flat = tyro.conf.arg(name="")
+
+UNFINISHED = "no report was written, and the same command begins anew"
 
 
 @spec
@@ -46,6 +50,8 @@ class Arguments:
     measuring: Annotated[Measuring, Flat] = Measuring()
     device: str = "auto"
     """Where to draw and to measure: cpu, cuda, ...; auto takes a GPU if there is one."""
+    processes: PositiveInt = 1
+    """Processes of this machine that share the work."""
     out: Path | None = None
     """The folder of the report (default: RUN/report)."""
     overwrite: bool = False
@@ -55,13 +61,28 @@ class Arguments:
 def main(argv: list[str]) -> None:
     default = None if argv[:1] in ([], ["-h"], ["--help"]) else Arguments(run=Path(argv[0]), data=run_data(argv))
     flags = parse(Arguments, argv, "fabulate evaluate", default)
-    model = load(flags.run, flags.device)
     knows_images(argv)
-    out = absent(flags.out or flags.run / "report", flags.overwrite)
-    data = load_images(flags.data)
-    check(model, data, flags.measuring.n)
-    with stages() as progress:
-        report = evaluate(flags.run, data, **vars(flags.measuring), device=flags.device, progress=progress)
+    start(flags.processes, ["evaluate", *argv])
+    out = flags.out or flags.run / "report"
+
+    def begin() -> Data:
+        model = load(flags.run, flags.device)
+        absent(out, flags.overwrite)
+        data = load_images(flags.data)
+        check(model, data, flags.measuring.n)
+        return data
+
+    with several(flags.device, "evaluation", UNFINISHED) as processes:
+        data = processes.leads(begin) or load_images(flags.data)
+        with stages() as progress:
+            own = {**vars(flags.measuring), "device": flags.device, "progress": progress, "processes": processes}
+            report = evaluate(flags.run, data, **own)
+        if processes.first:
+            show(report, out)
+
+
+def show(report: Report, out: Path) -> None:
+    """Write a report and tell its numbers."""
     numbers, page = write(report, out)
     console = Console()
     console.print(table(report))

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from fabulate.cli.several import several, start
 from fabulate.cli.shared import counting, parse, run_sampling, where
 from fabulate.config import PositiveInt, spec, to_json
 from fabulate.errors import ConfigError
@@ -35,8 +36,13 @@ class Arguments:
     """Images held in memory at a time; it changes nothing in the images."""
     device: str = "cpu"
     """Where to draw: cpu, cuda, ..."""
+    processes: PositiveInt = 1
+    """Processes of this machine that share the images; it changes nothing in them."""
     overwrite: bool = False
     """Write into a folder that is not empty, or over an existing .npz."""
+
+
+UNFINISHED = "a folder without manifest.json is not whole; the same command with --overwrite draws all images again"
 
 
 def main(argv: list[str]) -> None:
@@ -47,15 +53,16 @@ def main(argv: list[str]) -> None:
     flags: Arguments = both.arguments
     if flags.out is not None and flags.npz is not None:
         raise ConfigError("give --out (a folder of PNGs) or --npz (one file), not both")
-    model = load(flags.run, flags.device)
-    options: dict[str, Any] = {"seed": flags.seed, "batch_size": flags.batch_size, "overwrite": flags.overwrite}
-    options |= to_json(both.sampling)
-    with counting("drawing") as progress:
+    start(flags.processes, ["sample", *argv])
+    with several(flags.device, "drawing", UNFINISHED) as processes, counting("drawing") as progress:
+        model = processes.leads(lambda: load(flags.run, flags.device)) or load(flags.run, flags.device)
+        options: dict[str, Any] = {"seed": flags.seed, "batch_size": flags.batch_size, "overwrite": flags.overwrite}
+        options |= {"progress": progress, "processes": processes, **to_json(both.sampling)}
         if flags.npz is not None:
-            places = [write_npz(model, flags.npz, flags.n, flags.label, **options, progress=progress)]
+            places = [write_npz(model, flags.npz, flags.n, flags.label, **options)]
         else:
             label = "" if flags.label is None else f"-{folder_name(flags.label)}"
             folder = flags.out or Path(flags.run) / "drawn" / f"seed-{flags.seed}{label}"
-            write_samples(model, folder, flags.n, flags.label, **options, progress=progress)
+            write_samples(model, folder, flags.n, flags.label, **options)
             places = [folder, folder / "grid.png"]
     where("images" if flags.npz is None else "arrays", *places)

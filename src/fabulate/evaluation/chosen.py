@@ -16,6 +16,7 @@ from fabulate.data import Images
 from fabulate.errors import ConfigError
 from fabulate.evaluation.sections import Subject
 from fabulate.models.base import Labels
+from fabulate.processes import ALONE, Processes
 from fabulate.seeds import permutation, seed_at
 
 Progress = Callable[[int, int], None]
@@ -43,24 +44,34 @@ class Chosen(NamedTuple):
     """uint8 (N, C, H, W)."""
     y: list[str] | None
     seed: int
+    processes: Processes = ALONE
 
     def __len__(self) -> int:
         return len(self.x)
 
     def portions(self, size: int = PORTION) -> Iterator[Portion]:
-        """The images in turn, a few at a time, each portion with a seed of its own."""
-        for first in range(0, len(self.x), size):
+        """This process's part of the images in turn, a few at a time, each portion with a seed of its own."""
+        for first in self.processes.part(len(self.x), size)[::size]:
             y = None if self.y is None else self.y[first : first + size]
             yield Portion(self.x[first : first + size], y, seed_at(self.seed, first))
 
-    def each(self, measure: Callable[[Portion], Tensor], done: Callable[[int], None] | None = None) -> Tensor:
-        """What a function says of every image, portion by portion: (N, ...) on the CPU; `done` hears how many more."""
-        values = []
-        for portion in self.portions():
-            values.append(measure(portion).detach().cpu())
+    @torch.no_grad()
+    def each(
+        self, measure: Callable[[Portion], Tensor], done: Callable[[int], None] | None = None, size: int = PORTION
+    ) -> Tensor:
+        """What a function says of every image, portion by portion: (N, ...) on the CPU; `done` hears how many more.
+
+        Every process asks about its part, and all have the whole; portions are the same however many they are.
+        """
+        values, heard = [], 0
+        for portion in self.portions(size):
+            values.append(measure(portion).cpu())
+            heard += len(portion.x)
             if done is not None:
                 done(len(portion.x))
-        return torch.cat(values)
+        if done is not None and heard < len(self.x):
+            done(len(self.x) - heard)  # those of the other processes
+        return self.processes.gathered(torch.cat(values) if values else None)
 
 
 def choose(subject: Subject, images: Images, n: int, name: str) -> Chosen:
@@ -75,7 +86,7 @@ def choose(subject: Subject, images: Images, n: int, name: str) -> Chosen:
     y = None
     if subject.model.classes and images.y is not None:
         y = [subject.data.classes[int(c)] for c in images.y[rows.numpy()]]
-    return Chosen(torch.from_numpy(images.pixels(rows)), y, seed_at(subject.seed, name))
+    return Chosen(torch.from_numpy(images.pixels(rows)), y, seed_at(subject.seed, name), subject.processes)
 
 
 def known(subject: Subject, images: Images) -> Tensor:

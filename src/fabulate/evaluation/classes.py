@@ -10,6 +10,7 @@ believed, else that of the nearest real image. Legend: N samples, K classes.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
@@ -78,9 +79,10 @@ def recognised(subject: Subject) -> tuple[Tensor, str]:
     by_neighbours = f"that of the nearest, in pixels, of {min(REFERENCES, len(subject.data.train)):,} training images"
     if not isinstance(subject.features, ClassifierFeatures):
         return neighbours(subject, subject.samples), by_neighbours
-    seen = predict(subject.features.classifier, Images(subject.samples.numpy()))
+    classifier = subject.features.classifier
+    seen = subject.shared(subject.samples, lambda images: predict(classifier, Images(images.numpy())))
     real = torch.from_numpy(subject.reference.pixels(subject.real[:ASKED]))
-    known = predict(subject.features.classifier, Images(real.numpy()))
+    known = predict(classifier, Images(real.numpy()))
     agreed = float((neighbours(subject, subject.samples[:ASKED]) == seen[:ASKED]).double().mean())
     usual = float((neighbours(subject, real) == known).double().mean())
     words = (
@@ -98,7 +100,8 @@ def neighbours(subject: Subject, images: Tensor) -> Tensor:
     train = subject.data.train
     assert train.y is not None
     rows = permutation(len(train), subject.seed, "evaluate", "neighbours")[:REFERENCES]
-    return torch.from_numpy(train.y[rows.numpy()])[nearest(images, torch.from_numpy(train.pixels(rows)))]
+    known = torch.from_numpy(train.pixels(rows))
+    return torch.from_numpy(train.y[rows.numpy()])[subject.shared(images, lambda part: nearest(part, known))]
 
 
 def score(subject: Subject, progress: Progress | None = None) -> tuple[list[Row], list[str], dict[str, str]]:
@@ -115,14 +118,16 @@ def score(subject: Subject, progress: Progress | None = None) -> tuple[list[Row]
         return [], [], {SCORE: "there are no test images with classes to test a classifier on"}
     if not all(8 <= side <= 64 for side in data.shape[1:]):
         return [], [], {SCORE: f"the classifier takes sides from 8 to 64, and the images are {data.shape}"}
-    perfect = subject.perfect
+    perfect, held_out = subject.perfect, data.test
     assert data.train.y is not None
     real = Images(data.train.pixels(perfect), data.train.y[perfect.numpy()])
     drawn = Images(subject.samples.numpy()[: len(real)], y.numpy()[: len(real)])
-    learnt, taught = (
-        accuracy(train_classifier(images, data.classes, seed=subject.seed, augment=True, progress=progress), data.test)
-        for images in (drawn, real)
-    )
+
+    def taught_by(images: Images) -> Estimate:
+        taught = train_classifier(images, data.classes, seed=subject.seed, augment=True, progress=progress)
+        return accuracy(taught, held_out)
+
+    learnt, taught = subject.processes.dealt([partial(taught_by, drawn), partial(taught_by, real)])
     row = Row(
         name=SCORE,
         value=learnt,

@@ -28,7 +28,8 @@ from fabulate.evaluation.report import Report, Settings
 from fabulate.evaluation.sections import Section, Subject
 from fabulate.features import features_for
 from fabulate.models import GenerativeModel
-from fabulate.samples import draw
+from fabulate.processes import ALONE, Processes
+from fabulate.samples import Order
 from fabulate.seeds import permutation
 from fabulate.training import load, read_config
 
@@ -47,7 +48,6 @@ SECTIONS: dict[str, Callable[[Subject, Settings, Counter], Section]] = {
 }
 
 FEWEST = 20  # samples, and real images: below, not even neighbours can be counted
-BATCH = 256  # samples drawn at a time: it changes nothing in them
 
 
 def evaluate(
@@ -61,6 +61,7 @@ def evaluate(
     images: int = 1000,
     device: str = "auto",
     progress: Progress | None = None,
+    processes: Processes = ALONE,
 ) -> Report:
     """Measure what a model's samples are worth: its report.
 
@@ -68,7 +69,8 @@ def evaluate(
     others are taken for the model's own unless its run says otherwise. `n`: samples, and at most as many real images.
     `features`: what `features_for` takes. `k`: codes of each image in the importance-weighted bound, and `images`: how
     many have their likelihood computed, where the family has one. `device`: where a run's model is put. `progress`:
-    called with (what is done, parts done, all parts).
+    called with (what is done, parts done, all parts). `processes`: those that call this together, with equal arguments;
+    each measures a part, and all get the same report but for its seconds.
     Errors: `ConfigError` for images of another shape or too small an n, `DataError` for too few images, `RunError`.
     """
     if k < 1 or images < 1:
@@ -86,12 +88,13 @@ def evaluate(
         seconds[name] = round(time.perf_counter() - began, 3)
 
     began = time.perf_counter()
-    of = features_for(data, features, device=model.device, progress=partial(told, "features"))
+    learnt = partial(features_for, data, features, device=model.device, progress=partial(told, "features"))
+    of = processes.leads(learnt) or learnt()  # the others find in the cache what the first one has learnt
     timed("features", began)
     began = time.perf_counter()
-    samples, y = sampled(model, data, n, seed, partial(told, "samples"))
+    samples, y = sampled(model, data, n, seed, partial(told, "samples"), processes)
     timed("samples", began)
-    subject = Subject(model=model, data=data, samples=samples, y=y, features=of, seed=seed)
+    subject = Subject(model=model, data=data, samples=samples, y=y, features=of, seed=seed, processes=processes)
     sections = []
     for name, section in SECTIONS.items():
         told(name, 0, 1)
@@ -162,7 +165,12 @@ def check(model: GenerativeModel, data: Data, n: int) -> None:
 
 
 def sampled(
-    model: GenerativeModel, data: Data, n: int, seed: int, progress: Counter | None = None
+    model: GenerativeModel,
+    data: Data,
+    n: int,
+    seed: int,
+    progress: Counter | None = None,
+    processes: Processes = ALONE,
 ) -> tuple[Tensor, Tensor | None]:
     """Samples 0 .. n - 1 of a seed, uint8 (N, C, H, W), and the classes (N,) asked for, as `data` numbers them.
 
@@ -178,10 +186,8 @@ def sampled(
         y = y[torch.arange(n) % len(y)] if len(y) else None
     names = None if y is None else [data.classes[int(c)] for c in y]
     samples = torch.empty(n, *model.shape, dtype=torch.uint8)
-    for start, images, _ in draw(model, n, names, seed, BATCH, {}):
+    for start, images in Order(model, n, names, seed=seed, progress=progress, processes=processes).whole():
         samples[start : start + len(images)] = torch.from_numpy(images)
-        if progress is not None:
-            progress(start + len(images), n)
     return samples, y
 
 

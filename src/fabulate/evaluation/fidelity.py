@@ -10,6 +10,8 @@ None of these numbers means anything alone: all depend on the features and on ho
 stands between two anchors computed in the same way: training images in the place of samples, and uniform noise.
 """
 
+from functools import partial
+
 import torch
 from PIL import Image
 from torch import Tensor
@@ -41,10 +43,10 @@ def fidelity(subject: Subject) -> Section:
     samples = subject.samples[: len(perfect)]
     chance = generator(subject.seed, "evaluate", "noise")
     noise = torch.randint(256, samples.shape, dtype=torch.uint8, generator=chance)
-    reals = subject.features(real)
-    values, floors, noises = (
-        measure(reals, subject.features(images), seed=subject.seed)
-        for images in (samples, torch.from_numpy(train.pixels(perfect)), noise)
+    reals = subject.featured(real)
+    others = [subject.featured(images) for images in (samples, torch.from_numpy(train.pixels(perfect)), noise)]
+    values, floors, noises = subject.processes.dealt(
+        [partial(measure, reals, features, seed=subject.seed) for features in others]
     )
     rows = {
         key: Row(

@@ -131,7 +131,7 @@ def smoothly(subject: Subject, model: HasLatent) -> Section:
     moving = (ends[:, 0] != ends[:, 1]).any(1)  # as an image file shows them: what is left is rounding
     if not moving.any():
         return Section(title=TITLE, absent={"smoothness": "every path begins and ends with the same image"})
-    measured, anchor = (smoothness(featured(subject, images[moving])) for images in (paths, fades))
+    measured, anchor = (smoothness(along(subject, images[moving])) for images in (paths, fades))
     rows = (
         Row(
             name="Path detour",
@@ -182,6 +182,6 @@ def drawn_walks(subject: Subject, model: HasLatent) -> Tensor:
     return torch.stack(paths)
 
 
-def featured(subject: Subject, paths: Tensor) -> Tensor:
+def along(subject: Subject, paths: Tensor) -> Tensor:
     """The features of the images of paths (P, T, C, H, W): (P, T, D)."""
-    return subject.features(paths.flatten(0, 1)).view(*paths.shape[:2], -1)
+    return subject.featured(paths.flatten(0, 1)).view(*paths.shape[:2], -1)

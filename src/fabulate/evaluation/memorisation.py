@@ -7,9 +7,11 @@ how many it would have found.
 Legend: N samples, C H W image.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from math import sqrt
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import torch
@@ -38,10 +40,13 @@ def memorisation(subject: Subject) -> Section:
         return Section(title=TITLE, absent={"Memorisation": why})
     train, held_out = data.train, data.test
     features = described(subject, train), described(subject, held_out)
-    drawn = subject.features(subject.samples)
-    found = measure(drawn, *features)
-    equal = [exact_copies(subject.samples, part) for part in portions(train)]
-    copies = int(torch.stack(equal).any(0).sum())
+    drawn = subject.featured(subject.samples)
+    tasks: list[Callable[[], Any]] = [
+        partial(measure, drawn, *features),
+        partial(authenticity, features[1], features[0]),
+        partial(copied, subject.samples, train),
+    ]
+    found, real, copies = subject.processes.dealt(tasks)
     n = len(subject.samples)
     noticed = least_noticed(found, len(train), len(held_out))
     rows = (
@@ -75,7 +80,7 @@ def memorisation(subject: Subject) -> Section:
             name="Authenticity",
             value=found.authenticity,
             better="neither",
-            floor=authenticity(features[1], features[0]).value,
+            floor=real.value,
             words="share of samples further from their nearest training image than that is from its own neighbour; "
             "beside it that of held-out images",
         ),
@@ -98,6 +103,11 @@ def memorisation(subject: Subject) -> Section:
     )
 
 
+def copied(samples: Tensor, train: Images) -> int:
+    """How many samples equal a training image in every pixel."""
+    return int(torch.stack([exact_copies(samples, part) for part in portions(train)]).any(0).sum())
+
+
 def as_share(copied: Estimate) -> Estimate:
     """The copied share within [0, 1]: below 0 is no better than 0, and there the interval, too low, says nothing."""
     value, low, high = (min(max(number, 0.0), 1.0) for number in copied)
@@ -112,7 +122,7 @@ def portions(images: Images) -> Iterator[Tensor]:
 
 def described(subject: Subject, images: Images) -> Tensor:
     """The features (N, D) of all images."""
-    return torch.cat([subject.features(part) for part in portions(images)])
+    return torch.cat([subject.featured(part) for part in portions(images)])
 
 
 def least_noticed(found: Memorisation, train: int, held_out: int) -> float:

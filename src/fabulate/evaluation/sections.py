@@ -3,6 +3,7 @@
 Each file of this room that measures something has one function from a `Subject` to a `Section`.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import sqrt
 from typing import Literal, NamedTuple
@@ -14,7 +15,10 @@ from fabulate.data import Data, Images
 from fabulate.features import Features
 from fabulate.metrics.intervals import Estimate
 from fabulate.models import GenerativeModel
+from fabulate.processes import ALONE, Processes
 from fabulate.seeds import permutation
+
+CHUNK = 500  # images; whatever is asked about many takes so many at a time or a part of it, so that shares round alike
 
 Better = Literal["lower", "higher", "neither"]
 
@@ -114,6 +118,17 @@ class Subject:
     features: Features
     """From images to the numbers in which they are compared."""
     seed: int
+    processes: Processes = ALONE
+    """Those that measure it together."""
+
+    def featured(self, images: Tensor) -> Tensor:
+        """The features (N, D) of images (N, C, H, W)."""
+        return self.shared(images, self.features)
+
+    def shared(self, images: Tensor, measure: Callable[[Tensor], Tensor]) -> Tensor:
+        """What a function says of each image, every process asking it about a part of them: (N, ...) in all."""
+        part = self.processes.part(len(images), CHUNK)
+        return self.processes.gathered(measure(images[part.start : part.stop]) if part else None)
 
     @property
     def reference(self) -> Images:

@@ -1,7 +1,8 @@
 """Training: the loop, the run folder, checkpoints, guards, and what people see meanwhile."""
 
+from fabulate.processes import launch
+from fabulate.training.devices import pick_device
 from fabulate.training.folder import load, read_config, read_log
-from fabulate.training.processes import launch
 from fabulate.training.session import best_look
 from fabulate.training.signals import InterruptedTraining
 from fabulate.training.train import choices, configure, default_out, run, train
@@ -14,6 +15,7 @@ __all__ = [
     "default_out",
     "launch",
     "load",
+    "pick_device",
     "read_config",
     "read_log",
     "run",

@@ -25,14 +25,13 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from fabulate.config import Training
 from fabulate.errors import ConfigError
 from fabulate.models.base import GenerativeModel, Player
+from fabulate.processes import ALONE, Processes
 from fabulate.seeds import permutation, seeded
 from fabulate.training.guard import Guard
-from fabulate.training.processes import Processes
 from fabulate.training.turns import Compiled, Take, pays, turn
 from fabulate.types import Batch, BatchSource
 
 TEST_BATCH = 500
-ALONE = Processes()
 
 
 class Learner:
@@ -229,13 +228,22 @@ def take(images: BatchSource, indices: Tensor, model: GenerativeModel) -> Batch:
 
 
 @torch.no_grad()
-def score_images(model: GenerativeModel, images: BatchSource, seed: int) -> dict[str, float]:
-    """The mean of the model's test terms over all images, each counted once; noise is addressed by the seed."""
+def score_images(
+    model: GenerativeModel, images: BatchSource, seed: int, processes: Processes = ALONE
+) -> dict[str, float]:
+    """The mean of the model's test terms over all images, each counted once; noise is addressed by the seed.
+
+    Each process asks about some batches, and all have the mean, summed in the order of the images.
+    """
     model.eval()
-    sums: dict[str, float] = {}
-    for first in range(0, len(images), TEST_BATCH):
+    found: list[dict[str, float]] = []
+    for first in processes.part(len(images), TEST_BATCH)[::TEST_BATCH]:
         batch = take(images, torch.arange(first, min(first + TEST_BATCH, len(images))), model)
         with seeded(seed, "test", first, device=model.device):
-            for name, value in model.test_terms(batch).items():
-                sums[name] = sums.get(name, 0.0) + float(value) * len(batch.x) / len(images)
+            terms = model.test_terms(batch)
+        found.append({name: float(value) * len(batch.x) / len(images) for name, value in terms.items()})
+    sums: dict[str, float] = {}
+    for terms_of_batch in (terms for part in processes.collected(found) for terms in part):
+        for name, value in terms_of_batch.items():
+            sums[name] = sums.get(name, 0.0) + value
     return sums

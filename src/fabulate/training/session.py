@@ -15,8 +15,9 @@ from fabulate.models.capabilities import Reconstructs
 from fabulate.models.inversion import EncodesBySearch
 from fabulate.pictures import grid, paired_rows, save_curves, save_png
 from fabulate.training.folder import RunFolder, read_log
+from fabulate.training.followers import GO_ON, OVER, drawn, test
 from fabulate.training.judge import Judge
-from fabulate.training.loop import Learner, score_images, take
+from fabulate.training.loop import Learner, take
 from fabulate.training.progress import Display
 from fabulate.training.signals import InterruptedTraining, Stop
 from fabulate.types import to_uint8
@@ -25,22 +26,6 @@ PICTURES = 8  # times in a run that samples are drawn and the test images scored
 REPORTS = 200  # lines in the log of a run whose length is known; with a budget in minutes, one every 50 steps
 SETTLED = 500  # steps before which nothing is warned of: every model begins badly
 SAVE_SECONDS = 30.0  # between checkpoints, unless asked otherwise
-GO_ON, OVER = 0, -1  # what the first process tells the others before each step; else the signal to leave with
-
-
-def follow(learner: Learner) -> GenerativeModel:
-    """What every process but the first does: the same steps, from where the first begins until it says otherwise."""
-    processes, model = learner.processes, learner.model
-    state = processes.given(None)
-    if state is not None:
-        learner.restore(state)
-    if processes.told(GO_ON, model.device) == OVER:
-        return learner.sampler()
-    for _ in learner.steps():
-        number = int(processes.told(GO_ON, model.device))
-        if number != GO_ON:
-            raise InterruptedTraining(number, "")
-    return learner.sampler()
 
 
 def best_look(log: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -84,6 +69,7 @@ class Session:
             return self.model()
         self.train(stop)
         self.picture()
+        self.told(OVER)
         folder.report({**self.where(), "test": self.tested})
         self.summary_pictures()
         self.save()
@@ -148,12 +134,17 @@ class Session:
     def look(self, judge: Judge) -> None:
         """Measure the samples of this step, and keep the model when none before was better."""
         before = best_look(read_log(self.folder.path))
-        distance = judge.look(self.settled)
+        distance = judge.look(self.drawn)
         self.folder.report({**self.where(), "samples": {"frechet_distance": distance}})
         if before is None or distance < before["samples"]["frechet_distance"]:
             with self.folder.writing():
                 self.model().save_pretrained(self.folder.best)
         self.learner.model.train()
+
+    def drawn(self, n: int) -> torch.Tensor:
+        """Samples 0 .. n - 1 of this step, in [-1, 1] (N, C, H, W)."""
+        self.settled()
+        return drawn(self.learner, n)
 
     def warn(self, means: dict[str, float]) -> None:
         """Say what goes wrong, each thing once."""
@@ -219,7 +210,7 @@ class Session:
         """Draw 64 samples from fixed noise, some reconstructions, and score the test images."""
         model, step = self.settled(), f"step-{self.learner.step:08d}"
         if self.data.test is not None:
-            self.tested = score_images(model, self.data.test, self.learner.training.seed)
+            self.tested = test(self.learner, self.data)
         with self.folder.writing():
             save_png(grid(to_uint8(model.sample(64)).cpu().numpy(), columns=8), self.folder.samples / f"{step}.png")
             # A family without an encoder searches for codes, which takes too long now and then.

@@ -19,14 +19,15 @@ from fabulate.config import BUDGETS, Training, nearest, override, to_json
 from fabulate.data import Data, load_data
 from fabulate.errors import ConfigError
 from fabulate.models import GenerativeModel, family
+from fabulate.processes import together
 from fabulate.seeds import seeded
 from fabulate.training.devices import flushed, pick_device, threads
 from fabulate.training.folder import RunFolder
+from fabulate.training.followers import follow
 from fabulate.training.judge import Judge
 from fabulate.training.loop import Learner
-from fabulate.training.processes import together
 from fabulate.training.progress import Display
-from fabulate.training.session import Session, follow
+from fabulate.training.session import Session
 from fabulate.training.signals import catching_signals
 
 
@@ -145,7 +146,7 @@ def run(
         learner = Learner(model, training, data.train, processes)
         if not processes.first:
             with catching_signals():  # the first process says when to stop
-                return follow(learner)
+                return follow(learner, data)
         folder = RunFolder(out)
         try:
             folder.claim(settings(model, training, data))

@@ -1,0 +1,66 @@
+"""What every process of a training but the first does: the same steps, and its part of looks and tests between them.
+
+Before each step the first process says one number: go on, leave with a signal, or help with a task. It alone has the
+clock, the folder and the judge, so the others know nothing of when. They have the data, and weights equal to its own;
+what a family fits once the weights stand still the first fits alone and hands over.
+"""
+
+from collections.abc import Callable
+
+from torch import Tensor
+
+from fabulate.data import Data
+from fabulate.models import GenerativeModel
+from fabulate.models.base import TILE
+from fabulate.training.loop import Learner, score_images
+from fabulate.training.signals import InterruptedTraining
+
+GO_ON, OVER, TEST, DRAW = 0, -1, -2, -3  # what the first process says; else the signal to leave with
+
+
+def follow(learner: Learner, data: Data) -> GenerativeModel:
+    """The steps from where the first process begins until it says otherwise, and all that it wants help with."""
+    state = learner.processes.given(None)
+    if state is not None:
+        learner.restore(state)
+    if hear(learner, data) == OVER:
+        return learner.sampler()
+    for _ in learner.steps():
+        number = hear(learner, data)
+        if number != GO_ON:
+            raise InterruptedTraining(number, "")
+    hear(learner, data)  # the last test, and that it is over
+    return learner.sampler()
+
+
+def hear(learner: Learner, data: Data) -> int:
+    """What the first process says next, once it wants no more help."""
+    while (number := int(learner.processes.told(GO_ON, learner.model.device))) in HELP:
+        HELP[number](learner, data)
+        learner.model.train()
+    return number
+
+
+def test(learner: Learner, data: Data) -> dict[str, float]:
+    """The mean test terms of the averaged weights, each process asking about a part of the images."""
+    assert data.test is not None
+    ask(learner, TEST)
+    return score_images(learner.average, data.test, learner.training.seed, learner.processes)
+
+
+def drawn(learner: Learner, n: int) -> Tensor:
+    """Samples 0 .. n - 1 of the averaged weights, in [-1, 1] (N, C, H, W) on the CPU; each process draws a part."""
+    ask(learner, DRAW)
+    n = int(learner.processes.told(n, learner.model.device))
+    part = learner.processes.part(n, TILE)
+    return learner.processes.gathered(learner.average.sample(len(part), start=part.start).cpu() if part else None)
+
+
+def ask(learner: Learner, job: int) -> None:
+    """Let the others begin a task with the first process's model, whose weights must have settled."""
+    if learner.processes.first:
+        learner.processes.told(job, learner.model.device)
+    learner.processes.share_(list(learner.average.buffers()))
+
+
+HELP: dict[int, Callable[[Learner, Data], object]] = {TEST: test, DRAW: lambda learner, data: drawn(learner, 0)}
