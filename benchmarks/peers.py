@@ -96,7 +96,9 @@ def picture(measured: list[dict[str, Any]], path: Path) -> None:
         middle = statistics.median(values)
         axes.barh(place, middle, 0.7, color=BLUE)
         axes.plot([min(values), max(values)], [place, place], color=GRAY, linewidth=1.2)
-        axes.text(max(max(values), middle) + 0.02, place, f"{middle:.2f}", va="center", fontsize=8)
+        axes.text(
+            max(max(values), middle) + 0.02, place, f"{middle:.2f}", va="center", fontsize=8, backgroundcolor="white"
+        )
     axes.axvline(1, color=GRAY, linewidth=0.8, linestyle="--")
     axes.set_yticks(range(len(rows)), [f"{row['what']} ({row['peer'].split()[0]})" for row in rows], fontsize=8)
     axes.invert_yaxis()

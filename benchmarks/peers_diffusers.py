@@ -94,7 +94,10 @@ def same(model: Flow) -> Any:
     exported = Flow(config, folded)
     exported.network.load_state_dict(network.state_dict())
     with tempfile.TemporaryDirectory() as folder:
-        unet = diffusers.UNet2DModel.from_pretrained(to_diffusers(exported, Path(folder) / "out") / "unet")
+        unet = diffusers.UNet2DModel.from_pretrained(
+            to_diffusers(exported, Path(folder) / "out") / "unet",
+            low_cpu_mem_usage=False,  # which needs accelerate
+        )
     x, t = torch.randn(4, *model.shape), torch.tensor([0, 300, 600, 999])
     with torch.no_grad():
         apart = F.pixel_shuffle(unet(F.pixel_unshuffle(x, patch), t).sample, patch) - network(x, (t + 1) / 1001)
