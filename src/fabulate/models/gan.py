@@ -53,7 +53,8 @@ class Game(NamedTuple):
 
 def spread(x: Tensor) -> Tensor:
     """The distance of two images of a batch (root mean square over all pairs)."""
-    return (2 * x.flatten(1).var(0, correction=0).sum()).sqrt()
+    x = x.flatten(1)
+    return (2 * (x - x.mean(0)).square().sum() / len(x)).sqrt()  # the columns' variances; `var` is ten times slower
 
 
 def judge(critic: Critic, x: Tensor) -> Judged:
