@@ -25,9 +25,9 @@ from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from fabulate.config import Training
 from fabulate.errors import ConfigError, DivergedError
 from fabulate.models.base import GenerativeModel, Player
-from fabulate.seeds import permutation, seeded
+from fabulate.seeds import seeded
 from fabulate.training.processes import Processes
-from fabulate.types import Batch, BatchSource
+from fabulate.types import Batch, BatchSource, order_of
 
 TEST_BATCH = 500
 ALONE = Processes()
@@ -172,7 +172,7 @@ class Learner:
         """The order of the images in an epoch."""
         known, order = self.latest_order
         if known != epoch:
-            order = permutation(len(self.images), self.training.seed, "order", epoch)
+            order = order_of(self.images, self.training.seed, epoch)
             self.latest_order = (epoch, order)
         return order
 
