@@ -143,9 +143,10 @@ def test_a_training_that_is_cut_off_goes_on_at_the_exact_image(folder, small_win
 
     straight = trained("straight")
     for calls in (7, 9):  # in the first epoch of 11 steps, and in the second
-        with pytest.MonkeyPatch.context() as patch, pytest.raises(InterruptedError):
+        with pytest.MonkeyPatch.context() as patch:
             cut_after(patch, calls)
-            trained("cut")
+            with pytest.raises(InterruptedError):
+                trained("cut")
     assert (tmp_path / "cut" / "checkpoints" / "latest.json").exists()
     assert torch.isfinite(straight).all() and trained("cut").equal(straight)
 
@@ -204,7 +205,9 @@ def test_a_sample_shows_what_is_wrong_before_training(tmp_path):
     write(tmp_path / "bad" / "train.parquet", [b"x" if i % 4 == 0 else x for i, x in enumerate(pngs(100))])
     with pytest.raises(DataError, match=r"\d+ of \d+ images looked at cannot be read.* limit of 10%"):
         load_data(f"stream:{tmp_path / 'bad'}")
-    assert load_data(f"stream:{tmp_path / 'bad'}", limit_broken=0.5).report.warning.count("images looked at cannot") == 1
+    assert (
+        load_data(f"stream:{tmp_path / 'bad'}", limit_broken=0.5).report.warning.count("images looked at cannot") == 1
+    )
     write(tmp_path / "none" / "train.parquet", [b"x"] * 20)
     with pytest.raises(DataError, match="no image of those looked at can be read"):
         load_data(f"stream:{tmp_path / 'none'}", limit_broken=1)
@@ -260,6 +263,10 @@ def test_what_cannot_be_streamed_is_told(tmp_path, folder):
     told(folder / "data" / "train-0-of-2.parquet", "one|kind")
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "images" / "train.parquet")
     told(tmp_path / "images", r"no column of images.*text \(string\)")
+    write(tmp_path / "images" / "train.parquet", pngs(5), [0] * 5)
+    write(tmp_path / "images" / "train2.parquet", pngs(5))
+    told(tmp_path / "images", "train2.parquet has other columns")
+    (tmp_path / "images" / "train2.parquet").unlink()
     (tmp_path / "images" / "train.parquet").write_bytes(b"PAR1 and no more")
     told(tmp_path / "images", r"train.parquet cannot be read: .*Is it whole\?")
     shutil.move(tmp_path / "images" / "train.parquet", tmp_path / "images" / "test.parquet")
@@ -283,11 +290,11 @@ def refused(words, capsys):
     assert "leave out `stream:`" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["vae", "gan", "flow"])
+@pytest.mark.parametrize("name", ["vae", "gan"])
 def test_the_command_line_trains_on_a_stream(name, folder, tmp_path, capsys):
     out = tmp_path / name
-    small = {"flow": ["--network.width", "8"]}.get(name, ["--network", "mlp", "--network.hidden", "16"])
-    main(["train", name, "--data", f"stream:{folder}", "--steps", "2", "--conditional", "--out", str(out), *small])
+    words = ["--steps", "2", "--conditional", "--network", "mlp", "--network.hidden", "16", "--out", str(out)]
+    main(["train", name, "--data", f"stream:{folder}", *words])
     assert (out / "samples.png").exists() and (out / "model" / "model.safetensors").exists()
     if name == "vae":
         assert (out / "reconstructions.png").exists()
@@ -302,8 +309,8 @@ def test_other_verbs_say_what_to_do_with_a_stream(folder, tmp_path, capsys):
     refused(["outliers", "fit", f"stream:{folder}", "--out", str(tmp_path / "o")], capsys)
     with pytest.raises(DataError, match="leave out `stream:`"):
         np.concatenate([load_data(f"stream:{folder}").train.x])
+    options = {"steps": 2, "evaluate_every": 1, "quiet": True}
     with pytest.raises(DataError, match="leave out `stream:`"):
-        options = {"steps": 2, "evaluate_every": 1, "quiet": True}
         fabulate.train("ae", f"stream:{folder}", out=tmp_path / "judged", **options)
 
 

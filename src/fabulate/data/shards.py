@@ -89,6 +89,8 @@ def find(source: str) -> Shards:
             footers = list(pool.map(_footer, by_role.get(role, [])))
         for shard, (schema, metadata) in zip(by_role.get(role, []), footers, strict=True):
             columns = columns or _columns(schema, source)
+            if _columns(schema, source) != columns:
+                raise DataError(f"{shard.name} has other columns or class names than the files before it")
             groups = _groups(shard, metadata, columns)
             whole.update(repr((part, shard.name, shard.nbytes, [group[1:] for group in groups])).encode())
             parts.setdefault(part, []).extend(groups)
@@ -185,11 +187,9 @@ def _columns(schema: Any, source: str) -> Columns:
         given = ", ".join(f"{field.name} ({field.type})" for field in schema)
         raise DataError(f"the parquet files of {source} have no column of images (bytes and path); given: {given}")
     named = [field.name for field in schema if (features.get(field.name) or {}).get("_type") == "ClassLabel"]
+    simple = (kinds.is_integer, kinds.is_string, kinds.is_large_string, kinds.is_boolean)
     plain = [
-        field.name
-        for field in schema
-        if field.name in ("label", "labels")
-        and (kinds.is_integer(field.type) or kinds.is_string(field.type) or kinds.is_boolean(field.type))
+        field.name for field in schema if field.name in ("label", "labels") and any(fits(field.type) for fits in simple)
     ]
     label = next(iter([*named, *plain]), None)
     names = tuple(features[label].get("names", ())) if label in named else ()

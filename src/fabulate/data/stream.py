@@ -14,7 +14,6 @@ import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from itertools import pairwise
 from threading import Lock
 from typing import Any
 
