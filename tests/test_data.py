@@ -6,6 +6,7 @@ import os
 import shutil
 import sys
 from io import StringIO
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,9 @@ from rich.console import Console
 from data_files import bomb, encoded, fill, picture, pixels, save
 from fabulate.config import from_json, to_json
 from fabulate.data import Images, Report, cache, intake, lines, load_data, render
+from fabulate.data.mapped import FileRows
 from fabulate.errors import ConfigError, DataError
+from fabulate.seeds import permutation
 
 
 @pytest.fixture(autouse=True)
@@ -52,9 +55,43 @@ def test_batches_are_floats_in_their_range_and_know_their_classes():
 def test_a_mapped_array_gives_the_same_batches(tmp_path):
     x = np.stack([pixels(i)[None] for i in range(5)])
     np.save(tmp_path / "x.npy", x)
-    mapped = Images(np.load(tmp_path / "x.npy", mmap_mode="r"))
-    indices = torch.tensor([3, 1])
-    assert mapped.batch(indices).x.equal(Images(x).batch(indices).x)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    indices = torch.tensor([3, 1, 3])
+    for file, held in ((mapped, x), (mapped[1:], x[1:]), (mapped[::-1], x[::-1])):  # a view is not read by position
+        assert Images(file).batch(indices).x.equal(Images(held.copy()).batch(indices).x)
+        assert (Images(file).pixels(indices) == held[indices]).all()
+    for bad in (-1, 5):
+        with pytest.raises(IndexError, match="of 5"):
+            Images(mapped).pixels(torch.tensor([bad]))
+
+
+@pytest.mark.skipif(not hasattr(os, "preadv"), reason="this system maps")
+def test_a_mapped_array_does_not_become_resident(tmp_path):
+    np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.uint8, (20_000, 3, 32, 32)).flush()
+    images = Images(np.load(tmp_path / "x.npy", mmap_mode="r"))  # 59 MB
+    assert FileRows.of(images.x)
+
+    def mapped() -> int:
+        """Bytes of mapped files in memory."""
+        return int(Path("/proc/self/statm").read_text().split()[2]) * os.sysconf("SC_PAGE_SIZE")
+
+    if not Path("/proc/self/statm").exists():
+        pytest.skip("this system does not tell what is resident")
+    images.batch(torch.arange(100))
+    before = mapped()
+    for epoch in range(2):
+        for indices in permutation(len(images), epoch).split(500):
+            images.batch(indices)
+    assert mapped() - before < images.x.nbytes / 10
+    assert images.x.sum() == 0 and mapped() - before > images.x.nbytes / 2  # numpy's way: what the test would see
+
+
+def test_a_mapped_file_that_was_cut_is_told(tmp_path):
+    np.save(tmp_path / "x.npy", np.zeros((50, 1, 32, 32), np.uint8))
+    images = Images(np.load(tmp_path / "x.npy", mmap_mode="r"))
+    os.truncate(tmp_path / "x.npy", 30_000)
+    with pytest.raises(DataError, match=r"x\.npy is shorter than it was"):
+        images.batch(torch.tensor([49]))
 
 
 def test_the_default_is_digits():

@@ -86,7 +86,8 @@ class DataSpec:
     """Which images, and how they are read."""
 
     source: Annotated[str, tyro.conf.arg(name="data", metavar="SOURCE")] = "digits"
-    """Where images come from: digits, mnist, fashion_mnist, cifar10, hf:OWNER/NAME, a folder or an .npz file."""
+    """Where images come from: digits, mnist, fashion_mnist, cifar10, hf:OWNER/NAME, a folder or an .npz file;
+    stream:FOLDER or stream:hf:OWNER/NAME reads parquet files as it trains, without decoding or copying them first."""
     size: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Resize so that the shorter side is this many pixels (antialiased), then crop the centre to a square."""
     channels: Literal[1, 3] | None = None

@@ -7,10 +7,13 @@ At the border (files, arrays, data sets) an image is uint8, 0..255. Inside (mode
 Legend: B batch, C H W image.
 """
 
+from abc import ABC, abstractmethod
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+
+from fabulate.seeds import permutation
 
 
 class ImageShape(NamedTuple):
@@ -46,6 +49,34 @@ class BatchSource(Protocol):
     def __len__(self) -> int: ...
 
     def batch(self, indices: Tensor) -> Batch: ...
+
+
+class Ordered(ABC):
+    """A `BatchSource` that is quick to read in its own orders only; all others are read in any."""
+
+    @abstractmethod
+    def order(self, seed: int, epoch: int) -> Tensor:
+        """Every image once, in the order of an epoch: a permutation of 0..N-1, int64."""
+
+    @abstractmethod
+    def some(self, n: int, *address: int | str) -> Tensor:
+        """Numbers of at most n images, chosen by an address."""
+
+    def warnings(self) -> list[str]:
+        """Sentences on what is wrong with the images met so far; in training each is told once."""
+        return []
+
+
+def order_of(images: BatchSource, seed: int, epoch: int) -> Tensor:
+    """The order of a source's images in an epoch: its own, else a permutation of all."""
+    if isinstance(images, Ordered):
+        return images.order(seed, epoch)
+    return permutation(len(images), seed, "order", epoch)
+
+
+def some_of(images: BatchSource, n: int, *address: int | str) -> Tensor:
+    """Numbers of at most n images of a source, chosen by an address, quick to read."""
+    return images.some(n, *address) if isinstance(images, Ordered) else permutation(len(images), *address)[:n]
 
 
 def to_float(pixels: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from fabulate.config import DataSpec, override, spec
 from fabulate.data import render
 from fabulate.errors import MixedSizesError
 from fabulate.pictures import grid, save_png
-from fabulate.seeds import permutation
+from fabulate.types import some_of
 
 
 @spec
@@ -30,12 +30,12 @@ def main(argv: list[str]) -> None:
         argv = ["--data", *argv]
     flags = parse(Arguments, argv, "fabulate data [SOURCE]")
     try:
-        data, mixed = load_images(flags.spec), None
+        data, mixed = load_images(flags.spec, streams=True), None
     except MixedSizesError as error:  # look at everything all the same, as it would be with --size
-        data, mixed = load_images(override(flags.spec, {"size": error.size})), error
+        data, mixed = load_images(override(flags.spec, {"size": error.size}), streams=True), error
     Console().print(render(data.report))
     if flags.out is not None:
-        chosen = permutation(len(data.train), flags.seed, "grid")[:100]
+        chosen = some_of(data.train, 100, flags.seed, "grid")
         flags.out.parent.mkdir(parents=True, exist_ok=True)
         save_png(grid(data.train.pixels(chosen)), flags.out)
         where("picture", flags.out)

@@ -11,9 +11,8 @@ from fabulate.errors import CapabilityError
 from fabulate.models.base import able
 from fabulate.models.capabilities import Reconstructs
 from fabulate.pictures import grid, paired_rows, save_png
-from fabulate.seeds import permutation
 from fabulate.training import load
-from fabulate.types import to_uint8
+from fabulate.types import some_of, to_uint8
 
 
 @spec
@@ -40,9 +39,9 @@ def main(argv: list[str]) -> None:
     model = load(flags.run)
     if not isinstance(model, Reconstructs):
         raise CapabilityError(f"{model.family} cannot reconstruct images; {able(Reconstructs)}")
-    data = load_images(flags.data)
+    data = load_images(flags.data, streams=True)
     images = data.test if data.test is not None else data.train
-    chosen = permutation(len(images), flags.seed, "reconstruct")[: flags.n]
+    chosen = some_of(images, flags.n, flags.seed, "reconstruct")
     x, y = images.batch(chosen)
     copies = model.reconstruct(x, class_names(model, data, y))
     error = float((copies - x).square().mean()) / 4  # from [-1, 1] to pixels in [0, 1]

@@ -50,8 +50,11 @@ def parse(cls: type[T], argv: list[str], prog: str, default: T | None = None) ->
     return flags
 
 
-def load_images(spec: DataSpec) -> Data:
-    """The images a spec names, with a bar while they are decoded and a line about what was set aside."""
+def load_images(spec: DataSpec, streams: bool = False) -> Data:
+    """The images a spec names, with a bar while they are decoded and a line about what was set aside.
+
+    Errors: `DataError`, also for streamed ones where the verb does not say that it can do with `streams`.
+    """
     with counting("reading images") as progress:
         data = load_data(
             spec.source,
@@ -62,7 +65,7 @@ def load_images(spec: DataSpec) -> Data:
         )
     if data.report.warning:
         Console(stderr=True).print(data.report.warning, highlight=False, markup=False, soft_wrap=True)
-    return data
+    return data if streams else data.whole()
 
 
 def image_codes(model: Encodes, data: Data, images: Images, chosen: Tensor) -> Tensor:

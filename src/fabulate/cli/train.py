@@ -36,7 +36,7 @@ def main(argv: list[str]) -> None:
 
     if flags.processes > 1 and "WORLD_SIZE" not in os.environ:
         raise SystemExit(training.launch(flags.processes, ["train", name, *argv]))
-    data = load_images(flags.data)
+    data = load_images(flags.data, streams=True)
     out = flags.out or training.default_out(name, data)
     console = Console()
     model = training.run(

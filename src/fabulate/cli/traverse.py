@@ -18,9 +18,9 @@ from fabulate.models.directions import Directions, axes, check_size, principal, 
 from fabulate.models.inversion import EncodesBySearch
 from fabulate.pictures import save_png, table
 from fabulate.samples import folder_name
-from fabulate.seeds import generator, permutation
+from fabulate.seeds import generator
 from fabulate.training import load
-from fabulate.types import to_uint8
+from fabulate.types import some_of, to_uint8
 
 PROBES = 2048  # pairs of decoded images on which the telling directions rest, or one code's where it has more numbers
 
@@ -106,8 +106,8 @@ def found(model: HasLatent, flags: Arguments, kind: str, label: str | None) -> t
         raise CapabilityError(
             f"{model.family} cannot find the codes of images (use --directions telling); {able(Encodes)}"
         )
-    data = load_images(flags.data)
-    codes = image_codes(model, data, data.train, permutation(len(data.train), 0, "traverse")[: flags.n])
+    data = load_images(flags.data, streams=True)
+    codes = image_codes(model, data, data.train, some_of(data.train, flags.n, 0, "traverse"))
     return codes, {"axes": axes, "principal": principal}[kind](codes)
 
 

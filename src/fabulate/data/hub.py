@@ -53,9 +53,7 @@ def parquet(folder: Path) -> Listing:
 
 def hub(name: str) -> Listing:
     """List a data set on the hub, OWNER/NAME. Errors: `DataError` when it cannot be reached or does not exist."""
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
-        raise DataError(f"a hub data set is hf:OWNER/NAME, such as hf:ylecun/mnist; given: hf:{name}")
-    revision = _revision(name)
+    revision = revision_of(name)
 
     @contextmanager
     def opened() -> Iterator[Contents]:
@@ -78,7 +76,10 @@ def _downloads() -> Iterator[str]:
             yield copy
 
 
-def _revision(name: str) -> str:
+def revision_of(name: str) -> str:
+    """The revision of a hub data set that was seen first. Errors: `DataError`, as `hub`."""
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
+        raise DataError(f"a hub data set is hf:OWNER/NAME, such as hf:ylecun/mnist; given: hf:{name}")
     known = cache.root() / "hub" / f"{name.replace('/', '--')}.json"
     try:
         return str(read_json(known)["revision"])

@@ -4,14 +4,14 @@ Legend: N images, B batch, C H W image.
 """
 
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from fabulate.data.listing import Labels, Pixels
+from fabulate.data.mapped import FileRows
 from fabulate.types import Batch, ImageShape, to_float
 
 
@@ -43,15 +43,20 @@ class Images:
 
     def pixels(self, indices: Tensor) -> Pixels:
         """The images at `indices` (B,) as they are stored: uint8 (B, C, H, W), a copy."""
-        return np.take(self.x, indices.numpy(), axis=0)
+        return self._taken(indices).numpy()
 
     def batch(self, indices: Tensor) -> Batch:
         """The images at `indices` (B,) as floats in [-1, 1] (B, C, H, W), and their classes (B,) int64 or None."""
-        return Batch(to_float(_gather(self.x, indices)), None if self.y is None else _gather(self.y, indices))
+        y = None if self.y is None else torch.from_numpy(np.take(self.y, indices.numpy()))
+        return Batch(to_float(self._taken(indices)), y)
 
+    @cached_property
+    def _file(self) -> FileRows | None:
+        return FileRows(self.x) if FileRows.of(self.x) else None
 
-def _gather(values: npt.NDArray[Any], indices: Tensor) -> Tensor:
-    # In memory torch gathers, with all its threads; an array mapped read-only from a file is numpy's to read.
-    if values.flags.writeable:
-        return torch.from_numpy(values).index_select(0, indices)  # whole rows: 5 times faster than [indices]
-    return torch.from_numpy(np.take(values, indices.numpy(), axis=0))
+    def _taken(self, indices: Tensor) -> Tensor:
+        if self._file is not None:
+            return torch.from_numpy(self._file[indices.numpy()])
+        if self.x.flags.writeable:  # torch gathers with all its threads; whole rows: 5 times faster than [indices]
+            return torch.from_numpy(self.x).index_select(0, indices)
+        return torch.from_numpy(np.take(self.x, indices.numpy(), axis=0))

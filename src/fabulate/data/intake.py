@@ -145,7 +145,7 @@ class Intake:
             if outcome.size != self.target and not outcome.reason:
                 self.outcomes[row] = outcome = self._decode_row(row, self._raws(row, row + 1)[0], None)
                 if not outcome.reason and outcome.size != self.target:
-                    raise _mixed(sizes)
+                    raise mixed(sizes)
 
     def _widen(self) -> None:
         gray = self.rows
@@ -154,7 +154,8 @@ class Intake:
             self.rows[start : start + _COPY] = gray[start : start + _COPY]
 
 
-def _mixed(sizes: Counter[tuple[int, int]]) -> MixedSizesError:
+def mixed(sizes: Counter[tuple[int, int]]) -> MixedSizesError:
+    """The error that tells the sizes (height, width) found and a size that would suit them."""
     told = [f"{height}x{width} ({n:,})" for (height, width), n in sizes.most_common()]
     shorter = sorted(min(size) for size in sizes.elements())
     middle = shorter[len(shorter) // 2]

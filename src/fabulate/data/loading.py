@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -11,15 +11,17 @@ import torch
 from torch import Tensor
 
 from fabulate.config import DataSpec, override
-from fabulate.data import cache, decode, sources
+from fabulate.data import cache, decode, sources, streaming
 from fabulate.data.arrays import array
 from fabulate.data.assembly import take_in
 from fabulate.data.images import Images
 from fabulate.data.intake import Progress
 from fabulate.data.listing import Listing
 from fabulate.data.report import Report, listed
+from fabulate.data.shards import Shards, find
+from fabulate.data.stream import NOT_AT_HAND
 from fabulate.errors import DataError
-from fabulate.types import ImageShape
+from fabulate.types import ImageShape, Ordered
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +43,12 @@ class Data:
     def shape(self) -> ImageShape:
         """Channels, height and width of one image."""
         return self.train.shape
+
+    def whole(self) -> Self:
+        """These data, whose images can be read in any order. Errors: `DataError` when they are streamed."""
+        if isinstance(self.train, Ordered):
+            raise DataError(NOT_AT_HAND)
+        return self
 
 
 def load_data(
@@ -65,6 +73,8 @@ def load_data(
     held = isinstance(source, np.ndarray)
     options = {"size": size, "channels": channels, "limit_broken": limit_broken}
     spec = override(DataSpec(), {"source": "array" if held else str(source), **options})
+    if spec.source.startswith(streaming.PREFIX):
+        return _streamed(spec, progress)
     listing = array(source) if isinstance(source, np.ndarray) else sources.find(spec.source)
     fingerprint = _fingerprint(listing, spec)
     # An array in memory is its own cache: it is not written to the disk behind its owner's back.
@@ -103,12 +113,18 @@ def read_image(path: str | Path, shape: ImageShape) -> Tensor:
     return torch.from_numpy(np.array(pixels))
 
 
+def _streamed(spec: DataSpec, progress: Progress | None) -> Data:
+    shards = find(spec.source.removeprefix(streaming.PREFIX))
+    stored = streaming.look(shards, spec, progress)
+    return Data(**stored._asdict(), spec=spec, fingerprint=_fingerprint(shards, spec), name=shards.name)
+
+
 def _take_in(listing: Listing, spec: DataSpec, workspace: Path | None, progress: Progress | None) -> cache.Stored:
     with listing.open() as contents:
         return take_in(contents, spec, workspace, progress)
 
 
-def _fingerprint(listing: Listing, spec: DataSpec) -> str:
+def _fingerprint(listing: Listing | Shards, spec: DataSpec) -> str:
     # Not the source's name, so that a moved folder stays the same data; not limit_broken, which changes no pixel.
     key = repr((decode.VERSION, spec.size, spec.channels, listing.fingerprint))
     return blake2b(key.encode(), digest_size=16).hexdigest()

@@ -22,6 +22,8 @@ class Report:
     """Images that can be trained on or tested with."""
     set_aside: tuple[tuple[str, str], ...] = ()
     """Name and reason of each image that was found but cannot be used."""
+    looked_at: int | None = None
+    """Images that were looked at, where that was not all: sizes, modes and what was set aside are theirs."""
     ignored: int = 0
     """Files that are no images by their name."""
     train: int
@@ -57,8 +59,9 @@ class Report:
         if not self.set_aside:
             return None
         name, reason = self.set_aside[0]
+        looked_at = f"{self.found:,} files" if self.looked_at is None else f"{self.looked_at:,} images looked at"
         return (
-            f"Warning: {len(self.set_aside):,} of {self.found:,} files cannot be read and are set aside "
+            f"Warning: {len(self.set_aside):,} of {looked_at} cannot be read and are set aside "
             f"(the first: {name}, {reason}); `fabulate data` lists them."
         )
 
@@ -88,7 +91,10 @@ def rows(report: Report) -> Iterator[tuple[str, str]]:
     yield "images", f"{report.train:,} to train, {report.test:,} to test, {shape}"
     aside = f", {len(report.set_aside):,} set aside" if report.set_aside else ""
     other = f" ({counted(report.ignored, 'other file')} ignored)" if report.ignored else ""
-    yield "files", f"{report.found:,} found, {report.kept:,} kept{aside}{other}"
+    if report.looked_at is None:
+        yield "files", f"{report.found:,} found, {report.kept:,} kept{aside}{other}"
+    else:
+        yield "files", f"{report.found:,} images found, {report.looked_at:,} looked at{aside}"
     yield "sizes", _counts(report.sizes)
     yield "modes", _counts(report.modes)
     yield from _under("classes", listed(list(_class_lines(report))))
@@ -99,7 +105,7 @@ def rows(report: Report) -> Iterator[tuple[str, str]]:
         more = ["..."] if report.duplicates > len(pairs) else []
         yield from _under("duplicates", [f"{report.duplicates:,} {repeat}{shared}", *pairs, *more])
     else:
-        yield "duplicates", "none"
+        yield "duplicates", "none" if report.looked_at is None else "not looked for"
     yield from _under("set aside", listed([f"{name}: {reason}" for name, reason in report.set_aside]))
     yield from _under("notes", [f"- {note}" for note in report.notes])
 

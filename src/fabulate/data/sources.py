@@ -32,13 +32,23 @@ def find(source: str) -> Listing:
     """
     if source == "digits":
         return digits()
+    where = place(source)
+    return hub(where) if isinstance(where, str) else at(where)
+
+
+def place(source: str) -> Path | str:
+    """Where a source lies: at a path, or on the hub as OWNER/NAME.
+
+    >>> place("hf:uoft-cs/cifar10"), place("photos").name
+    ('uoft-cs/cifar10', 'photos')
+    """
     if source.startswith("hf:"):
-        return hub(source.removeprefix("hf:"))
+        return source.removeprefix("hf:")
     if source in ON_THE_HUB:
         around = os.environ.get("FABULATE_DATA")
         here = Path(around).expanduser() / source if around else None
-        return at(here) if here and here.is_dir() else hub(ON_THE_HUB[source])
-    return at(Path(source).expanduser())
+        return here if here and here.is_dir() else ON_THE_HUB[source]
+    return Path(source).expanduser()
 
 
 def at(path: Path) -> Listing:

@@ -58,8 +58,9 @@ def features_for(
     (N, C, H, W), on the device it is on, and returns floats (N, D). `progress`: called with (steps done, all steps).
 
     Errors: `ConfigError` for an unknown kind, for sides outside 8..64 where a network must be trained, and for weights
-    that cannot be read; `DataError` for a classifier of unlabelled images.
+    that cannot be read; `DataError` for a classifier of unlabelled images, and for streamed ones.
     """
+    data = data.whole()
     if isinstance(kind, Features):
         return kind
     if isinstance(kind, nn.Module):

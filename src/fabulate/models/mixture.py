@@ -24,8 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from fabulate.models.base import GenerativeModel, evaluating
-from fabulate.seeds import permutation
-from fabulate.types import Batch, BatchSource
+from fabulate.types import Batch, BatchSource, some_of
 
 MOST_CODES = 8_000  # that a mixture is fitted to: 20 covariances of 32 numbers then take 1.2 s
 AT_ONCE = 500  # images encoded together
@@ -107,7 +106,7 @@ def encoded(
     model: GenerativeModel, images: BatchSource, encode: Callable[[Batch], Tensor]
 ) -> tuple[Tensor, Tensor | None]:
     """What `encode` makes of training images, at most `MOST_CODES` of them, and their classes if the model has any."""
-    chosen = permutation(len(images), "settle")[:MOST_CODES].sort().values
+    chosen = some_of(images, MOST_CODES, "settle").sort().values
     codes, classes = [], []
     with evaluating(model):
         for indices in torch.split(chosen, AT_ONCE):

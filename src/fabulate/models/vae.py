@@ -33,8 +33,8 @@ from fabulate.models.priors import PRIORS
 from fabulate.nets import MLP, Conv, Network
 from fabulate.prob import BINARISATIONS, LIKELIHOODS, Measure
 from fabulate.seeds import generator as generator_at
-from fabulate.seeds import permutation, seeded
-from fabulate.types import Batch, BatchSource, ImageShape, to_float, unit
+from fabulate.seeds import seeded
+from fabulate.types import Batch, BatchSource, ImageShape, some_of, to_float, unit
 
 MOST_AVERAGED = 5000  # images in the mean image
 
@@ -163,7 +163,7 @@ class VAE(HasPosterior, Reconstructs, ImportanceWeighted, Conditional, family="v
 
     def begin(self, images: BatchSource) -> None:
         if self.mean_image is not None:
-            x = images.batch(permutation(len(images), "begin")[:MOST_AVERAGED]).x
+            x = images.batch(some_of(images, MOST_AVERAGED, "begin")).x
             self.mean_image.copy_(torch.logit(unit(to_float(x)).mean(0), eps=1e-3))
 
     def raw(self, z: Tensor, y: Tensor | None) -> Tensor:

@@ -26,10 +26,10 @@ from fabulate.config import Training
 from fabulate.errors import ConfigError
 from fabulate.models.base import GenerativeModel, Player
 from fabulate.processes import ALONE, Processes
-from fabulate.seeds import permutation, seeded
+from fabulate.seeds import seeded
 from fabulate.training.guard import Guard
 from fabulate.training.turns import Compiled, Take, pays, turn
-from fabulate.types import Batch, BatchSource
+from fabulate.types import Batch, BatchSource, order_of
 
 TEST_BATCH = 500
 
@@ -180,7 +180,7 @@ class Learner:
         """The order of the images in an epoch."""
         known, order = self.latest_order
         if known != epoch:
-            order = permutation(len(self.images), self.training.seed, "order", epoch)
+            order = order_of(self.images, self.training.seed, epoch)
             self.latest_order = (epoch, order)
         return order
 

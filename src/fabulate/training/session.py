@@ -20,7 +20,7 @@ from fabulate.training.judge import Judge
 from fabulate.training.loop import Learner, take
 from fabulate.training.progress import Display
 from fabulate.training.signals import InterruptedTraining, Stop
-from fabulate.types import to_uint8
+from fabulate.types import Ordered, to_uint8
 
 PICTURES = 8  # times in a run that samples are drawn and the test images scored
 REPORTS = 200  # lines in the log of a run whose length is known; with a budget in minutes, one every 50 steps
@@ -148,11 +148,14 @@ class Session:
 
     def warn(self, means: dict[str, float]) -> None:
         """Say what goes wrong, each thing once."""
-        if self.learner.step >= SETTLED:
-            for sentence in self.learner.model.warnings(means):
-                if sentence not in self.warned:
-                    self.warned.add(sentence)
-                    self.display.say(f"Warning: {sentence}")
+        learner = self.learner
+        sentences = learner.images.warnings() if isinstance(learner.images, Ordered) else []
+        if learner.step >= SETTLED:
+            sentences += learner.model.warnings(means)
+        for sentence in sentences:
+            if sentence not in self.warned:
+                self.warned.add(sentence)
+                self.display.say(f"Warning: {sentence}")
 
     def where(self) -> dict[str, Any]:
         """How far training has come, as each line of the log says it."""
