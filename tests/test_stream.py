@@ -18,8 +18,8 @@ from fabulate.errors import DataError, MixedSizesError
 from fabulate.models import family
 from fabulate.nets import MLP
 from fabulate.pictures import to_image
+from fabulate.processes import Processes
 from fabulate.training.loop import Learner
-from fabulate.training.processes import Processes
 from fabulate.types import order_of
 
 NAMES = tuple("0123456789")
