@@ -16,7 +16,7 @@ from rich.console import Console
 
 from data_files import bomb, encoded, fill, picture, pixels, save
 from fabulate.config import from_json, to_json
-from fabulate.data import Images, Report, cache, intake, lines, load_data, render
+from fabulate.data import Images, Report, Resident, cache, intake, lines, load_data, render, resident
 from fabulate.data.mapped import FileRows
 from fabulate.errors import ConfigError, DataError
 from fabulate.seeds import permutation
@@ -50,6 +50,20 @@ def test_batches_are_floats_in_their_range_and_know_their_classes():
     assert batch.x.min() >= -1 and batch.x.max() <= 1
     assert (images.pixels(torch.tensor([2])) == x[[2]]).all()
     assert Images(x).batch(torch.tensor([0])).y is None
+
+
+@pytest.mark.parametrize("labels", [np.arange(5), None])
+def test_images_on_a_device_give_the_same_batches(labels):
+    images = Images(np.stack([pixels(i)[None] for i in range(5)]), labels)
+    there = Resident(torch.tensor(images.x), None if labels is None else torch.tensor(labels))
+    assert len(there) == 5
+    for one, other in zip(there.batch(torch.tensor([4, 0])), images.batch(torch.tensor([4, 0])), strict=True):
+        assert other is None if one is None else torch.equal(one, other)
+
+
+def test_without_a_gpu_images_stay_where_they_are():
+    images = Images(pixels(0)[None, None])
+    assert resident(images, torch.device("cpu")) is images
 
 
 def test_a_mapped_array_gives_the_same_batches(tmp_path):

@@ -7,5 +7,6 @@ checked first, and `data.report` says what was found, converted and set aside.
 from fabulate.data.images import Images
 from fabulate.data.loading import Data, load_data, read_image
 from fabulate.data.report import Report, lines, render
+from fabulate.data.resident import Resident, resident
 
-__all__ = ["Data", "Images", "Report", "lines", "load_data", "read_image", "render"]
+__all__ = ["Data", "Images", "Report", "Resident", "lines", "load_data", "read_image", "render", "resident"]

@@ -224,7 +224,14 @@ class Learner:
 def take(images: BatchSource, indices: Tensor, model: GenerativeModel) -> Batch:
     """The batch of these images on the model's device, with their classes only when the model learns them."""
     x, y = images.batch(indices)
-    return Batch(x.to(model.device), y.to(model.device) if y is not None and model.classes else None)
+    return Batch(moved(x, model.device), moved(y, model.device) if y is not None and model.classes else None)
+
+
+def moved(values: Tensor, device: torch.device) -> Tensor:
+    """On the device; a GPU copies from pinned memory while the host goes on."""
+    if device.type == "cuda" and values.device.type == "cpu":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ import torch
 from rich.console import Console
 
 from fabulate.config import BUDGETS, Training, nearest, override, to_json
-from fabulate.data import Data, load_data
+from fabulate.data import Data, load_data, resident
 from fabulate.errors import ConfigError
 from fabulate.models import GenerativeModel, family
 from fabulate.processes import together
@@ -143,7 +143,7 @@ def run(
         together(model.device) as processes,
         threads(training.batch_size * model.shape.size // processes.count),
     ):
-        learner = Learner(model, training, data.train, processes)
+        learner = Learner(model, training, resident(data.train, model.device), processes)
         if not processes.first:
             with catching_signals():  # the first process says when to stop
                 return follow(learner, data)
