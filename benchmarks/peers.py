@@ -25,8 +25,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+from report import bars, told
 
 import fabulate
 
@@ -35,7 +34,6 @@ PACKAGES = {  # of each peer: what pip is asked for
     "diffusers": [["diffusers"]],
     "pythae": [["imageio", "cloudpickle"], ["--no-deps", "pythae"]],
 }
-BLUE, GRAY = "#5b8cc8", "#555555"
 
 
 def environment(folder: Path, peers: list[str]) -> Path:
@@ -64,10 +62,6 @@ def measure(python: Path, peer: str, quick: bool) -> dict[str, Any]:
         return json.loads(out.read_text())
 
 
-def told(ratios: list[float]) -> str:
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-
-
 def table(measured: dict[str, Any]) -> str:
     """The rows as Markdown, then the notes."""
     lines = [
@@ -85,31 +79,6 @@ def ratios(row: dict[str, Any]) -> list[float]:
     return [theirs / ours for theirs, ours in zip(row["theirs"], row["ours"], strict=True)]
 
 
-def picture(measured: list[dict[str, Any]], path: Path) -> None:
-    """A bar for each row, whose length is the ratio, and what it varied between."""
-    rows = [row | {"peer": each["peer"]} for each in measured for row in each["rows"]]
-    figure = Figure(figsize=(8, 0.8 + 0.3 * len(rows)), layout="constrained", dpi=110)
-    FigureCanvasAgg(figure)
-    axes = figure.subplots()
-    for place, row in enumerate(rows):
-        values = ratios(row)
-        middle = statistics.median(values)
-        axes.barh(place, middle, 0.7, color=BLUE)
-        axes.plot([min(values), max(values)], [place, place], color=GRAY, linewidth=1.2)
-        axes.text(
-            max(max(values), middle) + 0.02, place, f"{middle:.2f}", va="center", fontsize=8, backgroundcolor="white"
-        )
-    axes.axvline(1, color=GRAY, linewidth=0.8, linestyle="--")
-    axes.set_yticks(range(len(rows)), [f"{row['what']} ({row['peer'].split()[0]})" for row in rows], fontsize=8)
-    axes.invert_yaxis()
-    axes.set_xlabel("seconds, ours / theirs; left of the line fabulate is faster", fontsize=9)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.tick_params(labelsize=8)
-    axes.grid(axis="x", alpha=0.25)
-    axes.set_axisbelow(True)
-    figure.savefig(path)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true")
@@ -123,7 +92,8 @@ def main() -> None:
     for peer in flags.peers:
         measured.append(measure(python, peer, flags.quick))
         print(table(measured[-1]) + "\n", flush=True)
-    picture(measured, flags.out)
+    rows = {f"{row['what']} ({each['peer'].split()[0]})": ratios(row) for each in measured for row in each["rows"]}
+    bars(rows, "seconds, ours / theirs; left of the line fabulate is faster", flags.out)
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ import tempfile
 from pathlib import Path
 
 import torch
+from report import told
 
 from fabulate.training import read_log
 
@@ -58,8 +59,7 @@ def main() -> None:
         pairs = [[speed(words, steps, processes) for processes in (1, 2)] for _ in range(repeats)]
         one, two = (statistics.median(pair[i] for pair in pairs) for i in (0, 1))
         ratios = [pair[1] / pair[0] for pair in pairs]
-        told = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-        print(f"| {name} | {steps:,} | {one:,.0f} | {two:,.0f} | {told} |", flush=True)
+        print(f"| {name} | {steps:,} | {one:,.0f} | {two:,.0f} | {told(ratios)} |", flush=True)
 
 
 if __name__ == "__main__":
