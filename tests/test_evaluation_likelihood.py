@@ -24,7 +24,7 @@ from fabulate.evaluation.sections import Row, Section, Subject
 from fabulate.features import Features
 from fabulate.metrics.images import mse
 from fabulate.metrics.intervals import NORMAL_95, Estimate
-from fabulate.models import GenerativeModel, vae
+from fabulate.models import GenerativeModel, importance
 from fabulate.models.ae import AE, AEConfig
 from fabulate.models.base import NoChoice, Player
 from fabulate.models.capabilities import Encodes, HasBound, HasLikelihood, ImportanceWeighted, Reconstructs
@@ -173,7 +173,7 @@ def test_how_many_codes_are_decoded_together_changes_nothing(monkeypatch, binari
     scores, k, calls = [], 23, []
     model.decoder.register_forward_pre_hook(lambda _, given: calls.append(len(given[0])))
     for rows in (1, 7, 20, 70, 10_000):
-        monkeypatch.setattr(vae, "ROWS", rows)
+        monkeypatch.setattr(importance, "ROWS", rows)
         scores.append(model.score(x, y, k=k))
         assert sum(calls) == 7 * k
         assert max(calls) <= max(7, rows)

@@ -165,6 +165,8 @@ class Learner:
             clip_grads_with_norm_(parameters, self.training.clip, norm)
         optimizer.param_groups[0]["lr"] = rate
         optimizer.step()
+        for parameter in self.others[name]:
+            parameter.requires_grad_(True)
         return sums
 
     def micro_batches(self) -> list[Batch]:
