@@ -28,7 +28,7 @@ from fabulate.models.base import GenerativeModel, Player
 from fabulate.processes import ALONE, Processes
 from fabulate.seeds import seeded
 from fabulate.training.guard import Guard
-from fabulate.training.turns import Compiled, Take, pays, turn
+from fabulate.training.turns import turns
 from fabulate.types import Batch, BatchSource, order_of
 
 TEST_BATCH = 500
@@ -63,13 +63,7 @@ class Learner:
         self.seconds = 0.0  # spent in steps, over all resumptions
         self.guard = Guard(model.device.type != "cpu", training.lr)
         self.news: list[str] = []  # what whoever watches should be told
-        self.compiled = training.compile == "on" or (
-            training.compile == "auto" and pays(model, training, self.total, model.device)
-        )
-        self.turns: dict[str, Take] = {
-            name: Compiled(training.compile == "on", self.news.append) if self.compiled else turn
-            for name in self.players
-        }
+        self.turns = turns(model, training, self.total, self.news.append)
 
     @property
     def total(self) -> int | None:

@@ -95,13 +95,13 @@ class Session:
         sums: dict[str, torch.Tensor] = {}
         interval = max(1, learner.total // REPORTS) if learner.total else 50
         pictures = int(learner.progress * PICTURES)
+        self.tell_news()
         try:
             for terms in learner.steps():
                 for name, value in terms.items():
                     sums[name] = sums[name] + value if name in sums else value
                 count += 1
-                while learner.news:
-                    self.display.say(learner.news.pop(0))
+                self.tell_news()
                 if learner.step % interval == 0 or learner.progress >= 1:
                     learner.guard.check()
                     means = {name: float(value) / count for name, value in sums.items()}
@@ -130,6 +130,11 @@ class Session:
             raise DivergedError(f"{error}. Last good checkpoint in {self.folder.path}: {kept}") from error
         if self.judge is not None:
             self.display.say(self.judge.words(learner.seconds - start))
+
+    def tell_news(self) -> None:
+        """Say what the learner has to tell."""
+        while self.learner.news:
+            self.display.say(self.learner.news.pop(0))
 
     def look(self, judge: Judge) -> None:
         """Measure the samples of this step, and keep the model when none before was better."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from fabulate.config import Training
 from fabulate.data.cache import root
 from fabulate.errors import ConfigError
-from fabulate.models.base import Player
+from fabulate.models.base import GenerativeModel, Player
 from fabulate.types import Batch
 
 ENOUGH_STEPS, ENOUGH_MINUTES = 4000, 2.0  # that what compiling saves is more than what it costs
@@ -49,8 +49,17 @@ def turn(player: Player, parameters: Sequence[Tensor], batch: Batch, parts: int)
     return Turn({name: value.detach().float() for name, value in terms.items()}, laid)
 
 
+def turns(model: GenerativeModel, training: Training, total: int | None, say: Callable[[str], None]) -> dict[str, Take]:
+    """Each player's turn, compiled when that is wanted or pays; `total` is in steps, `say` takes sentences."""
+    must = training.compile == "on"
+    if must or (training.compile == "auto" and pays(model, training, total, model.device)):
+        say("Compiling the step: seconds when it is in the cache, else more; --compile off goes without.")
+        return {name: Compiled(must, say) for name in model.players()}
+    return dict.fromkeys(model.players(), turn)
+
+
 def pays(model: nn.Module, training: Training, total: int | None, device: torch.device) -> bool:
-    """Whether compiling saves more time than it costs, by the model and the budget alone; `total` is in steps."""
+    """Whether compiling saves more time than it costs, by the model and the budget alone."""
     if device.type == "cpu" and any(isinstance(module, CONVOLUTIONS) for module in model.modules()):
         return False
     enough = total is None or total >= ENOUGH_STEPS
