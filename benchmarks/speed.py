@@ -4,10 +4,10 @@
     --floor                                           only the matrix products' part
     --out PICTURE                                     where the bar chart goes (default: benchmarks/speed.png)
 
-MNIST, equal epochs, equal models, as many threads as PyTorch takes by itself. For each repeat the textbook runs first
-and then fabulate; a row tells the ratio of training speeds (compiling and all), of the steps after the first report,
-and of whole processes, start-up and all, as the median over repeats with the smallest and the largest. Machines drift;
-two runs side by side drift alike.
+MNIST, equal epochs, equal models, as many threads as PyTorch takes by itself, ours with `--compile on`. For each repeat
+the textbook runs first and then fabulate; a row tells the ratio of training speeds (compiling and all), of the steps
+after the first report, and of whole processes, start-up and all, as the median over repeats with the smallest and the
+largest. Machines drift; two runs side by side drift alike.
 
 The floor: the matrix products of one step of the tutorial VAE (forward, backward for the weights, and for the inputs of
 all layers but the first), alone, in the same process and in turns with whole steps.
@@ -51,7 +51,19 @@ def textbook(name: str, images: Path, epochs: int) -> dict[str, float]:
 def ours(name: str, run: Path, epochs: int) -> dict[str, float]:
     """The same by `fabulate train`."""
     began = time.perf_counter()
-    command = [sys.executable, "-m", "fabulate", "train", name, "--preset", "tutorial", "--data", "mnist"]
+    command = [
+        sys.executable,
+        "-m",
+        "fabulate",
+        "train",
+        name,
+        "--preset",
+        "tutorial",
+        "--data",
+        "mnist",
+        "--compile",
+        "on",
+    ]
     subprocess.run([*command, "--epochs", str(epochs), "--out", str(run)], check=True, capture_output=True)
     whole = time.perf_counter() - began
     log = read_log(run)

@@ -23,7 +23,7 @@ from fabulate.errors import ConfigError
 from fabulate.models.base import GenerativeModel, Player
 from fabulate.types import Batch
 
-ENOUGH_STEPS, ENOUGH_MINUTES = 4000, 2.0  # that what compiling saves is more than what it costs
+ENOUGH_STEPS, ENOUGH_MINUTES = 5000, 2.0  # that what compiling saves is more than what it costs
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
 
 
