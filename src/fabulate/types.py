@@ -103,4 +103,4 @@ def to_uint8(x: Tensor) -> Tensor:
 
 def unit(x: Tensor) -> Tensor:
     """Map [-1, 1] to [0, 1], the range in which textbooks write their autoencoders."""
-    return (x + 1) / 2
+    return (x + 1) * 0.5  # to the bit what dividing by 2 gives, and faster

@@ -20,13 +20,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 
 from fabulate.config import Training
 from fabulate.errors import ConfigError
 from fabulate.models.base import GenerativeModel, Player
 from fabulate.processes import ALONE, Processes
 from fabulate.seeds import seeded
+from fabulate.training.adam import Adam
 from fabulate.training.guard import Guard
 from fabulate.training.turns import turns
 from fabulate.types import Batch, BatchSource, order_of
@@ -46,13 +46,11 @@ class Learner:
                 f"{training.accumulate} x {processes.count}"
             )
         self.model, self.training, self.images, self.processes = model, training, images, processes
+        self.device = model.device
         model.begin(images)
         self.players = model.players()
         self.parameters = {name: list(player.module.parameters()) for name, player in self.players.items()}
-        self.optimizers = {
-            name: torch.optim.Adam(parameters, lr=training.lr, betas=training.betas, fused=True)
-            for name, parameters in self.parameters.items()
-        }
+        self.optimizers = {name: Adam(parameters, training.betas) for name, parameters in self.parameters.items()}
         self.others = {
             name: [p for p in model.parameters() if all(p is not own for own in parameters)]
             for name, parameters in self.parameters.items()
@@ -61,7 +59,7 @@ class Learner:
         self.latest_order = (-1, torch.empty(0))  # an epoch's permutation serves all its steps
         self.step = 0
         self.seconds = 0.0  # spent in steps, over all resumptions
-        self.guard = Guard(model.device.type != "cpu", training.lr)
+        self.guard = Guard(self.device.type != "cpu", training.lr)
         self.news: list[str] = []  # what whoever watches should be told
         self.turns = turns(model, training, self.total, self.news.append)
 
@@ -97,7 +95,7 @@ class Learner:
             terms = self.advance()
             self.seconds += time.perf_counter() - began
             if self.training.minutes is not None:  # one clock for all, or their rates would drift apart
-                self.seconds = self.processes.told(self.seconds, self.model.device)
+                self.seconds = self.processes.told(self.seconds, self.device)
             yield terms
 
     def advance(self) -> dict[str, Tensor]:
@@ -126,13 +124,13 @@ class Learner:
         """Let the first process alone set what a first batch sets (a normalizing flow's scales, say), for all."""
         if self.processes.first:
             for name, player in self.players.items():
-                with seeded(self.training.seed, "noise", 0, name, 0, device=self.model.device):
+                with seeded(self.training.seed, "noise", 0, name, 0, device=self.device):
                     player.loss(batch)
         self.processes.share_([*self.model.parameters(), *self.model.buffers()])
 
     def turn(self, name: str, player: Player, batches: list[Batch], rate: float) -> dict[str, Tensor]:
         """One player moves; everything else stands still, so no gradient leaks and none is computed."""
-        parameters, optimizer = self.parameters[name], self.optimizers[name]
+        parameters = self.parameters[name]
         for parameter in self.others[name]:
             parameter.requires_grad_(False)
         for parameter in parameters:
@@ -141,7 +139,7 @@ class Learner:
         gradients: list[Tensor | None] = [None] * len(parameters)
         parts = len(batches) * self.processes.count  # micro-batches of all processes
         for i, batch in enumerate(batches, start=self.processes.rank * len(batches)):
-            with seeded(self.training.seed, "noise", self.step, name, i, device=self.model.device):
+            with seeded(self.training.seed, "noise", self.step, name, i, device=self.device):
                 taken = self.turns[name](player, parameters, batch, parts)
             pairs = zip(gradients, taken.gradients, strict=True)
             gradients = [new if old is None else old if new is None else old + new for old, new in pairs]
@@ -150,15 +148,11 @@ class Learner:
                 sums[term] = sums[term] + part if term in sums else part
         added = [gradient for gradient in gradients if gradient is not None]
         self.processes.add_([*added, *sums.values()])
-        norm = get_total_norm(added)
+        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(added)))
         dropped = self.guard.watch(self.step + 1, name, {**sums, "gradient": norm})
-        optimizer.found_inf = dropped  # type: ignore[attr-defined]  # what fused optimisers look at
-        for parameter, gradient in zip(parameters, gradients, strict=True):
-            parameter.grad = gradient
         if self.training.clip:
-            clip_grads_with_norm_(parameters, self.training.clip, norm)
-        optimizer.param_groups[0]["lr"] = rate
-        optimizer.step()
+            torch._foreach_mul_(added, (self.training.clip / (norm + 1e-6)).clamp(max=1.0))
+        self.optimizers[name].update(gradients, rate, dropped)
         for parameter in self.others[name]:
             parameter.requires_grad_(True)
         return sums
@@ -170,7 +164,7 @@ class Learner:
         epochs = range(first // n, (last - 1) // n + 1)
         order = torch.cat([self.order(epoch)[max(first - epoch * n, 0) : last - epoch * n] for epoch in epochs])
         mine = order.chunk(self.processes.count)[self.processes.rank]
-        return [take(self.images, indices, self.model) for indices in mine.chunk(self.training.accumulate)]
+        return [take(self.images, indices, self.model, self.device) for indices in mine.chunk(self.training.accumulate)]
 
     def order(self, epoch: int) -> Tensor:
         """The order of the images in an epoch."""
@@ -204,7 +198,7 @@ class Learner:
             "seconds": self.seconds,
             "model": self.model.state_dict(),
             "average": self.average.state_dict() if self.average is not self.model else None,
-            "optimizers": {name: optimizer.state_dict() for name, optimizer in self.optimizers.items()},
+            "optimizers": {name: optimizer.state() for name, optimizer in self.optimizers.items()},
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -214,13 +208,13 @@ class Learner:
         if state["average"] is not None:
             self.average.load_state_dict(state["average"])
         for name, optimizer in self.optimizers.items():
-            optimizer.load_state_dict(state["optimizers"][name])
+            optimizer.restore(state["optimizers"][name])
 
 
-def take(images: BatchSource, indices: Tensor, model: GenerativeModel) -> Batch:
+def take(images: BatchSource, indices: Tensor, model: GenerativeModel, device: torch.device) -> Batch:
     """The batch of these images on the model's device, with their classes only when the model learns them."""
     x, y = images.batch(indices)
-    return Batch(moved(x, model.device), moved(y, model.device) if y is not None and model.classes else None)
+    return Batch(moved(x, device), moved(y, device) if y is not None and model.classes else None)
 
 
 def moved(values: Tensor, device: torch.device) -> Tensor:
@@ -241,7 +235,7 @@ def score_images(
     model.eval()
     found: list[dict[str, float]] = []
     for first in processes.part(len(images), TEST_BATCH)[::TEST_BATCH]:
-        batch = take(images, torch.arange(first, min(first + TEST_BATCH, len(images))), model)
+        batch = take(images, torch.arange(first, min(first + TEST_BATCH, len(images))), model, model.device)
         with seeded(seed, "test", first, device=model.device):
             terms = model.test_terms(batch)
         found.append({name: float(value) * len(batch.x) / len(images) for name, value in terms.items()})

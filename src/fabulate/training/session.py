@@ -223,7 +223,7 @@ class Session:
             save_png(grid(to_uint8(model.sample(64)).cpu().numpy(), columns=8), self.folder.samples / f"{step}.png")
             # A family without an encoder searches for codes, which takes too long now and then.
             if not isinstance(model, EncodesBySearch) and isinstance(model, Reconstructs):
-                batch = take(self.shown, torch.arange(min(32, len(self.shown))), model)
+                batch = take(self.shown, torch.arange(min(32, len(self.shown))), model, model.device)
                 copies = model.reconstruct(batch.x, batch.y)
                 pairs = paired_rows(to_uint8(batch.x).cpu().numpy(), to_uint8(copies).cpu().numpy(), columns=8)
                 save_png(grid(pairs, columns=8), self.folder.samples / f"reconstructions-{step}.png")

@@ -21,6 +21,7 @@ from fabulate.config import Training
 from fabulate.data.cache import root
 from fabulate.errors import ConfigError
 from fabulate.models.base import GenerativeModel, Player
+from fabulate.training.vectors import vectors_tried
 from fabulate.types import Batch
 
 ENOUGH_STEPS, ENOUGH_MINUTES = 5000, 2.0  # that what compiling saves is more than what it costs
@@ -82,6 +83,8 @@ class Compiled:
         import torch._dynamo.config as dynamo
         from torch._dynamo.exc import TorchDynamoException
 
+        if batch.x.device.type == "cpu":
+            vectors_tried(root() / "compiled")
         dynamo.trace_autograd_ops = True  # gradients are part of the region
         dynamo.recompile_limit = max(dynamo.recompile_limit, 1000)  # one code serves all players of all runs
         try:
