@@ -83,7 +83,8 @@ def against_textbook(names: list[str], epochs: int, repeats: int, picture: Path)
     notes = []
     with tempfile.TemporaryDirectory() as folder:
         images = Path(folder) / "mnist.npz"
-        np.savez(images, x=fabulate.load_data("mnist").train.x[:, 0])
+        train = fabulate.load_data("mnist").train
+        np.savez(images, x=train.x[:, 0], y=train.y)
         for name in names:
             first = ours(name, Path(folder) / f"{name}-first", epochs)  # may compile what later runs find in the cache
             pairs = [

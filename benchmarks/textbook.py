@@ -18,19 +18,24 @@ from torch.utils.data import DataLoader, Dataset
 
 
 class MNIST(Dataset):
-    """torchvision.datasets.MNIST with transforms.ToTensor(), in its own steps."""
+    """torchvision.datasets.MNIST (0.29) with transforms.ToTensor(), in its own steps, without its checks."""
 
-    def __init__(self, x):
-        self.data = torch.from_numpy(x)  # (N, 28, 28) uint8
+    def __init__(self, x, y):
+        self.data, self.targets = torch.from_numpy(x), torch.from_numpy(y)  # (N, 28, 28) uint8, (N,) int64
 
     def __len__(self):
         return len(self.data)
 
     def __getitem__(self, index):
-        image = Image.fromarray(self.data[index].numpy())
-        array = np.array(image, np.uint8, copy=True)
-        tensor = torch.from_numpy(array).view(28, 28, 1).permute((2, 0, 1)).contiguous()
-        return tensor.to(dtype=torch.get_default_dtype()).div(255), 0
+        image, target = self.data[index], int(self.targets[index])
+        image = Image.fromarray(image.numpy())
+        types = {"I": np.int32, "I;16": np.int16, "F": np.float32}
+        tensor = torch.from_numpy(np.array(image, types.get(image.mode, np.uint8), copy=True))
+        tensor = tensor.view(image.size[1], image.size[0], len(image.getbands()))
+        tensor = tensor.permute((2, 0, 1)).contiguous()
+        if isinstance(tensor, torch.ByteTensor):
+            return tensor.to(dtype=torch.get_default_dtype()).div(255), target
+        return tensor, target
 
 
 class Autoencoder(nn.Module):
@@ -116,7 +121,8 @@ def gan(loader, epochs):
 
 if __name__ == "__main__":
     family, path, epochs = sys.argv[1], sys.argv[2], int(sys.argv[3]) if len(sys.argv) > 3 else 10
-    loader = DataLoader(MNIST(np.load(path)["x"]), batch_size=128, shuffle=True)
+    arrays = np.load(path)
+    loader = DataLoader(MNIST(arrays["x"], arrays["y"]), batch_size=128, shuffle=True)
     began = time.perf_counter()
     loss = {"ae": ae, "vae": vae, "gan": gan}[family](loader, epochs)
     seconds = time.perf_counter() - began

@@ -18,23 +18,11 @@ from fabulate.models import family
 from fabulate.nets import MLP
 from fabulate.processes import Processes
 from fabulate.training.loop import Learner
-from tiny import SMALL, pictures
+from tiny import SMALL, in_two, pictures
 
 # What is trained in both ways, and its steps: one player, two, and a flow whose scales the first batch sets.
 CASES = {"vae": 200, "gan": 200, "nf": 3}
 NARROW = {name: {"network": MLP(hidden=(32,))} for name in ("vae", "gan")}
-SCRIPT = """
-import sys, torch
-import torch.distributed as dist
-from test_processes import CASES, train
-
-dist.init_process_group("gloo")
-for name in CASES:
-    for kind in (torch.float32, torch.float64):
-        model = train(name, kind, f"{sys.argv[1]}/{name}-{kind}", accumulate=1)
-        torch.save(model.state_dict(), f"{sys.argv[1]}/{name}-{kind}-{dist.get_rank()}.pt")
-dist.destroy_process_group()
-"""
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
 
 
@@ -47,21 +35,19 @@ def train(name, kind, out, accumulate):
         torch.set_default_dtype(torch.float32)
 
 
+def all_cases(folder, processes):
+    """The weights of every case, as this process has them at the end."""
+    for name in CASES:
+        for kind in (torch.float32, torch.float64):
+            model = train(name, kind, f"{folder}/{name}-{kind}", accumulate=1)
+            torch.save(model.state_dict(), f"{folder}/{name}-{kind}-{processes.rank}.pt")
+
+
 @pytest.fixture(scope="module")
 def two(tmp_path_factory):
     """A folder with the weights that each of two processes ended with."""
     folder = tmp_path_factory.mktemp("two")
-    (folder / "script.py").write_text(SCRIPT)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [*command, str(folder / "script.py"), str(folder)],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    in_two(all_cases, folder)
     return folder
 
 

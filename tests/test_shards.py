@@ -21,25 +21,11 @@ from fabulate.samples import Order, stream_npz, write_npz, write_samples
 from fabulate.training import read_log
 from fabulate.types import ImageShape
 from test_processes import needs_proc, wait, worker
-from tiny import ends, small
+from tiny import ends, in_two, small
 
 # Shares that are even, that leave one process without a last batch, and one without any.
 DRAWN = {"even": ("-n", 128), "uneven": ("-n", 75, "--batch-size", 32), "one": ("-n", 1)}
 MEASURED = {"conditional": "auto", "searched": "pixels"}
-SCRIPT = """
-import os, sys, torch
-import torch.distributed as dist
-from test_shards import everything
-from tiny import ends
-
-torch.set_num_threads(1)
-dist.init_process_group("gloo")
-everything(sys.argv[1], "two")
-code = ends("sample", f"{sys.argv[1]}/conditional", "--out", f"{sys.argv[1]}/two/even")
-open(f"{sys.argv[1]}/refused-{dist.get_rank()}", "w").write(str(code))
-dist.barrier()
-dist.destroy_process_group()
-"""
 
 
 def everything(folder, name):
@@ -61,6 +47,13 @@ def everything(folder, name):
         fabulate.train("ae", "digits", out=f"{folder}/{name}/trained", quiet=True, **options, **small("ae"))
 
 
+def what_two_do(folder, processes):
+    """The same in one of two processes, and a command that is refused."""
+    everything(folder, "two")
+    code = ends("sample", f"{folder}/conditional", "--out", f"{folder}/two/even")
+    Path(f"{folder}/refused-{processes.rank}").write_text(str(code))
+
+
 @pytest.fixture(scope="module")
 def folder(cache, tmp_path_factory):
     """Runs, what one process makes of them, what two do, and all that those said."""
@@ -69,17 +62,7 @@ def folder(cache, tmp_path_factory):
     fabulate.train("vae", "digits", out=folder / "conditional", conditional=True, **options, **small("vae"))
     fabulate.train("gan", "digits", out=folder / "searched", **options, **small("gan"))
     everything(folder, "one")
-    (folder / "script.py").write_text(SCRIPT)
-    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
-    done = subprocess.run(
-        [*command, str(folder / "script.py"), str(folder)],
-        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
+    done = in_two(what_two_do, folder)
     (folder / "said").write_text(done.stdout)
     (folder / "errors").write_text(done.stderr)
     return folder

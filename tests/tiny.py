@@ -3,8 +3,12 @@
 Nothing here names a family. One that is added to `fabulate/models` gets its cases by itself.
 """
 
-from collections.abc import Sequence
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import fields
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -30,6 +34,37 @@ NARROW: dict[str, dict[str, Any]] = {
     "dit": {"width": 32, "depth": 1},
 }  # others keep their defaults
 QUICK = {"latent_dim": 5, "evaluations": 4}  # hyperparameters of models and of sampling, where a family has them
+
+
+IN_TWO = """
+import sys, torch
+from pathlib import Path
+from {module} import {name}
+from fabulate.processes import together
+
+torch.set_num_threads(1)
+with together(torch.device("cpu")) as processes:
+    {name}(sys.argv[1], processes)
+# A thread that lives on may ask for the interpreter when it is no more, and that ends the process by a signal.
+left = [path.read_text() for path in Path("/proc/self/task").glob("*/comm") if "gloo" in path.read_text()]
+assert not left, left
+"""
+
+
+def in_two(work: Callable[..., None], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Let two processes, of one thread each, do `work(folder, processes)`, and leave no thread behind."""
+    script = folder / "script.py"
+    script.write_text(IN_TWO.format(module=work.__module__, name=work.__name__))
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", script, folder],
+        env={**os.environ, "PYTHONPATH": path, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 class Pixels:

@@ -23,6 +23,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from importlib import import_module
 from typing import Any, TypeVar
 
 import torch
@@ -191,6 +192,9 @@ def together(device: torch.device, work: str = ALONE.work, rest: str = ALONE.res
         return
     mine = not dist.is_initialized()
     if mine:
+        # Imported while a group is there, as torch's compiler does, this module keeps it as a default value for ever.
+        # The group's threads then live on to the interpreter's end and may ask for it: the process dies of a signal.
+        import_module("torch.distributed.nn.functional")
         if device.type == "cuda":
             torch.cuda.set_device(device)  # else nccl would have all of them on the first GPU
         dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
