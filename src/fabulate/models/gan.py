@@ -49,6 +49,8 @@ class Game(NamedTuple):
     critic: Callable[[Tensor, Tensor], Tensor]
     generator: Callable[[Tensor, Tensor], Tensor]
     penalty: Callable[[Critic, Judged, Judged], Tensor] | None = None
+    paired: bool = False
+    """Whether the generator's loss looks at real images too; else it is given its fakes' scores for both."""
 
 
 def spread(x: Tensor) -> Tensor:
@@ -105,6 +107,7 @@ GAMES: dict[str, Game] = {
         critic=lambda real, fake: F.softplus(fake - real).mean(),
         generator=lambda real, fake: F.softplus(real - fake).mean(),
         penalty=zero_centred,
+        paired=True,  # the generator too looks at real images
     ),
 }
 
@@ -193,9 +196,11 @@ class GAN(EncodesBySearch, Conditional, family="gan"):
     def generator_loss(self, batch: Batch) -> dict[str, Tensor]:
         """What the generator minimises."""
         fakes = augment(self.fakes(batch), self.config.augment)
-        with torch.no_grad():
-            real_score = self.scores(augment(batch.x, self.config.augment), batch.y)
-        return {"loss": self.game.generator(real_score, self.scores(fakes, batch.y))}
+        fake = real = self.scores(fakes, batch.y)
+        if self.game.paired:
+            with torch.no_grad():
+                real = self.scores(augment(batch.x, self.config.augment), batch.y)
+        return {"loss": self.game.generator(real, fake)}
 
     def warnings(self, terms: Mapping[str, float]) -> list[str]:
         if terms["critic.diversity"] >= COLLAPSED:
