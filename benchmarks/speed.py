@@ -51,20 +51,9 @@ def textbook(name: str, images: Path, epochs: int) -> dict[str, float]:
 def ours(name: str, run: Path, epochs: int) -> dict[str, float]:
     """The same by `fabulate train`."""
     began = time.perf_counter()
-    command = [
-        sys.executable,
-        "-m",
-        "fabulate",
-        "train",
-        name,
-        "--preset",
-        "tutorial",
-        "--data",
-        "mnist",
-        "--compile",
-        "on",
-    ]
-    subprocess.run([*command, "--epochs", str(epochs), "--out", str(run)], check=True, capture_output=True)
+    words = ["train", name, "--preset", "tutorial", "--data", "mnist", "--compile", "on"]
+    command = [sys.executable, "-m", "fabulate", *words, "--epochs", str(epochs), "--out", str(run)]
+    subprocess.run(command, check=True, capture_output=True)
     whole = time.perf_counter() - began
     log = read_log(run)
     seconds = log[-1]["seconds"]
