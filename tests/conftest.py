@@ -1,6 +1,7 @@
 """What all tests share: one thread per process, a cache of their own, the digits, and the real data sets if present."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,6 +31,15 @@ def float64() -> Iterator[None]:
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
+
+
+@pytest.fixture
+def compiler() -> Iterator[None]:
+    """A C++ compiler, and nothing left in memory of its work."""
+    if not any(shutil.which(name) for name in ("g++", "c++", "clang++")):
+        pytest.skip("no C++ compiler here")
+    yield
+    torch.compiler.reset()
 
 
 @pytest.fixture(scope="session")

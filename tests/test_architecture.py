@@ -15,7 +15,7 @@ SOURCE = Path(__file__).parent.parent / "src" / "fabulate"
 LEVELS = [
     {"types", "config", "errors", "seeds", "files", "pictures", "processes"},
     {"nets", "prob", "paths", "data", "metrics"},
-    {"samplers", "features"},
+    {"samplers", "features", "compiling"},
     {"models", "stats"},
     {"training", "samples", "exchange"},
     {"evaluation", "uses"},

@@ -1,12 +1,11 @@
 """A turn, compiled or as it is written; when compiling pays; and what keeps broken numbers from the weights."""
 
-import shutil
-from collections.abc import Iterator
 from copy import deepcopy
 
 import pytest
 import torch
 
+from fabulate.compiling import Compiled
 from fabulate.config import Training, override
 from fabulate.data import Data
 from fabulate.errors import ConfigError, DivergedError
@@ -17,8 +16,7 @@ from fabulate.training import configure
 from fabulate.training.devices import flushed
 from fabulate.training.guard import Guard
 from fabulate.training.loop import Learner
-from fabulate.training.turns import ENOUGH_STEPS, Compiled, pays, turn
-from fabulate.training.vectors import vectors_tried
+from fabulate.training.turns import ENOUGH_STEPS, pays, turn
 from fabulate.types import Batch
 from tiny import SMALL, pictures
 
@@ -36,15 +34,6 @@ def learner(name: str, **hyperparameters: object) -> Learner:
 
 def flat(model: GenerativeModel) -> torch.Tensor:
     return torch.cat([value.detach().flatten() for value in model.state_dict().values()])
-
-
-@pytest.fixture
-def compiler() -> Iterator[None]:
-    """A C++ compiler, and nothing left in memory of its work."""
-    if not any(shutil.which(name) for name in ("g++", "c++", "clang++")):
-        pytest.skip("no C++ compiler here")
-    yield
-    torch.compiler.reset()
 
 
 @pytest.mark.slow
@@ -126,33 +115,6 @@ def test_whether_steps_are_compiled_is_decided_by_the_budget(digits: Data):
     assert not compiled(steps=10)
     assert not compiled(compile="off")
     assert compiled(steps=10, compile="on")
-
-
-def test_vector_instructions_are_tried_once_and_trusted_only_when_all_are_good(tmp_path, monkeypatch):
-    from torch._inductor import config, cpu_vec_isa
-
-    tries, good = [], ["a", "b"]
-
-    def valid() -> list[str]:
-        tries.append(1)
-        return good
-
-    def trusted() -> bool | None:
-        with config.patch({"cpp.vec_isa_ok": None}):
-            vectors_tried(tmp_path / "compiled")
-            return config.cpp.vec_isa_ok
-
-    valid.__wrapped__ = lambda: ["a", "b"] if config.cpp.vec_isa_ok else good
-    monkeypatch.setattr(cpu_vec_isa, "valid_vec_isa_list", valid)
-    good = ["b"]  # the compiler cannot do what the processor could
-    assert trusted() is None
-    good = ["a", "b"]
-    assert trusted() is True
-    assert len(tries) == 2
-    assert trusted() is True
-    assert len(tries) == 2
-    valid.__wrapped__ = lambda: ["a", "b", "c"]  # another processor, the same folder
-    assert trusted() is None
 
 
 def test_a_patient_guard_drops_the_update_now_and_names_the_step_later():

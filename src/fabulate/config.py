@@ -22,6 +22,8 @@ PositiveInt = Annotated[int, Field(gt=0)]
 PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
+Compile = Literal["auto", "on", "off"]
+
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def spec(cls: type[T]) -> type[T]:
@@ -128,7 +130,7 @@ class Training:
     """Clip the norm of each player's gradient to this value; 0 never clips."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Decay of the moving average of the weights that samples are drawn with; 0 uses the weights themselves."""
-    compile: Literal["auto", "on", "off"] = "auto"
+    compile: Compile = "auto"
     """Compile the step: faster, after ten seconds or more of compiling; auto does where it pays within the budget."""
     conditional: bool = False
     """Learn p(x | class), so that images of a class can be asked for."""

@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fabulate.cli.several import several, start
-from fabulate.cli.shared import absent, load_images, parse, run_config, run_data, where
-from fabulate.config import DataSpec, PositiveInt, spec
+from fabulate.cli.shared import absent, load_images, parse, run_config, run_data, told, where
+from fabulate.config import Compile, DataSpec, PositiveInt, spec
 from fabulate.data import Data
 from fabulate.errors import ConfigError
 from fabulate.evaluation.evaluate import Progress as Told
@@ -52,6 +52,8 @@ class Arguments:
     """Where to draw and to measure: cpu, cuda, ...; auto takes a GPU if there is one."""
     processes: PositiveInt = 1
     """Processes of this machine that share the work."""
+    compile: Compile = "auto"
+    """Draw samples by a compiled network: auto does for many. It changes how sums round."""
     out: Path | None = None
     """The folder of the report (default: RUN/report)."""
     overwrite: bool = False
@@ -75,8 +77,8 @@ def main(argv: list[str]) -> None:
     with several(flags.device, "evaluation", UNFINISHED) as processes:
         data = processes.leads(begin) or load_images(flags.data)
         with stages() as progress:
-            own = {**vars(flags.measuring), "device": flags.device, "progress": progress, "processes": processes}
-            report = evaluate(flags.run, data, **own)
+            own = {**vars(flags.measuring), "device": flags.device, "compile": flags.compile, "say": told}
+            report = evaluate(flags.run, data, progress=progress, processes=processes, **own)
         if processes.first:
             show(report, out)
 

@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import tyro
 
 from fabulate.cli.several import several, start
-from fabulate.cli.shared import counting, parse, run_sampling, where
-from fabulate.config import PositiveInt, spec, to_json
+from fabulate.cli.shared import counting, parse, run_sampling, told, where
+from fabulate.config import Compile, PositiveInt, spec, to_json
 from fabulate.errors import ConfigError
-from fabulate.samples import folder_name, write_npz, write_samples
+from fabulate.samples import faster, folder_name, write_npz, write_samples
 from fabulate.training import load
 
 Flat = tyro.conf.arg(name="")
@@ -38,6 +38,8 @@ class Arguments:
     """Where to draw: cpu, cuda, ..."""
     processes: PositiveInt = 1
     """Processes of this machine that share the images; it changes nothing in them."""
+    compile: Compile = "auto"
+    """Compile the network, where it is called again and again; auto does for many images. It changes how sums round."""
     overwrite: bool = False
     """Write into a folder that is not empty, or over an existing .npz."""
 
@@ -54,15 +56,17 @@ def main(argv: list[str]) -> None:
     if flags.out is not None and flags.npz is not None:
         raise ConfigError("give --out (a folder of PNGs) or --npz (one file), not both")
     start(flags.processes, ["sample", *argv])
-    with several(flags.device, "drawing", UNFINISHED) as processes, counting("drawing") as progress:
+    sampling = to_json(both.sampling)
+    with several(flags.device, "drawing", UNFINISHED) as processes:
         model = processes.leads(lambda: load(flags.run, flags.device)) or load(flags.run, flags.device)
         options: dict[str, Any] = {"seed": flags.seed, "batch_size": flags.batch_size, "overwrite": flags.overwrite}
-        options |= {"progress": progress, "processes": processes, **to_json(both.sampling)}
-        if flags.npz is not None:
-            places = [write_npz(model, flags.npz, flags.n, flags.label, **options)]
-        else:
-            label = "" if flags.label is None else f"-{folder_name(flags.label)}"
-            folder = flags.out or Path(flags.run) / "drawn" / f"seed-{flags.seed}{label}"
-            write_samples(model, folder, flags.n, flags.label, **options)
-            places = [folder, folder / "grid.png"]
+        with faster(model, flags.n, flags.compile, told, sampling), counting("drawing") as progress:
+            options |= {"progress": progress, "processes": processes, **sampling}
+            if flags.npz is not None:
+                places = [write_npz(model, flags.npz, flags.n, flags.label, **options)]
+            else:
+                label = "" if flags.label is None else f"-{folder_name(flags.label)}"
+                folder = flags.out or Path(flags.run) / "drawn" / f"seed-{flags.seed}{label}"
+                write_samples(model, folder, flags.n, flags.label, **options)
+                places = [folder, folder / "grid.png"]
     where("images" if flags.npz is None else "arrays", *places)

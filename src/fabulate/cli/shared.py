@@ -64,7 +64,7 @@ def load_images(spec: DataSpec, streams: bool = False) -> Data:
             progress=progress,
         )
     if data.report.warning:
-        Console(stderr=True).print(data.report.warning, highlight=False, markup=False, soft_wrap=True)
+        told(data.report.warning)
     return data if streams else data.whole()
 
 
@@ -92,6 +92,11 @@ def counting(what: str) -> Iterator[Callable[[int, int], None]]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def told(sentence: str) -> None:
+    """Tell people something beside what the verb answers."""
+    Console(stderr=True).print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
 def where(what: str, *places: Path | str) -> None:

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from fabulate.config import DataSpec
+from fabulate.compiling import Say
+from fabulate.config import Compile, DataSpec
 from fabulate.data import Data, load_data
 from fabulate.errors import ConfigError, DataError
 from fabulate.evaluation.classes import classes
@@ -29,7 +30,7 @@ from fabulate.evaluation.sections import Section, Subject
 from fabulate.features import features_for
 from fabulate.models import GenerativeModel
 from fabulate.processes import ALONE, Processes
-from fabulate.samples import Order
+from fabulate.samples import Order, faster
 from fabulate.seeds import permutation
 from fabulate.training import load, read_config
 
@@ -60,6 +61,8 @@ def evaluate(
     k: int = 100,
     images: int = 1000,
     device: str = "auto",
+    compile: Compile = "auto",
+    say: Say = lambda sentence: None,
     progress: Progress | None = None,
     processes: Processes = ALONE,
 ) -> Report:
@@ -68,8 +71,9 @@ def evaluate(
     `run`: a run folder, a model folder or a model. `data`: default the images of the run; the training images of
     others are taken for the model's own unless its run says otherwise. `n`: samples, and at most as many real images.
     `features`: what `features_for` takes. `k`: codes of each image in the importance-weighted bound, and `images`: how
-    many have their likelihood computed, where the family has one. `device`: where a run's model is put. `progress`:
-    called with (what is done, parts done, all parts). `processes`: those that call this together, with equal arguments;
+    many have their likelihood computed, where the family has one. `device`: where a run's model is put. `compile`:
+    whether samples are drawn by compiled networks, of which `say` takes a sentence. `progress`: called with (what is
+    done, parts done, all parts). `processes`: those that call this together, with equal arguments;
     each measures a part, and all get the same report but for its seconds.
     Errors: `ConfigError` for images of another shape or too small an n, `DataError` for too few images, `RunError`.
     """
@@ -92,7 +96,8 @@ def evaluate(
     of = processes.leads(learnt) or learnt()  # the others find in the cache what the first one has learnt
     timed("features", began)
     began = time.perf_counter()
-    samples, y = sampled(model, data, n, seed, partial(told, "samples"), processes)
+    with faster(model, n, compile, say):
+        samples, y = sampled(model, data, n, seed, partial(told, "samples"), processes)
     timed("samples", began)
     subject = Subject(model=model, data=data, samples=samples, y=y, features=of, seed=seed, processes=processes)
     sections = []

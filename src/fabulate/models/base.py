@@ -92,6 +92,13 @@ class GenerativeModel(Saved, nn.Module, ABC):
         Called on the averaged weights before they are drawn from or saved. It takes no chance but what it addresses.
         """
 
+    def repeated(self) -> dict[nn.Module, int]:
+        """The networks that drawing an image calls again and again, and how often: by default none.
+
+        They are what is worth compiling where many images are drawn.
+        """
+        return {}
+
     def test_terms(self, batch: Batch) -> dict[str, Tensor]:
         """Scalars that tell, on images never trained on, how good the model is: by default the only player's loss."""
         players = list(self.players().values())

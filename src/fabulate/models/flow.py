@@ -26,7 +26,7 @@ from typing import Annotated, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor
+from torch import Tensor, nn
 
 from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, spec
 from fabulate.errors import ConfigError
@@ -169,6 +169,9 @@ class Flow(Encodes, Reconstructs, HasLikelihood, Conditional, family="flow"):
             return without + guidance * (with_class - without)
 
         return guided
+
+    def repeated(self) -> dict[nn.Module, int]:
+        return {self.network: self.sampling.evaluations}
 
     def prior(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
         return torch.randn(n, self.shape.size, generator=generator).to(next(self.parameters()))
