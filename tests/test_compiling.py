@@ -54,9 +54,9 @@ def test_networks_are_compiled_where_it_is_wanted_or_pays(model):
         with faster(model, *words, sentences.append, sampling):
             return "forward" in vars(model.network)
 
-    enough = ENOUGH_CALLS // model.sampling.evaluations * 32
+    enough = ENOUGH_CALLS // model.sampling.evaluations * model.rows
     assert compiled(enough, "auto")
-    assert not compiled(enough - 32, "auto")
+    assert not compiled(enough - model.rows, "auto")
     assert compiled(enough // 2, "auto", evaluations=2 * model.sampling.evaluations)
     assert compiled(1, "on")
     assert len(sentences) == 3

@@ -16,13 +16,13 @@ import torch
 
 from fabulate.config import DataSpec, Training, from_json, override, to_json
 from fabulate.errors import CapabilityError, ConfigError, RunError
-from fabulate.models import GenerativeModel, families
+from fabulate.models import GenerativeModel, base, families
 from fabulate.models.base import TILE, Conditional
 from fabulate.models.capabilities import Encodes, HasLatent, Reconstructs, Scores
 from fabulate.models.walks import PATHS
 from fabulate.nets import NETWORKS
 from fabulate.training.loop import Learner, score_images
-from fabulate.types import Batch, to_float, to_uint8
+from fabulate.types import Batch, ImageShape, to_float, to_uint8
 from tiny import CLASSES, SHAPES, SMALL, Case, Pixels, cases, make, pictures
 
 CASES = cases()
@@ -107,6 +107,27 @@ def test_samples_are_the_same_to_the_bit_however_they_are_split(case, first, sec
     both = model.sample(first + second, seed=3)
     assert torch.equal(model.sample(first, seed=3), both[:first])
     assert torch.equal(model.sample(second, seed=3, start=first), both[first:])
+
+
+@pytest.mark.usefixtures("float64")
+@each(CASES)
+def test_samples_computed_together_differ_in_rounding_alone(case, monkeypatch):
+    model = make(case)
+    images = {}
+    for tiles in (1, 2, 4):
+        monkeypatch.setattr(base, "TOGETHER_ON_CPU", tiles)
+        assert model.rows == tiles * TILE
+        images[tiles] = model.sample(100, seed=3, start=5)
+    torch.testing.assert_close(images[2], images[1], rtol=0, atol=1e-9)
+    torch.testing.assert_close(images[4], images[1], rtol=0, atol=1e-9)
+
+
+def test_fewer_of_large_images_are_computed_together():
+    model, rows = make(CASES[0]), []
+    for side in (8, 64, 128, 256):
+        model.shape = ImageShape(3, side, side)
+        rows.append(model.rows)
+    assert rows == [2 * TILE, 2 * TILE, TILE, TILE]
 
 
 @each(CASES)

@@ -5,6 +5,7 @@ Maths in float64. A statistic says its n and is allowed five standard errors: a 
 Legend: N images, D pixels, Z latent, K codes.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import isfinite, log
 
@@ -26,7 +27,7 @@ from fabulate.metrics.images import mse
 from fabulate.metrics.intervals import NORMAL_95, Estimate
 from fabulate.models import GenerativeModel, importance
 from fabulate.models.ae import AE, AEConfig
-from fabulate.models.base import NoChoice, Player
+from fabulate.models.base import TILE, NoChoice, Player
 from fabulate.models.capabilities import Encodes, HasBound, HasLikelihood, ImportanceWeighted, Reconstructs
 from fabulate.models.vae import VAE, VAEConfig
 from fabulate.models.vqvae import VQVAE
@@ -205,8 +206,8 @@ class Unknowing(HasLikelihood, GenerativeModel):
     def players(self) -> dict[str, Player]:
         return {}
 
-    def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
-        return torch.zeros(n, *self.shape)
+    def draw(self, tiles: Sequence[torch.Generator], y: Tensor | None) -> Tensor:
+        return torch.zeros(TILE * len(tiles), *self.shape)
 
     def log_prob(self, x: Tensor, y: object = None) -> Tensor:
         inside = (x.flatten(1).abs() <= 256 / 255 + 1e-6).all(1)

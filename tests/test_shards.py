@@ -15,7 +15,7 @@ import torch
 import fabulate
 from fabulate.cli import main
 from fabulate.files import read_json
-from fabulate.models.base import GenerativeModel, NoChoice
+from fabulate.models.base import TILE, GenerativeModel, NoChoice
 from fabulate.processes import Processes
 from fabulate.samples import Order, stream_npz, write_npz, write_samples
 from fabulate.training import read_log
@@ -149,8 +149,8 @@ class Blank(GenerativeModel):
     def players(self):
         return {}
 
-    def draw(self, n, y, generator):
-        return torch.rand(n, 1, 1, 1, generator=generator).expand(n, *self.shape)
+    def draw(self, tiles, y):
+        return torch.cat([torch.rand(TILE, 1, 1, 1, generator=tile) for tile in tiles]).expand(-1, *self.shape)
 
 
 @pytest.mark.parametrize("write", [write_npz, write_samples])

@@ -18,13 +18,13 @@ from fabulate.config import Compile, override, to_json
 from fabulate.errors import ConfigError, RunError
 from fabulate.files import write_file, write_json
 from fabulate.models import GenerativeModel
-from fabulate.models.base import TILE, Labels
+from fabulate.models.base import Labels
 from fabulate.pictures import Pixels, grid, save_png, to_image
 from fabulate.processes import ALONE, Processes
 from fabulate.types import to_uint8
 
 GRID = 64  # images shown in grid.png
-ENOUGH_CALLS = 20_000  # of a network, a tile at a time, that what compiling saves is more than what it costs
+ENOUGH_CALLS = 10_000  # of a network, that what compiling saves is more than what it costs
 
 Progress = Callable[[int, int], None]
 """Called with (images drawn, images in all)."""
@@ -52,7 +52,7 @@ class Order:
         self.labels = model.labels(y, n)
         self.sampling = sampling or {}
         self.drawn_with = override(model.sampling, self.sampling)
-        even = -(-n // (processes.count * TILE)) * TILE  # images for each, in whole tiles: one is drawn as a whole
+        even = -(-n // (processes.count * model.rows)) * model.rows  # for each, as many as are drawn together
         self.size = min(batch_size, even)
 
     def own(self) -> Iterator[tuple[int, Pixels]]:
@@ -100,7 +100,7 @@ def faster(
             f"{model.family} calls no network again and again to draw an image, and gains nothing from being compiled; "
             "leave out --compile on"
         )
-    calls = -(-n // TILE) * sum(repeated.values())
+    calls = -(-n // model.rows) * sum(repeated.values())
     if choice == "off" or (choice == "auto" and calls < ENOUGH_CALLS):
         return nullcontext()
     say(announced("the network"))

@@ -3,8 +3,9 @@
 A player is a module whose parameters move, the loss that moves them, and how often it takes a turn. Most models have
 one player, themselves; a GAN is a game of two. What else a model can do is declared in `capabilities.py`.
 
-Samples are addressed. They are drawn in tiles of fixed size, each from a generator seeded by (seed, tile), so sample i
-of a seed is the same image, to the last bit, whether it is drawn alone or among a million.
+Samples are addressed. They are drawn in tiles of fixed size, each from a generator seeded by (seed, tile), and always
+as many of these are computed together, so sample i of a seed is the same image, to the last bit, whether it is drawn
+alone or among a million.
 
 Legend: B batch, N samples, C H W image, Z latent.
 """
@@ -23,7 +24,11 @@ from fabulate.models.saving import Saved
 from fabulate.seeds import generator
 from fabulate.types import Batch, BatchSource, ImageShape, to_float
 
-TILE = 32  # rows computed together: a matrix product's rounding depends on its shape, so the shape is always this one
+TILE = 32  # rows drawn from one generator
+
+# Tiles computed together: as many as make a network fast, few enough that a single image does not wait for many.
+TOGETHER, TOGETHER_ON_CPU = 8, 2
+MOST_NUMBERS = 2**21  # in images that are computed together; of large images fewer tiles are
 
 Labels = int | str | Sequence[int | str] | Tensor | None
 
@@ -77,8 +82,8 @@ class GenerativeModel(Saved, nn.Module, ABC):
         """The players, in the order of their turns."""
 
     @abstractmethod
-    def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
-        """n images (N, C, H, W) in [-1, 1], all chance taken from the (CPU) generator."""
+    def draw(self, tiles: Sequence[torch.Generator], y: Tensor | None) -> Tensor:
+        """Images (N, C, H, W) in [-1, 1], TILE of them for each (CPU) generator, which all their chance comes from."""
 
     def begin(self, images: BatchSource) -> None:
         """Set what the training images tell before the first step: by default nothing.
@@ -119,14 +124,24 @@ class GenerativeModel(Saved, nn.Module, ABC):
         if n < 1 or start < 0:
             raise ConfigError(f"n must be at least 1 and start at least 0; given n={n}, start={start}")
         labels = self.labels(y, n, start)
-        tiles = []
+        parts = []
         with evaluating(self), self.drawing(sampling):
-            for tile in range(start // TILE, (start + n - 1) // TILE + 1):
-                rows = torch.arange(tile * TILE, (tile + 1) * TILE) - start  # rows outside 0..n-1 are drawn, then cut
-                tile_labels = None if labels is None else labels[rows.clamp(0, n - 1)].to(self.device)
-                images = self.draw(TILE, tile_labels, generator(seed, "sample", tile))
-                tiles.append(images[((rows >= 0) & (rows < n)).to(images.device)])
-        return torch.cat(tiles)
+            for first in range(start // self.rows * self.rows, start + n, self.rows):
+                rows = torch.arange(first, first + self.rows) - start  # rows outside 0..n-1 are drawn, then cut
+                given = None if labels is None else labels[rows.clamp(0, n - 1)].to(self.device)
+                tiles = [generator(seed, "sample", i // TILE) for i in range(first, first + self.rows, TILE)]
+                images = self.draw(tiles, given)
+                parts.append(images[((rows >= 0) & (rows < n)).to(images.device)])
+        return torch.cat(parts)
+
+    @property
+    def rows(self) -> int:
+        """Samples that are computed together, whole tiles: the rounding of a matrix product depends on its shape, so
+        that shape is always the same on a kind of device."""
+        tiles = TOGETHER_ON_CPU if self.device.type == "cpu" else TOGETHER
+        while tiles > 1 and tiles * TILE * self.shape.size > MOST_NUMBERS:
+            tiles //= 2
+        return tiles * TILE
 
     @contextmanager
     def drawing(self, sampling: Mapping[str, Any]) -> Iterator[None]:

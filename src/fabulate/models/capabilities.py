@@ -4,6 +4,7 @@ Legend: N samples, C H W image, Z latent.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -28,8 +29,13 @@ class HasLatent(GenerativeModel):
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Codes (N, Z) to images (N, C, H, W) in [-1, 1]."""
 
-    def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
-        return self.decode(self.prior(n, y, generator), y)
+    def priors(self, tiles: Sequence[torch.Generator], y: Tensor | None) -> Tensor:
+        """Codes (N, Z), TILE of them for each (CPU) generator."""
+        given = [None] * len(tiles) if y is None else [*y.view(-1, TILE)]
+        return torch.cat([self.prior(TILE, part, tile) for part, tile in zip(given, tiles, strict=True)])
+
+    def draw(self, tiles: Sequence[torch.Generator], y: Tensor | None) -> Tensor:
+        return self.decode(self.priors(tiles, y), y)
 
     @torch.no_grad()
     def code(self, seed: int, y: Labels = None) -> Tensor:

@@ -21,6 +21,7 @@ D = D(u) + guidance (D(u | y) - D(u)) (Ho, Salimans 2022, https://arxiv.org/abs/
 Legend: B batch, N images, C H W image, Z = C * H * W.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -180,9 +181,9 @@ class Flow(Encodes, Reconstructs, HasLikelihood, Conditional, family="flow"):
         """Codes (N, Z) in the shape of images."""
         return z.view(-1, *self.shape)
 
-    def draw(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
-        z = self.prior(n, y, generator)
-        return self.walk(z, y, self.sampling.solver, lambda: self.images(self.prior(n, y, generator)))
+    def draw(self, tiles: Sequence[torch.Generator], y: Tensor | None) -> Tensor:
+        z = self.priors(tiles, y)
+        return self.walk(z, y, self.sampling.solver, lambda: self.images(self.priors(tiles, y)))
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """The images that the field carries codes to, by the solver of samples, or `ODE` where that one is random."""

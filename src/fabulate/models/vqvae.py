@@ -16,6 +16,7 @@ The quantisers, the paper's codebook and FSQ, are in `nets/vq.py`, the transform
 Legend: B batch, N samples, C H W image, T = h w cells of the grid, D numbers in a vector, Z = D T latent, K codes.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -23,7 +24,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fabulate.config import PositiveFloat, PositiveInt, Preset, Training, spec
-from fabulate.models.base import Conditional, Labels, Player, evaluating
+from fabulate.models.base import TILE, Conditional, Labels, Player, evaluating
 from fabulate.models.capabilities import Encodes, Evidence, HasBound, Reconstructs
 from fabulate.nets.grid import GridDecoder, GridEncoder, scales
 from fabulate.nets.tokens import TokenTransformer, Transformer
@@ -147,8 +148,17 @@ class VQVAE(Encodes, Reconstructs, HasBound, Conditional, family="vqvae"):
         return self.autoencoder.likelihood.log_prob(batch.x, self.autoencoder.raw(z, batch.y))
 
     def prior(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
-        """n grids written by the transformer, as the codes' vectors (N, Z)."""
-        chance = torch.rand(n, self.transformer.length, generator=generator, dtype=torch.float64)
+        return self.written(self.chance(n, generator), y)
+
+    def priors(self, tiles: Sequence[torch.Generator], y: Tensor | None) -> Tensor:
+        return self.written(torch.cat([self.chance(TILE, tile) for tile in tiles]), y)  # all are written at once
+
+    def chance(self, n: int, generator: torch.Generator) -> Tensor:
+        """What decides n sequences: numbers (N, T) uniform in [0, 1)."""
+        return torch.rand(n, self.transformer.length, generator=generator, dtype=torch.float64)
+
+    def written(self, chance: Tensor, y: Tensor | None) -> Tensor:
+        """Grids written by the transformer from numbers (N, T), as the codes' vectors (N, Z)."""
         indices = self.transformer.sample(chance.to(self.device), y, self.sampling.temperature)
         return self.autoencoder.quantiser.vectors(indices).transpose(1, 2).flatten(1)
 

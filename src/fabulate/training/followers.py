@@ -11,7 +11,6 @@ from torch import Tensor
 
 from fabulate.data import Data
 from fabulate.models import GenerativeModel
-from fabulate.models.base import TILE
 from fabulate.training.loop import Learner, score_images
 from fabulate.training.signals import InterruptedTraining
 
@@ -52,7 +51,7 @@ def drawn(learner: Learner, n: int) -> Tensor:
     """Samples 0 .. n - 1 of the averaged weights, in [-1, 1] (N, C, H, W) on the CPU; each process draws a part."""
     ask(learner, DRAW)
     n = int(learner.processes.told(n, learner.model.device))
-    part = learner.processes.part(n, TILE)
+    part = learner.processes.part(n, learner.average.rows)
     return learner.processes.gathered(learner.average.sample(len(part), start=part.start).cpu() if part else None)
 
 

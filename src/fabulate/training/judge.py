@@ -18,7 +18,6 @@ from fabulate.data import Data
 from fabulate.features import Features, features_for
 from fabulate.metrics.frechet import Moments, frechet_distance
 from fabulate.models import GenerativeModel
-from fabulate.models.base import TILE
 from fabulate.stats import reference
 
 SHARE = 0.1  # of the training time, for all looks together
@@ -50,9 +49,9 @@ class Judge:
             began = time.perf_counter()
             drawn = model()  # a family may fit something first, once for all samples
             ready = time.perf_counter()
-            self.features(drawn.sample(TILE))
+            self.features(drawn.sample(drawn.rows))
             self.spent = time.perf_counter() - began
-            self.expected = ready - began + (time.perf_counter() - ready) * SAMPLES / TILE
+            self.expected = ready - began + (time.perf_counter() - ready) * SAMPLES / drawn.rows
         fits = self.spent + self.expected <= SHARE * seconds
         self.put_off += not fits
         return fits
