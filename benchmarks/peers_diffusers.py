@@ -44,7 +44,7 @@ from fabulate.types import ImageShape, to_float
 
 SHAPES = [ImageShape(1, 28, 28), ImageShape(3, 32, 32)]
 EVALUATIONS = 20
-SAMPLES = 32  # drawn at a time
+SAMPLES = 64  # drawn at a time
 Fold = Callable[[Tensor], Tensor]
 
 

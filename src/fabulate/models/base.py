@@ -26,9 +26,9 @@ from fabulate.types import Batch, BatchSource, ImageShape, to_float
 
 TILE = 32  # rows drawn from one generator
 
-# Tiles computed together: as many as make a network fast, few enough that a single image does not wait for many.
-TOGETHER, TOGETHER_ON_CPU = 8, 2
-MOST_NUMBERS = 2**21  # in images that are computed together; of large images fewer tiles are
+# Tiles computed together at most, and numbers in their images: as many as make networks faster, as few as can be, since
+# a single image takes as long as all of them.
+TOGETHER, TOGETHER_ON_CPU = (8, 2**21), (2, 2**18)
 
 Labels = int | str | Sequence[int | str] | Tensor | None
 
@@ -138,8 +138,8 @@ class GenerativeModel(Saved, nn.Module, ABC):
     def rows(self) -> int:
         """Samples that are computed together, whole tiles: the rounding of a matrix product depends on its shape, so
         that shape is always the same on a kind of device."""
-        tiles = TOGETHER_ON_CPU if self.device.type == "cpu" else TOGETHER
-        while tiles > 1 and tiles * TILE * self.shape.size > MOST_NUMBERS:
+        tiles, numbers = TOGETHER_ON_CPU if self.device.type == "cpu" else TOGETHER
+        while tiles > 1 and tiles * TILE * self.shape.size > numbers:
             tiles //= 2
         return tiles * TILE
 
