@@ -96,10 +96,7 @@ def faster(
     with model.drawing(sampling or {}):
         repeated = model.repeated()
     if choice == "on" and not repeated:
-        raise ConfigError(
-            f"{model.family} calls no network again and again to draw an image, and gains nothing from being compiled; "
-            "leave out --compile on"
-        )
+        raise ConfigError(f"drawing from {model.family} has nothing worth compiling; leave out --compile on")
     calls = -(-n // model.rows) * sum(repeated.values())
     if choice == "off" or (choice == "auto" and calls < ENOUGH_CALLS):
         return nullcontext()
