@@ -67,7 +67,7 @@ def test_networks_are_compiled_where_it_is_wanted_or_pays(model):
 
 def test_a_family_without_anything_to_compile_says_so():
     vae = family("vae")(family("vae").Config(), SMALL)
-    with pytest.raises(ConfigError, match="^drawing from vae has nothing worth compiling; leave out --compile on$"):
+    with pytest.raises(ConfigError, match=r"^drawing from vae has nothing worth compiling; leave out --compile on$"):
         faster(vae, 10**9, "on", print)
     with faster(vae, 10**9, "auto", pytest.fail):
         pass
