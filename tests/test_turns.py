@@ -5,7 +5,6 @@ from copy import deepcopy
 import pytest
 import torch
 
-from fabulate.compiling import Compiled
 from fabulate.config import Training, override
 from fabulate.data import Data
 from fabulate.errors import ConfigError, DivergedError
@@ -13,10 +12,12 @@ from fabulate.models import GenerativeModel, family
 from fabulate.nets import MLP, Conv
 from fabulate.seeds import seeded
 from fabulate.training import configure
+from fabulate.training.ahead import Ahead
 from fabulate.training.devices import flushed
 from fabulate.training.guard import Guard
 from fabulate.training.loop import Learner
-from fabulate.training.turns import ENOUGH_STEPS, pays, turn
+from fabulate.training.turn import turn
+from fabulate.training.turns import ENOUGH_STEPS, pays
 from fabulate.types import Batch
 from tiny import SMALL, pictures
 
@@ -109,7 +110,7 @@ def test_whether_steps_are_compiled_is_decided_by_the_budget(digits: Data):
     def compiled(**words: object) -> bool:
         config, training = configure("vae", "default", {"steps": ENOUGH_STEPS, "epochs": None, **words})
         lesson = Learner(family("vae")(config, digits.shape), training, digits.train)
-        return isinstance(lesson.turns["model"], Compiled)
+        return isinstance(lesson.turns["model"], Ahead)
 
     assert compiled()
     assert not compiled(steps=10)

@@ -144,7 +144,7 @@ class Learner:
             pairs = zip(gradients, taken.gradients, strict=True)
             gradients = [new if old is None else old if new is None else old + new for old, new in pairs]
             for term, value in taken.terms.items():
-                part = value / parts
+                part = value / parts if parts > 1 else value
                 sums[term] = sums[term] + part if term in sums else part
         added = [gradient for gradient in gradients if gradient is not None]
         self.processes.add_([*added, *sums.values()])

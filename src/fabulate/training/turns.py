@@ -1,45 +1,22 @@
-"""A player's turn as one function: the terms of its loss and the gradients of its parameters.
+"""Which code takes the players' turns: what is written, or what torch's compiler makes of it.
 
-Compiled (`compiling.py`), the loss, the gradients in it (a gradient penalty's, say) and the gradients of it become one
-region. Whether that pays is decided by the model and the budget: a run that continues must round as it began. On a CPU
-fully connected networks gain a quarter to a half, convolutions next to nothing (docs/LOG.md has the numbers).
+Compiled, the loss, the gradients in it (a gradient penalty's, say) and the gradients of it become one region: on a CPU
+a library (`ahead.py`), on a GPU a function of `torch.compile` (`compiling.py`). Whether that pays is decided by the
+model and the budget: a run that continues must round as it began. On a CPU fully connected networks gain a third to a
+half, convolutions next to nothing (docs/LOG.md has the numbers).
 """
 
-from collections.abc import Callable, Sequence
-from typing import NamedTuple
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from fabulate.compiling import Compiled, Say, announced
 from fabulate.config import Training
-from fabulate.models.base import GenerativeModel, Player
-from fabulate.types import Batch
+from fabulate.models.base import GenerativeModel
+from fabulate.training.ahead import Ahead
+from fabulate.training.turn import Take, turn
 
 ENOUGH_STEPS, ENOUGH_MINUTES = 5000, 2.0  # that what compiling saves is more than what it costs
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)
-
-
-class Turn(NamedTuple):
-    """What a turn gives: each logged term, detached, and a gradient for each parameter, None where there is none."""
-
-    terms: dict[str, Tensor]
-    gradients: Sequence[Tensor | None]
-
-
-Take = Callable[[Player, Sequence[Tensor], Batch, int], Turn]
-
-
-def turn(player: Player, parameters: Sequence[Tensor], batch: Batch, parts: int) -> Turn:
-    """A player's terms on a micro-batch, and the gradients of a `parts`-th of its loss."""
-    terms = player.loss(batch)
-    gradients = torch.autograd.grad(terms["loss"] / parts, parameters, allow_unused=True)
-    # A fused optimiser reads memory in order, so a gradient must lie as its parameter does.
-    laid = [
-        g if g is None or g.stride() == p.stride() else torch.empty_like(p).copy_(g)
-        for g, p in zip(gradients, parameters, strict=True)
-    ]
-    return Turn({name: value.detach().float() for name, value in terms.items()}, laid)
 
 
 def turns(model: GenerativeModel, training: Training, total: int | None, say: Say) -> dict[str, Take]:
@@ -47,6 +24,8 @@ def turns(model: GenerativeModel, training: Training, total: int | None, say: Sa
     must = training.compile == "on"
     if must or (training.compile == "auto" and pays(model, training, total, model.device)):
         say(announced("the step"))
+        if model.device.type == "cpu":
+            return {name: Ahead(model, must, say) for name in model.players()}
         return {name: Compiled(turn, "the step", model.device, must, say) for name in model.players()}
     return dict.fromkeys(model.players(), turn)
 

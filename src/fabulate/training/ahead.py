@@ -1,0 +1,219 @@
+"""A turn as a library of machine code, made ahead of time: on a CPU a third faster than `torch.compile`'s functions.
+
+Each sitting a turn is traced once: its operations, gradients among them, become a graph of what goes in (weights,
+buffers, images) and what comes out (`make_fx`). The graph's fingerprint names a library on the disk. Where there is
+none yet, torch's compiler makes it (AOTInductor), and from then on it is loaded in milliseconds. Noise comes from
+torch's own generators, as without compiling.
+
+`torch.compile` looks before every call whether something in Python has changed that the code depends on, a twentieth of
+a small step. A library does not look. So at steps 1, 2, 4, 8, ... of a sitting the turn is also taken as it is written,
+with the same noise, and a difference beyond rounding ends the training.
+"""
+
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from fabulate.compiling import Say, vectors_tried
+from fabulate.data.cache import root
+from fabulate.errors import ConfigError, RunError
+from fabulate.models.base import Player
+from fabulate.training.turn import Turn, turn
+from fabulate.types import Batch
+
+APART = 1e-2  # of a gradient's length; rounding stays far below, also where it decides which code is the nearest
+
+# What tracing and compiling raise for a turn that is beyond them. A mistake in the loss is raised when it is then taken
+# as it is written.
+BEYOND = (
+    RuntimeError,
+    NotImplementedError,
+    AssertionError,
+    AttributeError,
+    TypeError,
+    ValueError,
+    LookupError,
+    OSError,
+)
+
+Run = Callable[[list[Tensor]], list[Tensor]]
+
+
+class Library(NamedTuple):
+    """A turn's code, and what its outputs are."""
+
+    run: Run
+    terms: list[str]
+    moved: list[bool]
+    """Which parameters have a gradient."""
+
+
+class Within(nn.Module):
+    """Calls a function on whatever tensors the model holds for now."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, function: Callable[..., Turn], *words: object) -> Turn:
+        return function(*words)
+
+
+class Ahead:
+    """A player's turn from a library; one that cannot be compiled is taken as it is written, and says why.
+
+    Errors: `ConfigError` where it `must` be compiled and cannot be; `RunError` when the library's gradients are not
+    those of the turn as it is written.
+    """
+
+    def __init__(self, model: nn.Module, must: bool, say: Say) -> None:
+        self.model, self.must, self.say = model, must, say
+        self.state = [*model.parameters(), *model.buffers()]
+        self.libraries: dict[object, Library] = {}
+        self.calls, self.plain = 0, False
+
+    def __call__(self, player: Player, parameters: Sequence[Tensor], batch: Batch, parts: int) -> Turn:
+        if self.plain:
+            return turn(player, parameters, batch, parts)
+        x, y = batch
+        about = (x.shape, x.dtype, y is None, parts)
+        if about not in self.libraries:
+            try:
+                self.libraries[about] = self.library(player, parameters, batch, parts)
+            except BEYOND as error:
+                self.given_up(error)
+                return turn(player, parameters, batch, parts)
+        self.calls += 1
+        if self.calls & (self.calls - 1) == 0:
+            return self.compared(self.libraries[about], player, parameters, batch, parts)
+        return self.taken(self.libraries[about], batch)
+
+    def taken(self, library: Library, batch: Batch) -> Turn:
+        """The turn by its library."""
+        values = library.run([*self.state, *(value for value in batch if value is not None)])
+        gradients = iter(values[len(library.terms) :])
+        return Turn(
+            dict(zip(library.terms, values, strict=False)), [next(gradients) if has else None for has in library.moved]
+        )
+
+    def library(self, player: Player, parameters: Sequence[Tensor], batch: Batch, parts: int) -> Library:
+        """Trace a turn, and find its library or make it."""
+        from torch.fx.experimental.proxy_tensor import make_fx
+
+        names = [
+            "model." + name for kind in (self.model.named_parameters(), self.model.named_buffers()) for name, _ in kind
+        ]
+        place = {id(value): i for i, value in enumerate(self.state)}
+        known: list[Turn] = []
+
+        def flat(*given: Tensor) -> list[Tensor]:
+            own = [given[place[id(parameter)]] for parameter in parameters]
+            held = dict(zip(names, given, strict=False))
+            taken = functional_call(Within(self.model), held, (turn, player, own, Batch(*given[len(names) :]), parts))
+            known.append(taken)
+            return [*taken.terms.values(), *(g for g in taken.gradients if g is not None)]
+
+        given = [*self.state, *(value for value in batch if value is not None)]
+        with quietly():
+            graph = make_fx(flat, tracing_mode="fake")(*given)
+            given = [value.detach() for value in given]
+            path = root() / "compiled" / f"turn-{fingerprint(graph, given)}.pt2"
+            vectors_tried(root() / "compiled")  # loading, too, asks for them
+            run = loaded(path) or compiled(path, graph, given)
+        return Library(run, [*known[0].terms], [g is not None for g in known[0].gradients])
+
+    def given_up(self, error: BaseException) -> None:
+        """Go on as it is written, or say that it must not be."""
+        reason = " ".join([line.strip() for line in str(error).splitlines() if line.strip()][:2])
+        if self.must:
+            raise ConfigError(f"the step cannot be compiled ({reason}); leave out --compile on") from error
+        self.say(f"The step is not compiled: {reason}")
+        self.plain = True
+
+    def compared(
+        self, library: Library, player: Player, parameters: Sequence[Tensor], batch: Batch, parts: int
+    ) -> Turn:
+        """The turn by its library, once it has been held against the turn as it is written."""
+        buffers = list(self.model.buffers())
+        before, noise = [buffer.clone() for buffer in buffers], torch.get_rng_state()
+        taken = self.taken(library, batch)
+        after = [buffer.clone() for buffer in buffers]
+        put(buffers, before)
+        torch.set_rng_state(noise)
+        written = turn(player, parameters, batch, parts)
+        put(buffers, after)
+        if not alike(taken.gradients, written.gradients):
+            raise RunError(
+                f"the compiled step has other gradients than the loss as it is written (turn {self.calls} of this "
+                "sitting): something in Python that the loss depends on has changed; train with --compile off"
+            )
+        return taken
+
+
+def alike(some: Sequence[Tensor | None], others: Sequence[Tensor | None]) -> bool:
+    """Whether a player's gradients differ in rounding alone, and lie in memory alike."""
+    if [None if g is None else g.stride() for g in some] != [None if g is None else g.stride() for g in others]:
+        return False
+    # All parameters as one: the gradient of a single one may be nothing but rounding (a bias before a norm, say).
+    ours, theirs = (torch.cat([g.flatten() for g in gradients if g is not None]) for gradients in (some, others))
+    return not (ours - theirs).norm() > APART * theirs.norm()  # what is not finite is the guard's
+
+
+def put(places: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    for place, value in zip(places, values, strict=True):
+        place.copy_(value)
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Within the block torch's compiler keeps to itself what it thinks of its own old ways."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        before = logging.root.manager.disable
+        logging.disable(logging.WARNING)
+        try:
+            yield
+        finally:
+            logging.disable(before)
+
+
+def fingerprint(graph: torch.fx.GraphModule, given: Sequence[Tensor]) -> str:
+    """What a library depends on: the operations, the shapes and their layout, torch, the processor and its threads."""
+    shapes = [(tuple(value.shape), value.stride(), str(value.dtype)) for value in given]
+    constants = [(name, value.tolist()) for name, value in graph.named_buffers()]
+    machine = (torch.__version__, torch.get_num_threads(), torch.cpu.get_capabilities())
+    return blake2b(repr((graph.code, shapes, constants, machine)).encode(), digest_size=16).hexdigest()
+
+
+def loaded(path: Path) -> Run | None:
+    """The code of a library on the disk; None where there is none that is whole."""
+    from torch._inductor import aoti_load_package
+
+    with suppress(RuntimeError):  # torch's word for a file that is damaged
+        return aoti_load_package(str(path)).loader.run if path.exists() else None
+    return None
+
+
+def compiled(path: Path, graph: torch.fx.GraphModule, given: Sequence[Tensor]) -> Run:
+    """Compile a graph to a library, which is on the disk whole or not at all, and load it."""
+    from torch._inductor import aoti_compile_and_package, aoti_load_package
+
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(root() / "compiled"))
+    # Between the kernels there is little to optimise, and a third of the time to compile is to be saved.
+    options: dict[str, Any] = {"fallback_random": True, "aot_inductor.compile_wrapper_opt_level": "O0"}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with torch.no_grad(), TemporaryDirectory(dir=path.parent) as folder:
+        program = torch.export.export(graph, tuple(given))
+        made = aoti_compile_and_package(program, package_path=str(Path(folder) / path.name), inductor_configs=options)
+        Path(made).replace(path)
+    return aoti_load_package(str(path)).loader.run
