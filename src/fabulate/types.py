@@ -87,7 +87,7 @@ def to_float(pixels: Tensor) -> Tensor:
     """
     if pixels.dtype != torch.uint8:
         return pixels
-    return pixels.to(torch.get_default_dtype()).div_(127.5).sub_(1)  # in place: a batch passes the caches once
+    return pixels.to(torch.get_default_dtype()) / 127.5 - 1
 
 
 def to_uint8(x: Tensor) -> Tensor:
