@@ -35,7 +35,6 @@ class Compiled(Generic[P, R]):
     """
 
     def __init__(self, function: Callable[P, R], what: str, device: torch.device, must: bool, say: Say) -> None:
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(root() / "compiled"))
         self.plain, self.what, self.device, self.must, self.say, self.first = function, what, device, must, say, True
         self.call: Callable[P, R] = torch.compile(
             function, fullgraph=True, dynamic=False, options={"fallback_random": True}
@@ -48,8 +47,7 @@ class Compiled(Generic[P, R]):
         import torch._dynamo.config as dynamo
         from torch._dynamo.exc import TorchDynamoException
 
-        if self.device.type == "cpu":
-            vectors_tried(root() / "compiled")
+        prepared(self.device)
         dynamo.trace_autograd_ops = True  # gradients may be part of the region
         dynamo.recompile_limit = max(dynamo.recompile_limit, 1000)  # one code serves all players of all runs
         try:
@@ -74,6 +72,15 @@ def compiled(networks: Iterable[nn.Module], device: torch.device, must: bool, sa
     finally:
         for network in chosen:
             del network.forward  # the class's own is there again
+
+
+def prepared(device: torch.device) -> Path:
+    """The folder where torch's compiler keeps its code; it is told so, and which instructions work here."""
+    folder = root() / "compiled"
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+    if device.type == "cpu":
+        vectors_tried(folder)
+    return folder
 
 
 def announced(what: str) -> str:

@@ -11,7 +11,6 @@ with the same noise, and a difference beyond rounding ends the training.
 """
 
 import logging
-import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -24,8 +23,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fabulate.compiling import Say, vectors_tried
-from fabulate.data.cache import root
+from fabulate.compiling import Say, prepared
 from fabulate.errors import ConfigError, RunError
 from fabulate.models.base import Player
 from fabulate.training.turn import Turn, turn
@@ -127,8 +125,7 @@ class Ahead:
         with quietly():
             graph = make_fx(flat, tracing_mode="fake")(*given)
             given = [value.detach() for value in given]
-            path = root() / "compiled" / f"turn-{fingerprint(graph, given)}.pt2"
-            vectors_tried(root() / "compiled")  # loading, too, asks for them
+            path = prepared(batch.x.device) / f"turn-{fingerprint(graph, given)}.pt2"
             run = loaded(path) or compiled(path, graph, given)
         return Library(run, [*known[0].terms], [g is not None for g in known[0].gradients])
 
@@ -208,7 +205,6 @@ def compiled(path: Path, graph: torch.fx.GraphModule, given: Sequence[Tensor]) -
     """Compile a graph to a library, which is on the disk whole or not at all, and load it."""
     from torch._inductor import aoti_compile_and_package, aoti_load_package
 
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(root() / "compiled"))
     # Between the kernels there is little to optimise, and a third of the time to compile is to be saved.
     options: dict[str, Any] = {"fallback_random": True, "aot_inductor.compile_wrapper_opt_level": "O0"}
     path.parent.mkdir(parents=True, exist_ok=True)
