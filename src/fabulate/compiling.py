@@ -74,13 +74,16 @@ def compiled(networks: Iterable[nn.Module], device: torch.device, must: bool, sa
             del network.forward  # the class's own is there again
 
 
-def prepared(device: torch.device) -> Path:
-    """The folder where torch's compiler keeps its code; it is told so, and which instructions work here."""
-    folder = root() / "compiled"
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+def shelf() -> Path:
+    """Where compiled code is kept."""
+    return root() / "compiled"
+
+
+def prepared(device: torch.device) -> None:
+    """Tell torch's compiler where it keeps its code and which instructions work here."""
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(shelf()))
     if device.type == "cpu":
-        vectors_tried(folder)
-    return folder
+        vectors_tried(shelf())
 
 
 def announced(what: str) -> str:
@@ -101,10 +104,10 @@ def vectors_tried(folder: Path) -> None:
     with config.patch({"cpp.vec_isa_ok": True}):
         named = [str(isa) for isa in cpu_vec_isa.valid_vec_isa_list.__wrapped__()]
     what = f"{torch.__version__} {named}"
-    place = folder / f"vectors-{blake2b(what.encode(), digest_size=8).hexdigest()}.txt"
-    if not place.exists() and [str(isa) for isa in cpu_vec_isa.valid_vec_isa_list()] == named:  # here they are tried
+    note = folder / f"vectors-{blake2b(what.encode(), digest_size=8).hexdigest()}.txt"
+    if not note.exists() and [str(isa) for isa in cpu_vec_isa.valid_vec_isa_list()] == named:  # here they are tried
         with suppress(OSError):
-            folder.mkdir(parents=True, exist_ok=True)
-            place.write_text(what + "\n")
-    if place.exists():
+            note.parent.mkdir(parents=True, exist_ok=True)
+            note.write_text(what + "\n")
+    if note.exists():
         config.cpp.vec_isa_ok = True

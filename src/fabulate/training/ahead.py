@@ -1,9 +1,10 @@
 """A turn as a library of machine code, made ahead of time: on a CPU a third faster than `torch.compile`'s functions.
 
-Each sitting a turn is traced once: its operations, gradients among them, become a graph of what goes in (weights,
-buffers, images) and what comes out (`make_fx`). The graph's fingerprint names a library on the disk. Where there is
-none yet, torch's compiler makes it (AOTInductor), and from then on it is loaded in milliseconds. Noise comes from
-torch's own generators, as without compiling.
+Each sitting a turn is first taken as it is written, and its operations, gradients among them, are recorded
+(`recorder.py`). The record names a library on the disk, which is loaded in milliseconds and without torch's compiler.
+Where there is none yet, the compiler makes it: the turn becomes a graph of what goes in (weights, buffers, images) and
+what comes out (`make_fx`), and the graph a library (AOTInductor). Noise comes from torch's own generators, as without
+compiling.
 
 `torch.compile` looks before every call whether something in Python has changed that the code depends on, a twentieth of
 a small step. A library does not look. So at steps 1, 2, 4, 8, ... of a sitting the turn is also taken as it is written,
@@ -14,7 +15,6 @@ import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
@@ -23,11 +23,15 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from fabulate.compiling import Say, prepared
+from fabulate.compiling import Say, prepared, shelf
 from fabulate.errors import ConfigError, RunError
 from fabulate.models.base import Player
+from fabulate.training.recorder import Recorder
 from fabulate.training.turn import Turn, turn
 from fabulate.types import Batch
+
+# Between the kernels there is little to optimise, and a third of the time to compile is to be saved.
+OPTIONS: dict[str, Any] = {"fallback_random": True, "aot_inductor.compile_wrapper_opt_level": "O0"}
 
 APART = 1e-2  # of a gradient's length; rounding stays far below, also where it decides which code is the nearest
 
@@ -86,11 +90,13 @@ class Ahead:
         x, y = batch
         about = (x.shape, x.dtype, y is None, parts)
         if about not in self.libraries:
+            path, terms, moved = self.record(player, parameters, batch, parts)
             try:
-                self.libraries[about] = self.library(player, parameters, batch, parts)
+                run = loaded(path) or self.made(path, player, parameters, batch, parts)
             except BEYOND as error:
                 self.given_up(error)
                 return turn(player, parameters, batch, parts)
+            self.libraries[about] = Library(run, terms, moved)
         self.calls += 1
         if self.calls & (self.calls - 1) == 0:
             return self.compared(self.libraries[about], player, parameters, batch, parts)
@@ -98,36 +104,46 @@ class Ahead:
 
     def taken(self, library: Library, batch: Batch) -> Turn:
         """The turn by its library."""
-        values = library.run([*self.state, *(value for value in batch if value is not None)])
+        values = library.run(self.given(batch))
         gradients = iter(values[len(library.terms) :])
         return Turn(
             dict(zip(library.terms, values, strict=False)), [next(gradients) if has else None for has in library.moved]
         )
 
-    def library(self, player: Player, parameters: Sequence[Tensor], batch: Batch, parts: int) -> Library:
-        """Trace a turn, and find its library or make it."""
+    def record(
+        self, player: Player, parameters: Sequence[Tensor], batch: Batch, parts: int
+    ) -> tuple[Path, list[str], list[bool]]:
+        """Where the library of a turn is or will be, and what its outputs are."""
+        with self.undone(), Recorder(self.given(batch)) as recorder:
+            written = turn(player, parameters, batch, parts)
+        terms, moved = [*written.terms], [g is not None for g in written.gradients]
+        results = [recorder.word(value) for value in flat(written)]
+        machine = (torch.__version__, torch.get_num_threads(), torch.cpu.get_capabilities())
+        return shelf() / f"turn-{recorder.digest(terms, moved, results, machine, OPTIONS)}.pt2", terms, moved
+
+    def given(self, batch: Batch) -> list[Tensor]:
+        """What goes into a library."""
+        return [*self.state, *(value for value in batch if value is not None)]
+
+    def made(self, path: Path, player: Player, parameters: Sequence[Tensor], batch: Batch, parts: int) -> Run:
+        """Compile a turn to a library."""
         from torch.fx.experimental.proxy_tensor import make_fx
 
         names = [
             "model." + name for kind in (self.model.named_parameters(), self.model.named_buffers()) for name, _ in kind
         ]
         place = {id(value): i for i, value in enumerate(self.state)}
-        known: list[Turn] = []
 
-        def flat(*given: Tensor) -> list[Tensor]:
+        def taken(*given: Tensor) -> list[Tensor]:
             own = [given[place[id(parameter)]] for parameter in parameters]
             held = dict(zip(names, given, strict=False))
-            taken = functional_call(Within(self.model), held, (turn, player, own, Batch(*given[len(names) :]), parts))
-            known.append(taken)
-            return [*taken.terms.values(), *(g for g in taken.gradients if g is not None)]
+            words = (turn, player, own, Batch(*given[len(names) :]), parts)
+            return flat(functional_call(Within(self.model), held, words))
 
-        given = [*self.state, *(value for value in batch if value is not None)]
         with quietly():
-            graph = make_fx(flat, tracing_mode="fake")(*given)
-            given = [value.detach() for value in given]
-            path = prepared(batch.x.device) / f"turn-{fingerprint(graph, given)}.pt2"
-            run = loaded(path) or compiled(path, graph, given)
-        return Library(run, [*known[0].terms], [g is not None for g in known[0].gradients])
+            prepared(batch.x.device)
+            compiled(path, make_fx(taken, tracing_mode="fake")(*self.given(batch)), self.given(batch))
+        return opened(path)
 
     def given_up(self, error: BaseException) -> None:
         """Go on as it is written, or say that it must not be."""
@@ -137,24 +153,36 @@ class Ahead:
         self.say(f"The step is not compiled: {reason}")
         self.plain = True
 
+    @contextmanager
+    def undone(self) -> Iterator[None]:
+        """After the block noise and buffers are as they were before it."""
+        buffers = list(self.model.buffers())
+        before, noise = [buffer.clone() for buffer in buffers], torch.get_rng_state()
+        try:
+            yield
+        finally:
+            torch.set_rng_state(noise)
+            for buffer, value in zip(buffers, before, strict=True):
+                buffer.copy_(value)
+
     def compared(
         self, library: Library, player: Player, parameters: Sequence[Tensor], batch: Batch, parts: int
     ) -> Turn:
         """The turn by its library, once it has been held against the turn as it is written."""
-        buffers = list(self.model.buffers())
-        before, noise = [buffer.clone() for buffer in buffers], torch.get_rng_state()
+        with self.undone():
+            written = turn(player, parameters, batch, parts)
         taken = self.taken(library, batch)
-        after = [buffer.clone() for buffer in buffers]
-        put(buffers, before)
-        torch.set_rng_state(noise)
-        written = turn(player, parameters, batch, parts)
-        put(buffers, after)
         if not alike(taken.gradients, written.gradients):
             raise RunError(
                 f"the compiled step has other gradients than the loss as it is written (turn {self.calls} of this "
                 "sitting): something in Python that the loss depends on has changed; train with --compile off"
             )
         return taken
+
+
+def flat(turn: Turn) -> list[Tensor]:
+    """What a library gives: the terms and the gradients that there are."""
+    return [*turn.terms.values(), *(g for g in turn.gradients if g is not None)]
 
 
 def alike(some: Sequence[Tensor | None], others: Sequence[Tensor | None]) -> bool:
@@ -164,11 +192,6 @@ def alike(some: Sequence[Tensor | None], others: Sequence[Tensor | None]) -> boo
     # All parameters as one: the gradient of a single one may be nothing but rounding (a bias before a norm, say).
     ours, theirs = (torch.cat([g.flatten() for g in gradients if g is not None]) for gradients in (some, others))
     return not (ours - theirs).norm() > APART * theirs.norm()  # what is not finite is the guard's
-
-
-def put(places: Sequence[Tensor], values: Sequence[Tensor]) -> None:
-    for place, value in zip(places, values, strict=True):
-        place.copy_(value)
 
 
 @contextmanager
@@ -184,32 +207,26 @@ def quietly() -> Iterator[None]:
             logging.disable(before)
 
 
-def fingerprint(graph: torch.fx.GraphModule, given: Sequence[Tensor]) -> str:
-    """What a library depends on: the operations, the shapes and their layout, torch, the processor and its threads."""
-    shapes = [(tuple(value.shape), value.stride(), str(value.dtype)) for value in given]
-    constants = [(name, value.tolist()) for name, value in graph.named_buffers()]
-    machine = (torch.__version__, torch.get_num_threads(), torch.cpu.get_capabilities())
-    return blake2b(repr((graph.code, shapes, constants, machine)).encode(), digest_size=16).hexdigest()
-
-
 def loaded(path: Path) -> Run | None:
     """The code of a library on the disk; None where there is none that is whole."""
-    from torch._inductor import aoti_load_package
-
     with suppress(RuntimeError):  # torch's word for a file that is damaged
-        return aoti_load_package(str(path)).loader.run if path.exists() else None
+        return opened(path) if path.exists() else None
     return None
 
 
-def compiled(path: Path, graph: torch.fx.GraphModule, given: Sequence[Tensor]) -> Run:
-    """Compile a graph to a library, which is on the disk whole or not at all, and load it."""
-    from torch._inductor import aoti_compile_and_package, aoti_load_package
+def opened(path: Path) -> Run:
+    """What `torch._inductor.aoti_load_package` does, whose imports take two seconds."""
+    return torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1).run
 
-    # Between the kernels there is little to optimise, and a third of the time to compile is to be saved.
-    options: dict[str, Any] = {"fallback_random": True, "aot_inductor.compile_wrapper_opt_level": "O0"}
+
+def compiled(path: Path, graph: torch.fx.GraphModule, given: Sequence[Tensor]) -> None:
+    """Compile a graph to a library, which is on the disk whole or not at all."""
+    from torch._inductor import aoti_compile_and_package
+
     path.parent.mkdir(parents=True, exist_ok=True)
-    with torch.no_grad(), TemporaryDirectory(dir=path.parent) as folder:
-        program = torch.export.export(graph, tuple(given))
-        made = aoti_compile_and_package(program, package_path=str(Path(folder) / path.name), inductor_configs=options)
+    with torch.no_grad(), TemporaryDirectory(dir=path.parent) as temporary:
+        program = torch.export.export(graph, tuple(value.detach() for value in given))
+        made = aoti_compile_and_package(
+            program, package_path=str(Path(temporary) / path.name), inductor_configs=OPTIONS
+        )
         Path(made).replace(path)
-    return aoti_load_package(str(path)).loader.run
