@@ -113,7 +113,7 @@ def learner(images, **options):
 def test_the_halves_of_two_processes_are_the_batch(folder, small_windows):
     images = load_data(f"stream:{folder}").train
     asked = []
-    images.batch = lambda indices: asked.append(indices) or fabulate.Batch(torch.zeros(len(indices), 1, 8, 8))
+    images.stored = lambda indices: asked.append(indices) or fabulate.Batch(torch.zeros(len(indices), 1, 8, 8))
     lesson = learner(images)
     for lesson.step in range(44):  # two epochs, across their border
         asked.clear()
@@ -125,14 +125,14 @@ def test_the_halves_of_two_processes_are_the_batch(folder, small_windows):
 
 def cut_after(monkeypatch, calls):
     """The power goes after so many batches."""
-    batch, count = stream.Stream.batch, iter(range(10**9))
+    stored, count = stream.Stream.stored, iter(range(10**9))
 
     def mortal(self, indices):
         if next(count) >= calls:
             raise InterruptedError("power cut")
-        return batch(self, indices)
+        return stored(self, indices)
 
-    monkeypatch.setattr(stream.Stream, "batch", mortal)
+    monkeypatch.setattr(stream.Stream, "stored", mortal)
 
 
 def test_a_training_that_is_cut_off_goes_on_at_the_exact_image(folder, small_windows, tmp_path):

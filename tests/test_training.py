@@ -20,6 +20,7 @@ from fabulate.models.vae import VAE
 from fabulate.training import configure, read_log
 from fabulate.training.folder import RunFolder
 from fabulate.training.loop import Learner
+from fabulate.types import BatchSource
 from tiny import small
 
 
@@ -54,16 +55,16 @@ def test_a_restored_learner_goes_on_bit_for_bit(name: str, digits: Data) -> None
 
 
 def test_every_epoch_shows_each_image_once_in_a_new_order(digits: Data) -> None:
-    class Recorder:
+    class Recorder(BatchSource):
         def __init__(self) -> None:
             self.seen: list[int] = []
 
         def __len__(self) -> int:
             return 50
 
-        def batch(self, indices: Tensor) -> fabulate.Batch:
+        def stored(self, indices: Tensor) -> fabulate.Batch:
             self.seen += indices.tolist()
-            return digits.train.batch(indices)
+            return digits.train.stored(indices)
 
     recorder = Recorder()
     lesson = learner("ae", digits, batch_size=16, steps=1000)

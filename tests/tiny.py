@@ -21,7 +21,7 @@ from fabulate.models import GenerativeModel, families
 from fabulate.models.base import Conditional
 from fabulate.nets import NETWORKS
 from fabulate.seeds import generator, seeded
-from fabulate.types import Batch, ImageShape, to_float
+from fabulate.types import Batch, BatchSource, ImageShape
 
 SMALL = ImageShape(1, 8, 8)
 SHAPES = [SMALL, ImageShape(3, 9, 11), ImageShape(1, 28, 28), ImageShape(3, 64, 64)]
@@ -67,7 +67,7 @@ def in_two(work: Callable[..., None], folder: Path) -> subprocess.CompletedProce
     return done
 
 
-class Pixels:
+class Pixels(BatchSource):
     """The smallest `BatchSource`: uint8 images (N, C, H, W), and classes (N,) or None."""
 
     def __init__(self, x: Tensor, y: Tensor | None = None) -> None:
@@ -76,8 +76,8 @@ class Pixels:
     def __len__(self) -> int:
         return len(self.x)
 
-    def batch(self, indices: Tensor) -> Batch:
-        return Batch(to_float(self.x[indices]), None if self.y is None else self.y[indices])
+    def stored(self, indices: Tensor) -> Batch:
+        return Batch(self.x[indices], None if self.y is None else self.y[indices])
 
 
 def pictures(shape: ImageShape, n: int, classes: Sequence[str] = (), seed: int = 0) -> Pixels:

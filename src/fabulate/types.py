@@ -8,7 +8,7 @@ Legend: B batch, C H W image.
 """
 
 from abc import ABC, abstractmethod
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -37,21 +37,35 @@ class ImageShape(NamedTuple):
 
 
 class Batch(NamedTuple):
-    """What a loss sees: images x (B, C, H, W) in [-1, 1], and classes y (B,) int64 or None."""
+    """What a loss sees: images x (B, C, H, W) in [-1, 1], and classes y (B,) int64 or None.
+
+    On the way there x may be uint8 pixels: a quarter of the bytes, and what makes floats of them can be compiled.
+    """
 
     x: Tensor
     y: Tensor | None = None
 
+    def floats(self) -> "Batch":
+        """With x in [-1, 1]."""
+        return Batch(to_float(self.x), self.y)
 
-class BatchSource(Protocol):
-    """Anything batches can be sliced from; `fabulate.data.Images` is one."""
 
+class BatchSource(ABC):
+    """What batches are sliced from; `fabulate.data.Images` is one. It has a length and is read by number."""
+
+    @abstractmethod
     def __len__(self) -> int: ...
 
-    def batch(self, indices: Tensor) -> Batch: ...
+    @abstractmethod
+    def stored(self, indices: Tensor) -> Batch:
+        """The images at `indices` (B,), uint8 or floats in [-1, 1], and their classes (B,) int64 or None."""
+
+    def batch(self, indices: Tensor) -> Batch:
+        """The images at `indices` (B,) as floats in [-1, 1] (B, C, H, W), and their classes (B,) int64 or None."""
+        return self.stored(indices).floats()
 
 
-class Ordered(ABC):
+class Ordered(BatchSource):
     """A `BatchSource` that is quick to read in its own orders only; all others are read in any."""
 
     @abstractmethod

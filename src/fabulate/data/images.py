@@ -12,11 +12,11 @@ from torch import Tensor
 
 from fabulate.data.listing import Labels, Pixels
 from fabulate.data.mapped import FileRows
-from fabulate.types import Batch, ImageShape, to_float
+from fabulate.types import Batch, BatchSource, ImageShape
 
 
 @dataclass(frozen=True, eq=False)
-class Images:
+class Images(BatchSource):
     """Images x, uint8 (N, C, H, W), in memory or memory-mapped, and classes y, int64 (N,), or None.
 
     >>> images = Images(np.zeros((10, 1, 8, 8), np.uint8))
@@ -45,10 +45,11 @@ class Images:
         """The images at `indices` (B,) as they are stored: uint8 (B, C, H, W), a copy."""
         return self._taken(indices).numpy()
 
-    def batch(self, indices: Tensor) -> Batch:
-        """The images at `indices` (B,) as floats in [-1, 1] (B, C, H, W), and their classes (B,) int64 or None."""
-        y = None if self.y is None else torch.from_numpy(np.take(self.y, indices.numpy()))
-        return Batch(to_float(self._taken(indices)), y)
+    def stored(self, indices: Tensor) -> Batch:
+        """The images at `indices` (B,), uint8 (B, C, H, W), and their classes (B,) int64 or None."""
+        return Batch(
+            self._taken(indices), None if self.y is None else torch.from_numpy(np.take(self.y, indices.numpy()))
+        )
 
     @cached_property
     def _file(self) -> FileRows | None:

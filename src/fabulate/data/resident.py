@@ -6,11 +6,11 @@ import torch
 from torch import Tensor
 
 from fabulate.data.images import Images
-from fabulate.types import Batch, BatchSource, to_float
+from fabulate.types import Batch, BatchSource
 
 
 @dataclass(frozen=True, eq=False)
-class Resident:
+class Resident(BatchSource):
     """A `BatchSource` of images x, uint8 (N, C, H, W), and classes y, int64 (N,) or None, both on one device.
 
     >>> Resident(torch.zeros(10, 1, 8, 8, dtype=torch.uint8)).batch(torch.tensor([3, 1])).x.shape
@@ -23,10 +23,10 @@ class Resident:
     def __len__(self) -> int:
         return len(self.x)
 
-    def batch(self, indices: Tensor) -> Batch:
+    def stored(self, indices: Tensor) -> Batch:
         """The images at `indices` (B,), on the device."""
         here = indices.to(self.x.device, non_blocking=True)
-        return Batch(to_float(self.x.index_select(0, here)), None if self.y is None else self.y.index_select(0, here))
+        return Batch(self.x.index_select(0, here), None if self.y is None else self.y.index_select(0, here))
 
 
 def resident(images: BatchSource, device: torch.device) -> BatchSource:

@@ -28,7 +28,7 @@ from fabulate.data.listing import Labels, Pixels
 from fabulate.data.shards import Columns, Group, read_images
 from fabulate.errors import DataError
 from fabulate.seeds import permutation
-from fabulate.types import Batch, ImageShape, Ordered, to_float
+from fabulate.types import Batch, ImageShape, Ordered
 
 SHUFFLED = 10_000  # images shuffled together, where
 HELD = 128 << 20  # these many bytes of encoded images hold them
@@ -96,19 +96,17 @@ class Stream(Images, Ordered):
         return self._shuffled(permutation(len(self.groups), *address)[: 2 * self.window], *address, "images")[:n]
 
     def pixels(self, indices: Tensor) -> Pixels:
-        """The images at `indices` (B,): uint8 (B, C, H, W). See `batch`."""
+        """The images at `indices` (B,): uint8 (B, C, H, W). See `stored`."""
         return self._decoded(indices)[0]
 
-    def batch(self, indices: Tensor) -> Batch:
-        """The images at `indices` (B,) as floats in [-1, 1] (B, C, H, W), and their classes (B,) int64 or None.
+    def stored(self, indices: Tensor) -> Batch:
+        """The images at `indices` (B,), uint8 (B, C, H, W), and their classes (B,) int64 or None.
 
         The next readable image of the same row group stands in for one that cannot be read, with its own class.
         Errors: `DataError` when a file cannot be read any more, or when more images than `limit_broken` cannot be.
         """
         x, found = self._decoded(indices)
-        return Batch(
-            to_float(torch.from_numpy(x)), None if self.labels is None else torch.from_numpy(self.labels[found])
-        )
+        return Batch(torch.from_numpy(x), None if self.labels is None else torch.from_numpy(self.labels[found]))
 
     def warnings(self) -> list[str]:
         """A sentence about unreadable images met so far, the same one until they are ten times as many."""

@@ -125,7 +125,7 @@ class Learner:
         if self.processes.first:
             for name, player in self.players.items():
                 with seeded(self.training.seed, "noise", 0, name, 0, device=self.device):
-                    player.loss(batch)
+                    player.loss(batch.floats())
         self.processes.share_([*self.model.parameters(), *self.model.buffers()])
 
     def turn(self, name: str, player: Player, batches: list[Batch], rate: float) -> dict[str, Tensor]:
@@ -212,8 +212,8 @@ class Learner:
 
 
 def take(images: BatchSource, indices: Tensor, model: GenerativeModel, device: torch.device) -> Batch:
-    """The batch of these images on the model's device, with their classes only when the model learns them."""
-    x, y = images.batch(indices)
+    """These images on the model's device as they are stored, with their classes only when the model learns them."""
+    x, y = images.stored(indices)
     return Batch(moved(x, device), moved(y, device) if y is not None and model.classes else None)
 
 
@@ -235,7 +235,7 @@ def score_images(
     model.eval()
     found: list[dict[str, float]] = []
     for first in processes.part(len(images), TEST_BATCH)[::TEST_BATCH]:
-        batch = take(images, torch.arange(first, min(first + TEST_BATCH, len(images))), model, model.device)
+        batch = take(images, torch.arange(first, min(first + TEST_BATCH, len(images))), model, model.device).floats()
         with seeded(seed, "test", first, device=model.device):
             terms = model.test_terms(batch)
         found.append({name: float(value) * len(batch.x) / len(images) for name, value in terms.items()})

@@ -22,7 +22,7 @@ Take = Callable[[Player, Sequence[Tensor], Batch, int], Turn]
 
 def turn(player: Player, parameters: Sequence[Tensor], batch: Batch, parts: int) -> Turn:
     """A player's terms on a micro-batch, and the gradients of a `parts`-th of its loss."""
-    terms = player.loss(batch)
+    terms = player.loss(batch.floats())
     gradients = torch.autograd.grad(terms["loss"] / parts, parameters, allow_unused=True)
     # A fused optimiser reads memory in order, so a gradient must lie as its parameter does.
     laid = [

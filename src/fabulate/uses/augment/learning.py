@@ -56,8 +56,8 @@ class Balanced(Images):
         assert self.y is not None
         return balanced_rows(self.y)
 
-    def batch(self, indices: Tensor) -> Batch:
-        return super().batch(self.rows[indices])
+    def stored(self, indices: Tensor) -> Batch:
+        return super().stored(self.rows[indices])
 
     def pixels(self, indices: Tensor) -> np.ndarray[Any, np.dtype[np.uint8]]:
         return super().pixels(self.rows[indices])

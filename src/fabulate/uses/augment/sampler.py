@@ -146,7 +146,7 @@ class GenerativeOverSampler(BaseOverSampler):  # type: ignore[misc]  # imbalance
         return learner.average.eval().requires_grad_(False)
 
 
-class Table:
+class Table(BatchSource):
     """Rows (N, D) in [-1, 1] with classes (N,), as images of one line; batches are of the rows `shown` (M,)."""
 
     def __init__(self, x: Rows, y: npt.NDArray[np.int64], shown: Tensor) -> None:
@@ -156,7 +156,7 @@ class Table:
     def __len__(self) -> int:
         return len(self.shown)
 
-    def batch(self, indices: Tensor) -> Batch:
+    def stored(self, indices: Tensor) -> Batch:
         """The rows at `indices` (B,): (B, 1, 1, D) and their classes."""
         rows = self.shown[indices]
         return Batch(self.x[rows], self.y[rows])

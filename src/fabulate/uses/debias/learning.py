@@ -17,7 +17,7 @@ from fabulate.config import Training
 from fabulate.data import Images
 from fabulate.seeds import seeded
 from fabulate.training.loop import Learner
-from fabulate.types import Batch
+from fabulate.types import Batch, BatchSource
 from fabulate.uses.debias.densities import Numbers
 from fabulate.uses.debias.duotone import Duotone, DuotoneConfig
 from fabulate.uses.debias.weights import drawn
@@ -30,7 +30,7 @@ KEPT = 0.5  # share of an epoch's images that are drawn without weights
 PORTION = 2000  # images encoded at a time
 
 
-class Resampled:
+class Resampled(BatchSource):
     """Images of which each epoch sees a choice of its own."""
 
     def __init__(self, images: Images) -> None:
@@ -39,9 +39,9 @@ class Resampled:
     def __len__(self) -> int:
         return len(self.images)
 
-    def batch(self, indices: Tensor) -> Batch:
+    def stored(self, indices: Tensor) -> Batch:
         """The chosen images at `indices` (B,)."""
-        return self.images.batch(self.chosen[indices])
+        return self.images.stored(self.chosen[indices])
 
 
 def learn(

@@ -14,14 +14,14 @@ from fabulate.seeds import seeded
 from fabulate.training import configure
 from fabulate.training.devices import pick_device
 from fabulate.training.loop import Learner
-from fabulate.types import Batch, ImageShape
+from fabulate.types import Batch, BatchSource, ImageShape
 
 STEPS = 1500  # where no budget is given: a detector has to be quick, and copies need not be sharp
 
 Progress = Callable[[int, int], None]
 
 
-class Normals:
+class Normals(BatchSource):
     """Images (N, C, H, W) in [-1, 1] that batches are taken from."""
 
     def __init__(self, x: Tensor) -> None:
@@ -30,7 +30,7 @@ class Normals:
     def __len__(self) -> int:
         return len(self.x)
 
-    def batch(self, indices: Tensor) -> Batch:
+    def stored(self, indices: Tensor) -> Batch:
         """The images at `indices` (B,)."""
         return Batch(self.x[indices])
 
