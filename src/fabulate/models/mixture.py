@@ -76,6 +76,13 @@ def fitted(codes: Array, components: int) -> tuple[Array, Array, Array]:
 
     Each component has at least twice as many codes as numbers in a code, or it would learn them by heart.
     """
+    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no stubs
+
+    with threadpool_limits(1):  # numpy's threads spin when they are done, and would take the cores from torch's
+        return _fitted(codes, components)
+
+
+def _fitted(codes: Array, components: int) -> tuple[Array, Array, Array]:
     centre = codes.mean(0)
     deviations, axes = np.linalg.svd(codes - centre, full_matrices=False)[1:]  # (Z,), (Z, Z)
     deviations = deviations / len(codes) ** 0.5
@@ -90,10 +97,9 @@ def fitted(codes: Array, components: int) -> tuple[Array, Array, Array]:
 
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.mixture import GaussianMixture
-    from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no stubs
 
     mixture = GaussianMixture(most, max_iter=ROUNDS, random_state=0)
-    with threadpool_limits(1), warnings.catch_warnings():
+    with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # stopping early is meant
         mixture.fit((codes - centre) @ axes.T / deviations)
     # Square roots in the directions that vary, made Z x Z by turning them back: eps @ axes' is N(0, 1) there too.
