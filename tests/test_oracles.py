@@ -349,7 +349,7 @@ def small_gan(**config: object) -> GAN:
 def test_each_player_moves_alone_and_gives_the_other_no_gradient(name):
     for mover, other in (("critic", "generator"), ("generator", "critic")):
         model = small_gan(game=name)
-        learner = Learner(model, Training(batch_size=6, warmup=0), Pixels(pictures(SMALL, 6).x))
+        learner = Learner(model, Training(batch_size=6, warmup=0, compile="off"), Pixels(pictures(SMALL, 6).x))
         player = learner.players[mover]
         before = {name: [p.clone() for p in learner.parameters[name]] for name in learner.players}
         learner.turn(mover, player, learner.micro_batches(), rate=1e-2)

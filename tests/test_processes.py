@@ -118,7 +118,7 @@ def wait(process, until):
 @needs_proc
 def test_a_process_that_dies_ends_the_others_and_one_process_continues(tmp_path):
     out = tmp_path / "run"
-    training = start(out, "--processes", "2", "--steps", "100000")
+    training = start(out, "--processes", "2", "--steps", "100000", "--compile", "off")
     try:
         wait(training, lambda: newest(out) > 0)
         os.kill(worker(training.pid, 1), signal.SIGKILL)
@@ -128,7 +128,7 @@ def test_a_process_that_dies_ends_the_others_and_one_process_continues(tmp_path)
     assert training.returncode != 0
     assert "another process of this training is gone" in errors and "the same command continues" in errors
     reached = newest(out)
-    training = start(out, "--steps", "100000")
+    training = start(out, "--steps", "100000", "--compile", "off")
     try:
         wait(training, lambda: newest(out) > reached)
         training.send_signal(signal.SIGTERM)

@@ -122,7 +122,7 @@ def save_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> No
     names = list(dict.fromkeys(name for row in rows for part in PARTS for name in row.get(part, {})))
     if not names:
         return
-    columns = min(3, len(names))
+    columns = 2 if len(names) == 4 else min(3, len(names))
     figure = Figure(figsize=(4.2 * columns, 2.9 * ceil(len(names) / columns)), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(title)
