@@ -14,10 +14,12 @@ with the same noise, and a difference beyond rounding ends the training.
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple
+from zipfile import ZipFile
 
 import torch
 from torch import Tensor, nn
@@ -33,6 +35,7 @@ from fabulate.types import Batch
 # Between the kernels there is little to optimise, and a third of the time to compile is to be saved.
 OPTIONS: dict[str, Any] = {"fallback_random": True, "aot_inductor.compile_wrapper_opt_level": "O0"}
 
+SEAL = 16  # bytes
 APART = 1e-2  # of a gradient's length; rounding stays far below, also where it decides which code is the nearest
 
 # What tracing and compiling raise for a turn that is beyond them. A mistake in the loss is raised when it is then taken
@@ -119,7 +122,7 @@ class Ahead:
         terms, moved = [*written.terms], [g is not None for g in written.gradients]
         results = [recorder.word(value) for value in flat(written)]
         machine = (torch.__version__, torch.get_num_threads(), torch.cpu.get_capabilities())
-        return shelf() / f"turn-{recorder.digest(terms, moved, results, machine, OPTIONS)}.pt2", terms, moved
+        return shelf() / f"turn-{recorder.digest(terms, moved, results, machine, OPTIONS)}.so", terms, moved
 
     def given(self, batch: Batch) -> list[Tensor]:
         """What goes into a library."""
@@ -207,16 +210,22 @@ def quietly() -> Iterator[None]:
             logging.disable(before)
 
 
+def seal(code: bytes) -> bytes:
+    """What stands at the end of a file, where the system does not look: damaged code could end the process."""
+    return blake2b(code, digest_size=SEAL).digest()
+
+
 def loaded(path: Path) -> Run | None:
     """The code of a library on the disk; None where there is none that is whole."""
-    with suppress(RuntimeError):  # torch's word for a file that is damaged
-        return opened(path) if path.exists() else None
-    return None
+    if not path.exists():
+        return None
+    content = path.read_bytes()
+    return opened(path) if content[-SEAL:] == seal(content[:-SEAL]) else None
 
 
 def opened(path: Path) -> Run:
-    """What `torch._inductor.aoti_load_package` does, whose imports take two seconds."""
-    return torch._C._aoti.AOTIModelPackageLoader(str(path), "model", False, 1, -1).run
+    """What `torch._inductor.aoti_load_package` does, without its imports, which take two seconds, or a copy in /tmp."""
+    return torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1).run
 
 
 def compiled(path: Path, graph: torch.fx.GraphModule, given: Sequence[Tensor]) -> None:
@@ -226,7 +235,12 @@ def compiled(path: Path, graph: torch.fx.GraphModule, given: Sequence[Tensor]) -
     path.parent.mkdir(parents=True, exist_ok=True)
     with torch.no_grad(), TemporaryDirectory(dir=path.parent) as temporary:
         program = torch.export.export(graph, tuple(value.detach() for value in given))
-        made = aoti_compile_and_package(
-            program, package_path=str(Path(temporary) / path.name), inductor_configs=OPTIONS
+        package = aoti_compile_and_package(
+            program, package_path=str(Path(temporary) / "turn.pt2"), inductor_configs=OPTIONS
         )
-        Path(made).replace(path)
+        with ZipFile(package) as files:
+            (name,) = (name for name in files.namelist() if name.endswith(".so"))
+            code = files.read(name)
+        made = Path(temporary) / path.name
+        made.write_bytes(code + seal(code))
+        made.replace(path)
