@@ -84,8 +84,8 @@ def fitted(codes: Array, components: int) -> tuple[Array, Array, Array]:
 
 def _fitted(codes: Array, components: int) -> tuple[Array, Array, Array]:
     centre = codes.mean(0)
-    deviations, axes = np.linalg.svd(codes - centre, full_matrices=False)[1:]  # (Z,), (Z, Z)
-    deviations = deviations / len(codes) ** 0.5
+    variances, axes = np.linalg.eigh((codes - centre).T @ (codes - centre) / len(codes))
+    deviations, axes = np.sqrt(variances.clip(min=0)), axes.T  # (Z,), (Z, Z)
     varying = deviations > SMALLEST * np.abs(codes).max()
     deviations, axes = deviations[varying], axes[varying]
     if not varying.any():
