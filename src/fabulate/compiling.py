@@ -4,8 +4,9 @@ Run as it is written, torch takes one small operation after the other, and betwe
 (`torch.compile`), a function is one region: elementwise work is fused, and nothing of Python is left. Random numbers
 are the same, since they come from torch's own generators; sums differ in how they round.
 
-It costs about ten seconds on a CPU the first time and two or three afterwards, when the code is in the cache. Whether
-that pays is decided by what there is to do, never by the clock: the same words must give the same numbers.
+It costs ten seconds or more the first time and three afterwards, when the code is in the cache. Whether that pays is
+decided by what there is to do, never by the clock: the same words must give the same numbers. On a CPU the turns of a
+training have a way of their own (`training/ahead.py`), which costs nothing afterwards.
 """
 
 import os
@@ -88,7 +89,7 @@ def prepared(device: torch.device) -> None:
 
 def announced(what: str) -> str:
     """What people are told before something is compiled."""
-    return f"Compiling {what}: seconds when it is in the cache, else more; --compile off goes without."
+    return f"Compiling {what}: ten seconds or more the first time; --compile off goes without."
 
 
 def vectors_tried(folder: Path) -> None:

@@ -131,7 +131,7 @@ class Training:
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Decay of the moving average of the weights that samples are drawn with; 0 uses the weights themselves."""
     compile: Compile = "auto"
-    """Compile the step: faster, after ten seconds or more of compiling; auto does where it pays within the budget."""
+    """Compile the step: faster, once it has taken ten seconds or more; auto does where that pays within the budget."""
     conditional: bool = False
     """Learn p(x | class), so that images of a class can be asked for."""
     seed: int = 0
