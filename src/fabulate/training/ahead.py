@@ -3,7 +3,7 @@
 Each sitting a turn is first taken as it is written, and its operations, gradients among them, are recorded
 (`recorder.py`). The record names a library on the disk, which is loaded in milliseconds and without torch's compiler.
 Where there is none yet, the compiler makes it: the turn becomes a graph of what goes in (weights, buffers, images) and
-what comes out (`make_fx`), and the graph a library (AOTInductor). Noise comes from torch's own generators, as without
+what comes out (`make_fx`), and the graph a library (`library.py`). Noise comes from torch's own generators, as without
 compiling.
 
 `torch.compile` looks before every call whether something in Python has changed that the code depends on, a twentieth of
@@ -11,15 +11,10 @@ a small step. A library does not look. So at steps 1, 2, 4, 8, ... of a sitting 
 with the same noise, and a difference beyond rounding ends the training.
 """
 
-import logging
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from hashlib import blake2b
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
-from zipfile import ZipFile
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -28,18 +23,14 @@ from torch.func import functional_call
 from fabulate.compiling import Say, prepared, shelf
 from fabulate.errors import ConfigError, RunError
 from fabulate.models.base import Player
+from fabulate.training.library import OPTIONS, Run, compiled, loaded, opened, quietly
 from fabulate.training.recorder import Recorder
 from fabulate.training.turn import Turn, turn
 from fabulate.types import Batch
 
-# Between the kernels there is little to optimise, and a third of the time to compile is to be saved.
-OPTIONS: dict[str, Any] = {"fallback_random": True, "aot_inductor.compile_wrapper_opt_level": "O0"}
-
-SEAL = 16  # bytes
 APART = 1e-2  # of a gradient's length; rounding stays far below, also where it decides which code is the nearest
 
-# What tracing and compiling raise for a turn that is beyond them. A mistake in the loss is raised when it is then taken
-# as it is written.
+# What tracing and compiling raise for a turn that is beyond them; a mistake in the loss has been raised before.
 BEYOND = (
     RuntimeError,
     NotImplementedError,
@@ -50,8 +41,6 @@ BEYOND = (
     LookupError,
     OSError,
 )
-
-Run = Callable[[list[Tensor]], list[Tensor]]
 
 
 class Library(NamedTuple):
@@ -195,52 +184,3 @@ def alike(some: Sequence[Tensor | None], others: Sequence[Tensor | None]) -> boo
     # All parameters as one: the gradient of a single one may be nothing but rounding (a bias before a norm, say).
     ours, theirs = (torch.cat([g.flatten() for g in gradients if g is not None]) for gradients in (some, others))
     return not (ours - theirs).norm() > APART * theirs.norm()  # what is not finite is the guard's
-
-
-@contextmanager
-def quietly() -> Iterator[None]:
-    """Within the block torch's compiler keeps to itself what it thinks of its own old ways."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        before = logging.root.manager.disable
-        logging.disable(logging.WARNING)
-        try:
-            yield
-        finally:
-            logging.disable(before)
-
-
-def seal(code: bytes) -> bytes:
-    """What stands at the end of a file, where the system does not look: damaged code could end the process."""
-    return blake2b(code, digest_size=SEAL).digest()
-
-
-def loaded(path: Path) -> Run | None:
-    """The code of a library on the disk; None where there is none that is whole."""
-    if not path.exists():
-        return None
-    content = path.read_bytes()
-    return opened(path) if content[-SEAL:] == seal(content[:-SEAL]) else None
-
-
-def opened(path: Path) -> Run:
-    """What `torch._inductor.aoti_load_package` does, without its imports, which take two seconds, or a copy in /tmp."""
-    return torch._C._aoti.AOTIModelContainerRunnerCpu(str(path), 1).run
-
-
-def compiled(path: Path, graph: torch.fx.GraphModule, given: Sequence[Tensor]) -> None:
-    """Compile a graph to a library, which is on the disk whole or not at all."""
-    from torch._inductor import aoti_compile_and_package
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with torch.no_grad(), TemporaryDirectory(dir=path.parent) as temporary:
-        program = torch.export.export(graph, tuple(value.detach() for value in given))
-        package = aoti_compile_and_package(
-            program, package_path=str(Path(temporary) / "turn.pt2"), inductor_configs=OPTIONS
-        )
-        with ZipFile(package) as files:
-            (name,) = (name for name in files.namelist() if name.endswith(".so"))
-            code = files.read(name)
-        made = Path(temporary) / path.name
-        made.write_bytes(code + seal(code))
-        made.replace(path)
