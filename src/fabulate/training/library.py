@@ -6,11 +6,12 @@ damaged one could end the process, so the file ends with a seal of both, where t
 
 import logging
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import MappingProxyType
 from typing import Any
 from zipfile import ZipFile
 
@@ -20,7 +21,8 @@ from torch import Tensor
 SEAL = 16  # bytes
 
 # Between the kernels there is little to optimise, and a third of the time to compile is to be saved.
-OPTIONS: dict[str, Any] = {"fallback_random": True, "aot_inductor.compile_wrapper_opt_level": "O0"}
+# They are part of a library's name, and torch adds to what it is given.
+OPTIONS: Mapping[str, Any] = MappingProxyType({"fallback_random": True, "aot_inductor.compile_wrapper_opt_level": "O0"})
 
 Run = Callable[[list[Tensor]], list[Tensor]]
 
@@ -52,7 +54,7 @@ def compiled(path: Path, graph: torch.fx.GraphModule, given: Sequence[Tensor]) -
     with torch.no_grad(), TemporaryDirectory(dir=path.parent) as temporary:
         program = torch.export.export(graph, tuple(value.detach() for value in given))
         package = aoti_compile_and_package(
-            program, package_path=str(Path(temporary) / "turn.pt2"), inductor_configs=OPTIONS
+            program, package_path=str(Path(temporary) / "turn.pt2"), inductor_configs=dict(OPTIONS)
         )
         with ZipFile(package) as files:
             (name,) = (name for name in files.namelist() if name.endswith(".so"))
