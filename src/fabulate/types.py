@@ -101,7 +101,7 @@ def to_float(pixels: Tensor) -> Tensor:
     """
     if pixels.dtype != torch.uint8:
         return pixels
-    return pixels.to(torch.get_default_dtype()) / 127.5 - 1
+    return pixels.to(torch.get_default_dtype()).div_(127.5).sub_(1)
 
 
 def to_uint8(x: Tensor) -> Tensor:
@@ -117,4 +117,4 @@ def to_uint8(x: Tensor) -> Tensor:
 
 def unit(x: Tensor) -> Tensor:
     """Map [-1, 1] to [0, 1], the range in which textbooks write their autoencoders."""
-    return (x + 1) * 0.5  # to the bit what dividing by 2 gives, and faster
+    return (x + 1).mul_(0.5)  # to the bit what dividing by 2 gives, and faster
