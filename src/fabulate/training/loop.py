@@ -16,6 +16,7 @@ import copy
 import math
 import time
 from collections.abc import Iterator
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -63,7 +64,7 @@ class Learner:
         self.news: list[str] = []  # what whoever watches should be told
         self.turns = turns(model, training, self.total, self.news.append)
 
-    @property
+    @cached_property  # asked for several times a step
     def total(self) -> int | None:
         """Steps in the whole budget, were there no clock; None when minutes are the only budget."""
         training = self.training

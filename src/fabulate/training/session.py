@@ -4,7 +4,7 @@ It restores the newest good checkpoint, takes the steps, and between them logs, 
 """
 
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
@@ -16,11 +16,13 @@ from fabulate.models.inversion import EncodesBySearch
 from fabulate.pictures import grid, paired_rows, save_curves, save_png
 from fabulate.training.folder import RunFolder, read_log
 from fabulate.training.followers import GO_ON, OVER, drawn, test
-from fabulate.training.judge import Judge
 from fabulate.training.loop import Learner, take
 from fabulate.training.progress import Display
 from fabulate.training.signals import InterruptedTraining, Stop
 from fabulate.types import Ordered, to_uint8
+
+if TYPE_CHECKING:
+    from fabulate.training.judge import Judge
 
 PICTURES = 8  # times in a run that samples are drawn and the test images scored
 REPORTS = 200  # lines in the log of a run whose length is known; with a budget in minutes, one every 50 steps
@@ -44,7 +46,7 @@ class Session:
         data: Data,
         display: Display,
         save_every: int | None = None,
-        judge: Judge | None = None,
+        judge: "Judge | None" = None,
     ) -> None:
         self.learner, self.folder, self.data, self.display = learner, folder, data, display
         self.save_every, self.judge = save_every, judge
@@ -136,7 +138,7 @@ class Session:
         while self.learner.news:
             self.display.say(self.learner.news.pop(0))
 
-    def look(self, judge: Judge) -> None:
+    def look(self, judge: "Judge") -> None:
         """Measure the samples of this step, and keep the model when none before was better."""
         before = best_look(read_log(self.folder.path))
         distance = judge.look(self.drawn)

@@ -24,7 +24,6 @@ from fabulate.seeds import seeded
 from fabulate.training.devices import flushed, pick_device, threads
 from fabulate.training.folder import RunFolder
 from fabulate.training.followers import follow
-from fabulate.training.judge import Judge
 from fabulate.training.loop import Learner
 from fabulate.training.progress import Display
 from fabulate.training.session import Session
@@ -150,7 +149,11 @@ def run(
         folder = RunFolder(out)
         try:
             folder.claim(settings(model, training, data))
-            judge = None if evaluate_every is None else Judge.of(evaluate_every, data, model.device)
+            judge = None
+            if evaluate_every is not None:
+                from fabulate.training.judge import Judge  # all features and metrics come with it
+
+                judge = Judge.of(evaluate_every, data, model.device)
             with Display(console, name) as display, catching_signals() as stop:
                 return Session(learner, folder, data, display, save_every, judge).finish(stop)
         finally:
