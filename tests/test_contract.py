@@ -79,10 +79,11 @@ def test_one_seed_gives_one_set_of_initial_weights(case):
 @each(ALONE)
 def test_thirty_steps_lower_the_loss(case):
     model, images = make(case), pictures(SMALL, 96, case.classes)
+    training = Training(steps=30, batch_size=32, lr=1e-2, schedule="constant", warmup=10, ema=0)
+    steps = Learner(model, training, images).steps()
+    next(steps)  # a normalizing flow takes its scales from the first batch, and that is not learning
     before = score_images(model, images, seed=0)["loss"]
-    training = Training(steps=30, batch_size=32, lr=1e-2, schedule="constant", warmup=0, ema=0)
-    steps = list(Learner(model, training, images).steps())
-    assert len(steps) == 30
+    assert len(list(steps)) == 29
     assert score_images(model, images, seed=0)["loss"] < before
 
 

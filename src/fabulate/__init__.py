@@ -10,6 +10,7 @@
 Names are imported when they are first used, so that `import fabulate` is instant.
 """
 
+import os
 from importlib import import_module
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,10 @@ if TYPE_CHECKING:
     from fabulate.uses.augment.sampler import GenerativeOverSampler
     from fabulate.uses.debias import Debiaser
     from fabulate.uses.outliers import OutlierDetector
+
+# Intel's mathematics library, which torch calls, rounds a product by where its factors lie in memory, unless it is told
+# before its first product not to: one image of a batch would not be what it is alone, nor a run what it is repeated.
+os.environ.setdefault("MKL_CBWR", "AUTO")
 
 __version__ = version("fabulate")
 

@@ -116,7 +116,7 @@ def from_diffusers(folder: str | Path) -> Flow:
         model.network.load_state_dict({name: weights[_renamed(name)] for name in model.network.state_dict()})
     except (KeyError, RuntimeError) as error:
         raise RunError(f"{folder}: the network is not one that fabulate exported: {error}") from error
-    return model.eval()
+    return model.eval().requires_grad_(False)
 
 
 def _network(model: GenerativeModel) -> UNet:

@@ -123,7 +123,7 @@ def build(config: Mapping[str, Any], weights: bytes, where: str, expected: type[
     except (SafetensorError, RuntimeError) as error:
         raise RunError(f"{where}: {WEIGHTS} is damaged or of another model: {error}") from error
     model.record = dict(config["record"])
-    return model.eval()
+    return model.eval().requires_grad_(False)  # as training returns it: gradients asked for change the rounding
 
 
 def card(model: Any) -> str:

@@ -101,9 +101,9 @@ class UNetDenoiser(nn.Module):
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         height, width = x.shape[2:]
         x = F.pad(x, (0, -width % self.patch, 0, -height % self.patch))
-        x = F.pixel_unshuffle(x, self.patch).contiguous(memory_format=torch.channels_last)
         condition = self.condition(t, y).to(x.dtype)  # (B, E)
-        x = self.conv_in(x)
+        x = self.conv_in(F.pixel_unshuffle(x, self.patch))
+        x = x.contiguous(memory_format=torch.channels_last)  # before it, one channel has no order to hand on
         skips = [x]
         for down in self.down_blocks:
             x = down(x, condition, skips)
