@@ -77,3 +77,12 @@ def test_a_seeded_block_puts_the_global_generator_back_after_an_error():
     with pytest.raises(ZeroDivisionError):
         fail()
     assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 8, 32])
+def test_a_product_does_not_round_by_where_its_factors_lie(rows):
+    x, w = (torch.randn(*size, generator=generator(0)) for size in ((rows, 5), (64, 5)))
+    room = torch.empty(rows * 5 + 16)
+    for offset in range(16):
+        placed = room[offset : offset + rows * 5].view(rows, 5).copy_(x)
+        assert torch.equal(torch.nn.functional.linear(placed, w), torch.nn.functional.linear(x, w))
