@@ -123,11 +123,16 @@ def save_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str) -> No
     if not names:
         return
     columns = 2 if len(names) == 4 else min(3, len(names))
-    figure = Figure(figsize=(4.2 * columns, 2.9 * ceil(len(names) / columns)), layout="constrained")
+    rank = ceil(len(names) / columns)
+    # In inches, and by hand: matplotlib's layouts take as long as the drawing.
+    width, height = 4.2 * columns, 2.9 * rank
+    across, down = (width - 0.15) / columns - 0.7, (height - 0.35) / rank - 0.8  # one panel
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
-    figure.suptitle(title)
+    figure.suptitle(title, y=1 - 0.1 / height, va="top")
+    figure.subplots_adjust(0.65 / width, 0.5 / height, 1 - 0.2 / width, 1 - 0.65 / height, 0.7 / across, 0.8 / down)
     for i, name in enumerate(names):
-        axes = figure.add_subplot(ceil(len(names) / columns), columns, i + 1)
+        axes = figure.add_subplot(rank, columns, i + 1)
         for part, (style, colour) in PARTS.items():
             points = [(row["step"], row[part][name]) for row in rows if name in row.get(part, {})]
             if points:
