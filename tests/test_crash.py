@@ -138,8 +138,7 @@ def started(name: str, out: Path) -> subprocess.Popen[str]:
     return process
 
 
-# One player, two, and a first batch that sets scales; that a run of any family is restored is asked above, sooner told.
-@pytest.mark.parametrize("name", ["vae", "gan", "nf"])
+@pytest.mark.parametrize("name", names())
 def test_the_command_killed_and_given_again(name: str, tmp_path: Path) -> None:
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = started(name, tmp_path / "run")
