@@ -63,14 +63,15 @@ def override(base: T, values: Mapping[str, Any]) -> T:
         raise ConfigError(explain(error)) from error
 
 
-def explain(error: ValidationError) -> str:
-    """One line for a pydantic error: each field, what is wrong with it and what was given."""
+def explain(error: ValidationError, most: int = 20) -> str:
+    """One line for a pydantic error: each field, what is wrong with it and what was given; `most` of them."""
     problems = []
-    for detail in error.errors():
+    for detail in error.errors()[:most]:
         name = ".".join(str(part) for part in detail["loc"])
         given = "" if detail["type"] in ("missing", "value_error") else f" (given: {detail['input']!r})"
         problems.append(f"{name + ': ' if name else ''}{detail['msg'].removeprefix('Value error, ')}{given}")
-    return "; ".join(problems)
+    more = error.error_count() - len(problems)
+    return "; ".join([*problems, *([f"and {more} more"] if more else [])])
 
 
 def nearest(word: str, known: list[str]) -> str:

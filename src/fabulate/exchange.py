@@ -9,6 +9,7 @@ https://huggingface.co/docs/diffusers/api/pipelines/ddpm
 
 from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors.torch import load as load_safetensors
@@ -100,8 +101,8 @@ def from_diffusers(folder: str | Path) -> Flow:
     """
     folder = Path(folder)
     try:
-        ours, unet = read_json(folder / OURS), read_json(folder / "unet" / "config.json")
-        scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+        ours, unet = (read_json(folder / name, dict[str, Any]) for name in (OURS, "unet/config.json"))
+        scheduler = read_json(folder / "scheduler" / "scheduler_config.json", dict[str, Any])
         weights = load_safetensors((folder / "unet" / WEIGHTS).read_bytes())
         targets = {there: here for here, there in PREDICTIONS.items()}
         widths = unet["block_out_channels"]

@@ -1,30 +1,129 @@
-"""Writing that survives a crash: a file is either the old one or the new one, never half of each."""
+"""Files on disk: written so that a crash loses nothing, read so that nothing in them is believed unchecked.
+
+Writing goes through a temporary file of our own in the same folder, made exclusively and moved into place: a file is
+the old one or the new one, never half of each, and a link in its place is replaced, never followed. What a killed
+process leaves behind has a name that nobody else gives, so it can be removed without touching a user's files.
+
+Reading JSON has one way in, `read_json`: its size is bounded before it is read, its form is checked against a
+declaration, and a name that it gives of another file stays within its folder (`Name`, `inside`).
+"""
 
 import hashlib
 import json
 import os
-from collections.abc import Callable
-from pathlib import Path
-from typing import IO, Any
+import re
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO, Annotated, Any, TypeVar
+
+from pydantic import AfterValidator, TypeAdapter, ValidationError
+
+from fabulate.config import explain
+from fabulate.errors import RunError
+
+T = TypeVar("T")
+
+LARGEST_JSON = 64 << 20  # bytes: the manifest of a million images
+_TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.fabulate-tmp")
+_NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
-def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
-    """Call `write` on a temporary file beside `path`, flush it to the disk and move it into place.
-
-    A crash at any moment leaves the old file intact (and at worst a `.tmp` file beside it).
-    Errors: `OSError` from the disk; the temporary file is then removed.
-    """
-    temporary = path.with_name(path.name + ".tmp")
+@contextmanager
+def _beside(path: Path) -> Iterator[IO[bytes]]:
+    """A new file in the folder of `path`, moved to its place when the block ends well and removed otherwise."""
+    temporary = path.with_name(f".{secrets.token_hex(8)}.fabulate-tmp")
     try:
-        with temporary.open("wb") as file:
-            write(file)
-            file.flush()
-            os.fsync(file.fileno())
+        with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_LINKS, 0o666), "wb") as file:
+            yield file
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+def place_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """Call `write` on a new file and move it into place: whole or not at all, though a power cut may still take it.
+
+    Errors: `OSError` from the disk; nothing is left behind then.
+    """
+    with _beside(path) as file:
+        write(file)
+
+
+def write_file(path: Path, write: Callable[[IO[bytes]], object]) -> None:
+    """As `place_file`, and flushed to the disk: neither a crash nor a power cut leaves half a file."""
+    with _beside(path) as file:
+        write(file)
+        file.flush()
+        os.fsync(file.fileno())
     sync_folder(path.parent)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append a line to a text file, which is made when it is missing. Errors: `OSError`, also where it is a link."""
+    with os.fdopen(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | _NO_LINKS, 0o666), "ab") as file:
+        file.write(line.encode() + b"\n")
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove the temporary files that killed writes left in a folder; none where the folder is a link, or missing."""
+    if folder.is_symlink() or not folder.is_dir():
+        return
+    for entry in os.scandir(folder):
+        if _TEMPORARY.fullmatch(entry.name) and entry.is_file(follow_symlinks=False):
+            Path(entry.path).unlink(missing_ok=True)
+
+
+def is_leftover(name: str) -> bool:
+    """Whether a file of this name is a temporary one of a killed write.
+
+    >>> is_leftover(".0123456789abcdef.fabulate-tmp"), is_leftover("notes.tmp")
+    (True, False)
+    """
+    return _TEMPORARY.fullmatch(name) is not None
+
+
+def own_folder(folder: Path) -> Path:
+    """Make a folder that only fabulate writes to. Errors: `RunError` where a link stands: it may lead anywhere."""
+    if folder.is_symlink():
+        raise RunError(f"{folder} is a link to {folder.readlink()}; nothing is written through links. Remove the link")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def vacant_file(path: Path, overwrite: bool) -> Path:
+    """A path that may be written: its folder is made, and an existing file is refused unless told to overwrite."""
+    if (path.exists() or path.is_symlink()) and not overwrite:
+        raise RunError(f"{path} exists; give --overwrite to replace it, or another --out")
+    if path.is_dir():
+        raise RunError(f"{path} is a folder, and a file is to be written; give another --out")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def vacant_folder(folder: Path, overwrite: bool) -> Path:
+    """A folder that may be written into, not yet made: one that holds something is refused unless told to overwrite."""
+    if folder.exists() and not folder.is_dir():
+        raise RunError(f"{folder} is a file, and a folder is to be written; give another --out")
+    if not overwrite and folder.is_dir() and any(not is_leftover(entry.name) for entry in folder.iterdir()):
+        raise RunError(f"{folder} is not empty; give --overwrite to write into it, or another --out")
+    return folder
+
+
+def outside(out: Path, source: str | Path) -> Path:
+    """A path for results that does not lie in the folder of a source, where its pictures would become data.
+
+    Errors: `RunError` naming both.
+    """
+    place = Path(source)
+    if place.is_dir() and out.resolve().is_relative_to(place.resolve()):
+        raise RunError(
+            f"{out} lies in {source}, where the images come from: what is written there would be read as images. "
+            "Give an --out outside of it"
+        )
+    return out
 
 
 def sync_folder(folder: Path) -> None:
@@ -44,9 +143,80 @@ def write_json(path: Path, value: Any) -> None:
     write_file(path, lambda file: file.write(text.encode()))
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file."""
-    return json.loads(path.read_text(encoding="utf-8"))
+def read_json(path: Path, kind: Any, limit: int = LARGEST_JSON) -> Any:
+    """Read a JSON file of a declared form: a spec, a `TypedDict`, or any type that pydantic checks.
+
+    `limit`: bytes; a larger file is refused before it is read.
+    Errors: `FileNotFoundError` when there is none; `RunError`, a line with the file's name, when it is damaged, too
+    large, not a regular file, or of another form.
+    """
+    parts = read_bytes(path, limit)
+    return parse_json(parts, kind, str(path))
+
+
+def parse_json(text: str | bytes, kind: Any, what: str) -> Any:
+    """The value of a JSON text of a declared form; `what` names it in errors.
+
+    >>> parse_json('{"step": 3}', dict[str, int], "latest.json")
+    {'step': 3}
+
+    Errors: `RunError`, a line.
+    """
+    try:
+        return TypeAdapter(kind).validate_json(text)
+    except ValidationError as error:
+        told = explain(error, most=3).replace("\n", " ")
+        raise RunError(f"{what} is damaged or of another form: {told[:300]}") from error
+
+
+def read_bytes(path: Path, limit: int) -> bytes:
+    """A regular file's bytes. Errors: `FileNotFoundError`; `RunError` when it is larger than `limit` or not regular."""
+    if path.exists() and not path.is_file():
+        raise RunError(f"{path} is not a regular file")
+    try:
+        with path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > limit:
+                raise RunError(f"{path} has {size:,} bytes, more than the {limit:,} that such a file can have")
+            return file.read(limit + 1)
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise RunError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+def _plain(name: str) -> str:
+    parts = PurePosixPath(name).parts
+    if (
+        not parts
+        or ".." in parts
+        or name.startswith("/")
+        or "\0" in name
+        or "\\" in name
+        or PureWindowsPath(name).drive
+    ):
+        raise ValueError("must be the name of a file in the same folder, without '..' and not absolute")
+    return name
+
+
+Name = Annotated[str, AfterValidator(_plain)]
+"""A relative path with forward slashes that leads to nowhere above its folder."""
+
+
+def inside(folder: Path, name: str) -> Path:
+    """The file of a name that a record in `folder` gives. Errors: `RunError` when it lies elsewhere, by a link too.
+
+    >>> inside(Path("run"), "../victim")
+    Traceback (most recent call last):
+    fabulate.errors.RunError: run names '../victim', which does not lie in it
+    """
+    try:
+        path = folder / _plain(name)
+    except ValueError as error:
+        raise RunError(f"{folder} names {name!r}, which does not lie in it") from error
+    if not path.parent.resolve().is_relative_to(folder.resolve()):
+        raise RunError(f"{folder} names {name!r}, which does not lie in it")
+    return path
 
 
 def sha256(path: Path) -> str:

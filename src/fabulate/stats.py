@@ -26,7 +26,7 @@ from fabulate.data import Data, Images, cache
 from fabulate.errors import ConfigError, DataError
 from fabulate.features import Features
 from fabulate.features.learning import Progress
-from fabulate.files import write_file
+from fabulate.files import parse_json, write_file
 from fabulate.metrics.frechet import Moments
 from fabulate.seeds import permutation
 
@@ -149,5 +149,5 @@ def _read(path: Path) -> Reference:
         if mean.ndim != 1 or cov.shape != (len(mean), len(mean)):
             raise ValueError(f"mu is {tuple(mean.shape)} and sigma {tuple(cov.shape)}")
         features = torch.from_numpy(file["features"]) if "features" in file else None
-        about = json.loads(str(file["about"])) if "about" in file else {}
+        about = parse_json(str(file["about"]), dict[str, Any], str(path)) if "about" in file else {}
         return Reference(Moments(int(file["n"]) if "n" in file else 0, mean, cov), features, about)

@@ -1,5 +1,6 @@
 """`fabulate info RUN`: what a run is, how far it came, how good it is."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import tyro
@@ -54,7 +55,7 @@ def main(argv: list[str]) -> None:
     Console().print(table, highlight=False, markup=False)
 
 
-def words(values: dict[str, object], within: str = "") -> str:
+def words(values: Mapping[str, object], within: str = "") -> str:
     """Hyperparameters in a line, named as their flags are; those that are not set are left out.
 
     >>> words({"latent_dim": 2, "network": {"kind": "unet", "width": 8, "patch": None}})

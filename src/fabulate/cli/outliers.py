@@ -134,7 +134,7 @@ def score(argv: list[str]) -> None:
     if not detector.shape_:
         raise RunError(f"{flags.run} learnt rows of numbers; score them from Python: load_detector(...).predict(rows)")
     channels, height, width = detector.shape_
-    own = read_json(flags.run / "config.json").get("data", {}).get("size")
+    own = read_json(flags.run / "config.json", Any).get("data", {}).get("size")
     size = own or (height if height == width else None)
     options: dict[str, Any] = {"channels": channels, "size": size, "limit_broken": flags.limit_broken}
     data = load_images(DataSpec(source=flags.source, **options))

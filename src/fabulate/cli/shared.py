@@ -108,7 +108,9 @@ def where(what: str, *places: Path | str) -> None:
 def run_config(argv: list[str]) -> dict[str, Any] | None:
     """The config.json of the run or model folder that is a verb's first word; None when there is none on this disk."""
     run = Path(argv[0]) if argv and not argv[0].startswith("-") else None
-    return None if run is None or not (run / "config.json").is_file() else read_json(run / "config.json")
+    return (
+        None if run is None or not (run / "config.json").is_file() else read_json(run / "config.json", dict[str, Any])
+    )
 
 
 def run_data(argv: list[str]) -> DataSpec:

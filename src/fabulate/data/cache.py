@@ -112,7 +112,7 @@ def load(fingerprint: str) -> Stored | None:
     if not folder.is_dir():
         return None
     try:
-        facts = read_json(folder / "data.json")
+        facts = read_json(folder / "data.json", Any)
         arrays = {name: _read(folder / f"{name}.npy", check) for name, check in facts["checksums"].items()}
         train, *test = [
             Images(arrays[f"{part}_x"], arrays.get(f"{part}_y")) for part in ("train", "test") if f"{part}_x" in arrays

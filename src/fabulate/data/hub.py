@@ -82,7 +82,7 @@ def revision_of(name: str) -> str:
         raise DataError(f"a hub data set is hf:OWNER/NAME, such as hf:ylecun/mnist; given: hf:{name}")
     known = cache.root() / "hub" / f"{name.replace('/', '--')}.json"
     try:
-        return str(read_json(known)["revision"])
+        return str(read_json(known, dict[str, str], 1 << 16)["revision"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # first time here, or no cache
     from huggingface_hub import HfApi

@@ -4,12 +4,13 @@ A section is a function from a `Subject` to a `Section`. One that cannot measure
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import fields
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -145,13 +146,13 @@ def is_run(path: Path) -> bool:
     return (path / "checkpoints").is_dir()
 
 
-def own_data(run: str | Path | GenerativeModel, config: dict[str, dict[str, object]] | None) -> Data:
+def own_data(run: str | Path | GenerativeModel, config: Mapping[str, Any] | None) -> Data:
     """The images that a run was trained on, read as it read them."""
     if config is None:
         raise ConfigError(
             f"{run if isinstance(run, str | Path) else run.family} does not say what images it saw: give data"
         )
-    spec = DataSpec(**{field.name: config["data"][field.name] for field in fields(DataSpec)})  # type: ignore[arg-type]
+    spec = DataSpec(**{field.name: config["data"][field.name] for field in fields(DataSpec)})
     return load_data(spec.source, size=spec.size, channels=spec.channels, limit_broken=spec.limit_broken)
 
 

@@ -135,7 +135,7 @@ def write(report: Report, folder: Path) -> list[Path]:
 def kept(folder: Path, model: GenerativeModel, settings: Settings) -> Report | None:
     """The report in a folder, when it is of this very model, made with these settings by this version; else None."""
     try:
-        report = Report.from_json(read_json(folder / JSON))
+        report = Report.from_json(read_json(folder / JSON, Any))
     except (OSError, ValueError, KeyError, TypeError):  # none there, cut off, or of another version
         return None
     same = report.settings == settings and report.model_sha256 == model.weights_hash()

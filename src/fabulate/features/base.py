@@ -3,7 +3,6 @@
 Legend: N images, C H W image, D features.
 """
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
@@ -14,6 +13,7 @@ from torch import Tensor, nn
 from fabulate.errors import ConfigError, DataError
 from fabulate.features.learning import Progress
 from fabulate.types import to_float
+from fabulate.weights import tensors_hash
 
 
 class Features(ABC):
@@ -60,7 +60,7 @@ class NetworkFeatures(Features):
         self.facts = dict(facts or {})
         self.chunk = chunk
         self.floats = floats
-        self.sha256 = weights_hash(network)
+        self.sha256 = tensors_hash(network.state_dict())
         self.key = f"{name} {self.sha256}" if lasting else None
         self.dim = dim
 
@@ -104,12 +104,3 @@ class NetworkFeatures(Features):
         """Name, hash of the weights, dimension once known, and the facts the features were made with."""
         known = {} if self.dim is None else {"dimension": self.dim}
         return {"name": self.name, "sha256": self.sha256, **known, **self.facts}
-
-
-def weights_hash(network: nn.Module) -> str:
-    """The hexadecimal SHA-256 of all weights and buffers, by name, in a fixed order."""
-    digest = hashlib.sha256()
-    for name, value in sorted(network.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()

@@ -14,23 +14,22 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import nn
 
 from fabulate.config import nearest
 from fabulate.data import Data, cache
-from fabulate.errors import ConfigError, DataError
+from fabulate.errors import ConfigError, DataError, RunError
 from fabulate.features import classifier as classifying
 from fabulate.features import encoder as encoding
-from fabulate.features.base import Features, NetworkFeatures, weights_hash
+from fabulate.features.base import Features, NetworkFeatures
 from fabulate.features.classifier import Classifier, accuracy, train_classifier
 from fabulate.features.encoder import train_encoder
 from fabulate.features.inception import Inception, inception
 from fabulate.features.learning import Progress
 from fabulate.features.pixels import Pixels
 from fabulate.features.trunk import Trunk
-from fabulate.files import write_file
+from fabulate.files import parse_json
+from fabulate.weights import read_weights, write_weights
 
 Facts = dict[str, Any]
 
@@ -126,23 +125,17 @@ def _place(kind: str, data: Data, recipe: int) -> Path:
 
 
 def _store(place: Path, network: nn.Module, facts: Facts) -> None:
-    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    about = {"facts": json.dumps(facts), "sha256": weights_hash(network)}
     with suppress(OSError):
         place.parent.mkdir(parents=True, exist_ok=True)
-        write_file(place, lambda file: file.write(save(state, about)))
+        write_weights(place, network.state_dict(), {"facts": json.dumps(facts)})
 
 
 def _load(place: Path, network: nn.Module) -> Facts | None:
     """Put a kept network's weights into `network` and tell its facts; None when there is none or it is damaged."""
     try:
-        with safe_open(place, "pt") as file:
-            about = file.metadata()
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping: it has no iterator
+        state, about = read_weights(place)
         network.load_state_dict(state)
-        if weights_hash(network) != about["sha256"]:
-            return None
-        facts: Facts = json.loads(about["facts"])
+        facts: Facts = parse_json(about.get("facts", ""), dict[str, Any], str(place))
         return facts
-    except (OSError, SafetensorError, RuntimeError, KeyError, TypeError, ValueError):
+    except (RunError, RuntimeError):
         return None

@@ -4,48 +4,69 @@
 repository on the Hugging Face hub.
 """
 
-import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
+import torch
 from huggingface_hub import ModelHubMixin, hf_hub_download
 from huggingface_hub.errors import HFValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
 
-from fabulate.config import from_json, to_json
-from fabulate.errors import RunError
+from fabulate.config import PositiveInt, from_json, to_json
+from fabulate.errors import ConfigError, RunError
 from fabulate.files import read_json, write_file, write_json
 from fabulate.types import ImageShape, to_uint8
+from fabulate.weights import read_weights, tensors_hash, write_weights
 
 CONFIG, WEIGHTS, CARD, PICTURE = "config.json", "model.safetensors", "README.md", "samples.png"
 FORMAT = 1  # of the model folder; raised when a newer fabulate could misread an older folder
 
 
+@with_config(ConfigDict(extra="ignore"))
+class Description(TypedDict):
+    """A model folder's config.json: enough to build the model again, and how it was trained."""
+
+    format: Literal[1]
+    family: str
+    shape: tuple[Literal[1, 3], PositiveInt, PositiveInt]
+    classes: list[str]
+    model: dict[str, Any]
+    record: dict[str, Any]
+
+
 class Saved(ModelHubMixin, library_name="fabulate", tags=["image-generation", "generative-model"]):
     """Adds `save_pretrained`, `from_pretrained` and `push_to_hub` to a model."""
+
+    def save_pretrained(self, save_directory: str | Path, **hub: Any) -> str | None:
+        """Write the model as a folder; with `push_to_hub=True` (and `repo_id`) also to the Hugging Face hub.
+
+        The mixin's own would delete a config.json before it writes, whosever it is.
+        Errors: `RunError` when files of our names lie there that are no model of fabulate's.
+        """
+        folder = Path(save_directory)
+        folder.mkdir(parents=True, exist_ok=True)
+        refuse_others(folder)
+        self._save_pretrained(folder)
+        if not hub.pop("push_to_hub", False):
+            return None
+        hub.pop("config", None)
+        return self.push_to_hub(repo_id=hub.pop("repo_id", None) or folder.name, **hub)
 
     def _save_pretrained(self, save_directory: Path) -> None:
         model: Any = self  # a GenerativeModel: this class is one of its bases
         from fabulate.pictures import grid, save_png
 
-        state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
-        write_file(save_directory / WEIGHTS, lambda file: file.write(save_safetensors(state)))
-        write_json(save_directory / CONFIG, description(model))
+        write_json(save_directory / CONFIG, description(model))  # first: it says whose the folder is
+        write_weights(save_directory / WEIGHTS, model.state_dict())
         save_png(grid(to_uint8(model.sample(64)).cpu().numpy(), columns=16), save_directory / PICTURE)
         write_file(save_directory / CARD, lambda file: file.write(card(model).encode()))
 
     def weights_hash(self) -> str:
         """The hexadecimal SHA-256 of all weights, in a fixed order: what a manifest names a model by."""
         model: Any = self  # a GenerativeModel: this class is one of its bases
-        digest = hashlib.sha256()
-        for name, value in sorted(model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(value.detach().cpu().contiguous().numpy().tobytes())
-        return digest.hexdigest()
+        return tensors_hash(model.state_dict())
 
     @classmethod
     def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
@@ -55,8 +76,6 @@ class Saved(ModelHubMixin, library_name="fabulate", tags=["image-generation", "g
         """
         try:
             return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise RunError(f"{pretrained_model_name_or_path}: {CONFIG} is damaged: {error}") from error
         except (OSError, HFValidationError) as error:
             raise RunError(
                 f"no model could be read at {str(pretrained_model_name_or_path)!r}: {error}. "
@@ -90,11 +109,24 @@ class Saved(ModelHubMixin, library_name="fabulate", tags=["image-generation", "g
                 )
             )
 
-        return build(read_json(find(CONFIG)), find(WEIGHTS).read_bytes(), where=model_id, expected=cls)
+        return build(read_json(find(CONFIG), Description), find(WEIGHTS), where=model_id, expected=cls)
+
+
+def refuse_others(folder: Path) -> None:
+    """Stop before files of the same names that are no model of ours are replaced. Errors: `RunError`."""
+    taken = [name for name in (CONFIG, WEIGHTS, CARD, PICTURE) if (folder / name).exists()]
+    if not taken:
+        return
+    try:
+        read_json(folder / CONFIG, Description)
+    except (FileNotFoundError, RunError) as error:
+        raise RunError(
+            f"{folder} holds {', '.join(taken)}, and is not a model folder of fabulate's; give a folder of its own"
+        ) from error
 
 
 def description(model: Any) -> dict[str, Any]:
-    """What config.json says: enough to build the model again, and how it was trained."""
+    """What config.json says, see `Description`."""
     return {
         "format": FORMAT,
         "family": model.family,
@@ -105,23 +137,36 @@ def description(model: Any) -> dict[str, Any]:
     }
 
 
-def build(config: Mapping[str, Any], weights: bytes, where: str, expected: type[Any]) -> Any:
-    """The model that a config.json and the bytes of a safetensors file describe.
+def build(config: Description, weights: Path, where: str, expected: type[Any]) -> Any:
+    """The model that a config.json and a safetensors file describe.
 
-    Errors: `RunError` when the folder is of a newer format, another family than `expected`, or damaged.
+    Errors: `RunError` when the folder is of another family than `expected`, or damaged.
     """
     from fabulate.models import family
 
-    if not isinstance(config, Mapping) or config.get("format") != FORMAT:
-        raise RunError(f"{where} is not a model folder this version of fabulate reads (format {FORMAT} expected)")
     cls = family(config["family"])
     if not issubclass(cls, expected):
         raise RunError(f"{where} holds a model of the family {cls.family!r}, not {expected.family!r}")
-    model = cls(from_json(cls.Config, config["model"]), ImageShape(*config["shape"]), config["classes"])
+    state, _ = read_weights(weights)
+    shape = ImageShape(*config["shape"])
     try:
-        model.load_state_dict(load_safetensors(weights))
-    except (SafetensorError, RuntimeError) as error:
-        raise RunError(f"{where}: {WEIGHTS} is damaged or of another model: {error}") from error
+        hyperparameters = from_json(cls.Config, config["model"])
+        with torch.device("meta"):  # takes no memory, however large the sizes are that a damaged file gives
+            wanted = cls(hyperparameters, shape, config["classes"]).state_dict()
+    except ConfigError as error:
+        raise RunError(f"{where}: {CONFIG} is damaged: {error}") from error
+    changed = [name for name, value in wanted.items() if name in state and state[name].shape != value.shape]
+    if changed:
+        raise RunError(
+            f"{where}: {WEIGHTS} is of another model than {CONFIG} tells: {changed[0]} is "
+            f"{tuple(state[changed[0]].shape)}, and {tuple(wanted[changed[0]].shape)} is told"
+        )
+    model = cls(hyperparameters, shape, config["classes"])
+    try:
+        model.load_state_dict(state)
+    except RuntimeError as error:
+        told = " ".join(str(error).split())[:300]
+        raise RunError(f"{where}: {WEIGHTS} is of another model than {CONFIG} tells: {told}") from error
     model.record = dict(config["record"])
     return model.eval().requires_grad_(False)  # as training returns it: gradients asked for change the rounding
 

@@ -5,34 +5,111 @@
     model/         for users: config, weights, card              curves.png, samples.png, reconstructions.png
     best/          the same of the step with the best samples, where somebody looked (--evaluate-every)
 
-A checkpoint is a temporary file, flushed, moved into place, and only then named (with its hash) by latest.json; older
-ones are deleted last. Reading checks the hash and walks back to the newest good one.
+A folder that holds anything is a run only if it has our config.json; any other is refused before a byte of it changes.
+Only files of names that we write are ever replaced or removed, and never through a link.
+
+A checkpoint ends with the SHA-256 of what stands before, so that each can be checked by itself. It is a temporary file,
+flushed and moved into place; then latest.json names it, for people and other programs; older ones are deleted last.
+Reading takes the newest good one, whatever latest.json says. The first is written before the first step, so that a log
+or a model without any good checkpoint means that something was lost, and is refused, never a reason to begin again.
 """
 
 import io
 import json
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NotRequired
 
 import torch
 from filelock import FileLock, Timeout
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
 
-from fabulate.config import nearest
+from fabulate.config import PositiveInt, nearest
 from fabulate.errors import RunError
-from fabulate.files import read_json, write_file, write_json
+from fabulate.files import (
+    append_line,
+    is_leftover,
+    own_folder,
+    parse_json,
+    read_bytes,
+    read_json,
+    remove_leftovers,
+    write_file,
+    write_json,
+)
 from fabulate.models import GenerativeModel
 from fabulate.training.devices import pick_device
 
 FORMAT = 1  # of the run folder; raised when a newer fabulate could misread an older folder
 KEPT = 2  # checkpoints kept: the newest, and one to walk back to
+LARGEST_LOG = 1 << 30  # bytes
+HASH_BYTES = 32  # at the end of a checkpoint
+CHECKPOINT = re.compile(r"step-(\d{8,})\.ckpt")
+
+
+@with_config(ConfigDict(extra="allow"))
+class Trained(TypedDict):
+    """The images of a run, in its config.json: where they come from and how they were read."""
+
+    source: str
+    name: str
+    fingerprint: str
+
+
+@with_config(ConfigDict(extra="allow"))
+class Config(TypedDict):
+    """A run's config.json."""
+
+    format: Literal[1]
+    family: str
+    model: dict[str, Any]
+    training: dict[str, Any]
+    data: Trained
+    shape: tuple[Literal[1, 3], PositiveInt, PositiveInt]
+    classes: list[str]
+    versions: dict[str, str]
+
+
+Measured = dict[str, float | None]
+
+
+@with_config(ConfigDict(extra="allow"))
+class Row(TypedDict):
+    """A line of the log."""
+
+    step: int
+    epoch: float
+    seconds: float
+    train: NotRequired[Measured]
+    test: NotRequired[Measured]
+    samples: NotRequired[Measured]
+    finished: NotRequired[bool]
+
+
+class Entry(TypedDict):
+    """What latest.json says of a checkpoint."""
+
+    name: str
+    step: int
+    sha256: str
+
+
+class Latest(Entry):
+    """latest.json."""
+
+    earlier: list[Entry]
 
 
 class RunFolder:
-    """A run folder that this process alone writes to."""
+    """A run folder that this process alone writes to.
+
+    Errors: `RunError` where another process trains, and where the folder holds files but no run; nothing has changed.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -41,35 +118,41 @@ class RunFolder:
         self.model = path / "model"
         self.best = path / "best"
         self.log = path / "log.jsonl"
+        self.good: list[Entry] = []  # checkpoints known to be good, the newest first
+        refuse_strangers(path)
         with self.writing():
-            for folder in (self.checkpoints, self.samples):
-                folder.mkdir(parents=True, exist_ok=True)
+            path.mkdir(parents=True, exist_ok=True)
             self.lock = FileLock(path / ".lock")
             try:
                 self.lock.acquire(blocking=False)
             except Timeout as error:
                 raise RunError(f"another process is training in {path}; wait for it, or give another --out") from error
-            for leftover in [*path.glob("*.tmp"), *path.glob("*/*.tmp")]:  # of a write that was cut off
-                leftover.unlink()
 
     def close(self) -> None:
         """Let other processes write here."""
         self.lock.release()
 
     def claim(self, config: dict[str, Any]) -> None:
-        """Write down what is trained here, or check that it is the same as before.
+        """Write down what is trained here, or check that it is the same as before; then the folder is ours.
 
         Errors: `RunError` naming every hyperparameter that changed, with both values.
         """
         path = self.path / "config.json"
-        if not path.exists():
-            with self.writing():
+        if path.exists():
+            self.compare(read_config(self.path), config)
+        with self.writing():
+            for folder in (self.checkpoints, self.samples):
+                own_folder(folder)
+            for folder in (self.path, self.checkpoints, self.samples, self.model, self.best):
+                remove_leftovers(folder)
+            if not path.exists():
                 write_json(path, {"format": FORMAT, **config})
-            return
-        before = read_config(self.path)
+
+    def compare(self, before: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+        """Refuse to continue another run than this one."""
         changes = [
             f"{name} was {json.dumps(old)}, now {json.dumps(new)}"
-            for name, old, new in differences(before, config)
+            for name, old, new in differences(*(json.loads(json.dumps(each)) for each in (before, config)))
             if name.split(".")[0] in ("family", "model", "training", "shape", "classes") or name == "data.fingerprint"
         ]
         if changes:
@@ -79,45 +162,92 @@ class RunFolder:
                 f"Give another --out, or the old values to continue it"
             )
 
-    def save(self, state: dict[str, Any]) -> None:
-        """Write a checkpoint, then name it in latest.json, then delete what is older than the kept ones."""
+    def save(self, state: dict[str, Any]) -> list[str]:
+        """Write a checkpoint, name it in latest.json, then delete what is older than the kept ones.
+
+        Returns a sentence about each that could not be deleted.
+        """
         buffer = io.BytesIO()
         torch.save(state, buffer)
-        data = buffer.getbuffer()
-        entry = {"name": f"step-{state['step']:08d}.ckpt", "step": state["step"], "sha256": sha256(data).hexdigest()}
-        kept = [entry, *(old for old in self._named() if old["name"] != entry["name"])][:KEPT]
+        digest = sha256(buffer.getbuffer()).digest()
+        buffer.write(digest)
+        name = f"step-{state['step']:08d}.ckpt"
+        entry: Entry = {"name": name, "step": state["step"], "sha256": sha256(buffer.getbuffer()).hexdigest()}
+        self.good = [entry, *(old for old in self.good if old["name"] != name)]
         with self.writing():
-            write_file(self.checkpoints / entry["name"], lambda file: file.write(data))
-            write_json(self.checkpoints / "latest.json", {**entry, "earlier": kept[1:]})
-            for old in self.checkpoints.glob("step-*.ckpt"):
-                if old.name not in {one["name"] for one in kept}:
-                    old.unlink()
+            write_file(self.checkpoints / name, lambda file: file.write(buffer.getbuffer()))
+            write_json(self.checkpoints / "latest.json", {**entry, "earlier": self.good[1:KEPT]})
+        kept, left = [], []
+        for old in self.good[KEPT:]:
+            try:
+                (self.checkpoints / old["name"]).unlink(missing_ok=True)
+            except OSError as error:
+                kept.append(f"the old checkpoint {self.checkpoints / old['name']} cannot be deleted: {error.strerror}")
+                left.append(old)
+        self.good = self.good[:KEPT] + left
+        return kept
 
     def restore(self) -> tuple[dict[str, Any] | None, list[str]]:
-        """The newest good checkpoint, or None, and a sentence about each that was passed over."""
-        passed = []
-        for entry in self._named():
-            path = self.checkpoints / entry["name"]
-            if not path.exists():
-                passed.append(f"checkpoint {path} is missing")
-                continue
-            data = path.read_bytes()
-            if sha256(data).hexdigest() == entry["sha256"]:
-                return torch.load(io.BytesIO(data), weights_only=True, map_location="cpu"), passed
-            passed.append(f"checkpoint {path} is damaged (its hash is wrong)")
-        return None, passed
+        """The newest good checkpoint and a sentence about each that was passed over; None where a run has not begun.
 
-    def _named(self) -> list[dict[str, Any]]:
+        Errors: `RunError` where checkpoints are there and none is good, and where a log or a model shows that there
+        must have been some. Nothing is changed then.
+        """
+        latest, passed = self._latest()
+        hashes = {} if latest is None else {entry["name"]: entry["sha256"] for entry in (latest, *latest["earlier"])}
+        found = self._found()
+        names = {path.name for path in found.values()}
+        passed += [f"checkpoint {self.checkpoints / name} is missing" for name in hashes if name not in names]
+        state: dict[str, Any] | None = None
+        for step, path in sorted(found.items(), reverse=True):
+            if state is not None:  # older than the one that is good: to walk back to, or to be deleted
+                self.good.append({"name": path.name, "step": step, "sha256": hashes.get(path.name, "")})
+                continue
+            try:
+                data = path.read_bytes()
+            except OSError as error:
+                passed.append(f"checkpoint {path} cannot be read: {error.strerror}")
+                continue
+            if (state := payload(data, hashes.get(path.name))) is not None:
+                self.good = [{"name": path.name, "step": step, "sha256": sha256(data).hexdigest()}]
+            else:
+                passed.append(f"checkpoint {path} is damaged (its hash is wrong)")
+        if state is None:
+            self._refuse_to_begin_again(found, passed)
+        return state, passed
+
+    def _latest(self) -> tuple[Latest | None, list[str]]:
         try:
-            latest = read_json(self.checkpoints / "latest.json")
+            return read_json(self.checkpoints / "latest.json", Latest, 1 << 20), []
         except FileNotFoundError:
-            return []
-        return [latest, *latest["earlier"]]
+            return None, []
+        except RunError as error:
+            return None, [str(error)]
+
+    def _found(self) -> dict[int, Path]:
+        """The checkpoints that lie here, by their steps; links are none."""
+        if not self.checkpoints.is_dir():
+            return {}
+        files = [Path(entry.path) for entry in os.scandir(self.checkpoints) if entry.is_file(follow_symlinks=False)]
+        return {int(match[1]): path for path in files if (match := CHECKPOINT.fullmatch(path.name))}
+
+    def _refuse_to_begin_again(self, found: Mapping[int, Path], passed: list[str]) -> None:
+        traces = [
+            name for name in ("log.jsonl", "model/config.json", "best/config.json") if (self.path / name).exists()
+        ]
+        what = "none of its checkpoints can be used" if found or passed else f"{self.checkpoints} holds no checkpoint"
+        if found or passed or traces:
+            told = "; ".join(passed)
+            raise RunError(
+                f"{self.path} has been trained before ({', '.join(traces) or 'it has checkpoints'}), but {what}"
+                f"{': ' + told if told else ''}. Nothing was changed: bring them back from a copy to continue, or give "
+                f"another --out to train anew"
+            )
 
     def report(self, row: dict[str, Any]) -> None:
         """Append one line to the log."""
-        with self.writing(), self.log.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
+        with self.writing():
+            append_line(self.log, json.dumps(row))
 
     def rewind(self, step: int) -> None:
         """Drop what the log says of steps after this one: they will be taken again."""
@@ -139,31 +269,69 @@ class RunFolder:
             ) from error
 
 
-def read_config(run: Path) -> dict[str, Any]:
+def refuse_strangers(path: Path) -> None:
+    """Stop where a folder holds files and is no run: they are a user's. Errors: `RunError` naming some of them."""
+    if path.exists() and not path.is_dir():
+        raise RunError(f"{path} is a file; a run needs a folder of its own, give another --out")
+    if not path.is_dir() or (path / "config.json").exists():
+        if path.is_dir():
+            read_config(path)
+        return
+    # What a run leaves that was killed before it wrote its config.json.
+    names = sorted(entry.name for entry in path.iterdir() if entry.name != ".lock" and not is_leftover(entry.name))
+    if names:
+        told = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+        raise RunError(
+            f"{path} is not empty and no run folder: it has no config.json of fabulate's, but {told}. Nothing was "
+            f"changed; give another --out"
+        )
+
+
+def payload(data: bytes, named: str | None) -> dict[str, Any] | None:
+    """The state in a checkpoint whose hash is right; None where it is not.
+
+    `named`: the hash that latest.json tells, which alone vouched for checkpoints before they had one at their end.
+    """
+    content = memoryview(data)[:-HASH_BYTES]
+    if sha256(content).digest() != data[-HASH_BYTES:]:
+        if sha256(data).hexdigest() != named:
+            return None
+        content = memoryview(data)
+    state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
+    return state
+
+
+def read_config(run: Path) -> Config:
     """A run's config.json.
 
-    Errors: `RunError` when the folder holds no run, or one of another format.
+    Errors: `RunError` when the folder holds no run, one of another format, or a damaged one.
     """
     try:
-        config = read_json(run / "config.json")
+        config: Config = read_json(run / "config.json", Config)
     except FileNotFoundError as error:
         raise RunError(f"{run} is not a run folder: it has no config.json; `fabulate train` makes one") from error
-    except json.JSONDecodeError as error:
-        raise RunError(f"{run / 'config.json'} is damaged: {error}") from error
-    if not isinstance(config, dict) or config.get("format") != FORMAT or "training" not in config:
-        raise RunError(f"{run} is not a run folder that this version of fabulate reads")
+    except RunError as error:
+        raise RunError(f"{run} is not a run folder that this version of fabulate reads: {error}") from error
     return config
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:
-    """The rows of a run's log.jsonl; a last line cut off by a crash is passed over."""
-    path = run / "log.jsonl"
-    rows = []
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else []:
+    """The rows of a run's log.jsonl; a last line cut off by a crash is passed over.
+
+    Errors: `RunError` for a damaged line before others.
+    """
+    try:
+        text = read_bytes(run / "log.jsonl", LARGEST_LOG)
+    except FileNotFoundError:
+        return []
+    lines = text.splitlines()
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(lines, start=1):
         try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
+            rows.append(parse_json(line, Row, f"{run / 'log.jsonl'}, line {number},"))
+        except RunError:
+            if number < len(lines):
+                raise
     return rows
 
 

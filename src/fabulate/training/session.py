@@ -4,12 +4,15 @@ It restores the newest good checkpoint, takes the steps, and between them logs, 
 """
 
 import time
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 import torch
 
 from fabulate.data import Data
 from fabulate.errors import DivergedError
+from fabulate.files import own_folder, place_file
 from fabulate.models import GenerativeModel
 from fabulate.models.capabilities import Reconstructs
 from fabulate.models.inversion import EncodesBySearch
@@ -83,11 +86,13 @@ class Session:
         """Go to the newest good checkpoint; say which were passed over."""
         state, passed = self.folder.restore()
         for sentence in passed:
-            self.display.say(f"Warning: {sentence}; going back to the one before it.")
+            self.display.say(f"Warning: {sentence}; going on from an older one.")
         self.learner.processes.given(state)
-        if state is not None:
-            self.learner.restore(state)
-            self.display.say(f"Continuing {self.folder.path} from step {self.learner.step:,}.")
+        if state is None:
+            self.save()  # from now on a log without a checkpoint means that one was lost
+            return
+        self.learner.restore(state)
+        self.display.say(f"Continuing {self.folder.path} from step {self.learner.step:,}.")
         self.folder.rewind(self.learner.step)
 
     def train(self, stop: Stop) -> None:
@@ -127,8 +132,7 @@ class Session:
                 if self.due():
                     self.save()
         except DivergedError as error:
-            saved = self.folder.restore()[0]
-            kept = f"step {saved['step']:,}" if saved else "none yet"
+            kept = f"step {self.folder.good[0]['step']:,}"
             raise DivergedError(f"{error}. Last good checkpoint in {self.folder.path}: {kept}") from error
         if self.judge is not None:
             self.display.say(self.judge.words(learner.seconds - start))
@@ -145,7 +149,7 @@ class Session:
         self.folder.report({**self.where(), "samples": {"frechet_distance": distance}})
         if before is None or distance < before["samples"]["frechet_distance"]:
             with self.folder.writing():
-                self.model().save_pretrained(self.folder.best)
+                self.model().save_pretrained(own_folder(self.folder.best))
         self.learner.model.train()
 
     def drawn(self, n: int) -> torch.Tensor:
@@ -181,7 +185,10 @@ class Session:
 
     def save(self) -> None:
         """Write a checkpoint."""
-        self.folder.save(self.learner.state())
+        for sentence in self.folder.save(self.learner.state()):
+            if sentence not in self.warned:
+                self.warned.add(sentence)
+                self.display.say(f"Warning: {sentence}")
         self.saved_at = time.monotonic()
 
     def leave(self, number: int) -> None:
@@ -214,7 +221,7 @@ class Session:
     def save_model(self) -> None:
         """Write the folder for users."""
         with self.folder.writing():
-            self.model().save_pretrained(self.folder.model)
+            self.model().save_pretrained(own_folder(self.folder.model))
 
     def picture(self) -> None:
         """Draw 64 samples from fixed noise, some reconstructions, and score the test images."""
@@ -236,5 +243,10 @@ class Session:
         with self.folder.writing():
             for old, new in ((step, "samples.png"), (f"reconstructions-{step}", "reconstructions.png")):
                 if (self.folder.samples / old).exists():
-                    (self.folder.path / new).write_bytes((self.folder.samples / old).read_bytes())
+                    place_file(self.folder.path / new, partial(copy, self.folder.samples / old))
             save_curves(read_log(self.folder.path), self.folder.path / "curves.png", str(self.folder.path.name))
+
+
+def copy(picture: Path, file: IO[bytes]) -> None:
+    """Write a picture's bytes into another file."""
+    file.write(picture.read_bytes())

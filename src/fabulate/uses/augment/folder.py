@@ -159,7 +159,7 @@ def read(folder: Path) -> Augmented:
 
 def _manifest(folder: Path) -> dict[str, Any]:
     try:
-        manifest = read_json(folder / MANIFEST)
+        manifest = read_json(folder / MANIFEST, Any)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RunError(
             f"{folder} does not say which images it was made from ({MANIFEST} is missing), so no test image could be "

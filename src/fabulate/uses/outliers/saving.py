@@ -64,7 +64,7 @@ def load_detector(folder: Path) -> OutlierDetector:
     """
     if not (folder / CONFIG).is_file():
         raise RunError(f"{folder} holds no detector ({CONFIG} is missing); make one with `fabulate outliers fit`")
-    config = read_json(folder / CONFIG)
+    config = read_json(folder / CONFIG, Any)
     if config.get("kind") != KIND or config.get("format") != FORMAT:
         raise RunError(f"{folder} is not a detector this version of fabulate reads; make one: `fabulate outliers fit`")
     try:
