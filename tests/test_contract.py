@@ -433,9 +433,9 @@ def lose_config(folder):
     [
         (cut, "model.safetensors is damaged"),
         (scramble, "model.safetensors is damaged"),
-        (empty_config, "is not a model folder"),
+        (empty_config, "config.json is damaged or of another form: format: Field required"),
         (half_config, "config.json is damaged"),
-        (lose_weights, "no model could be read at"),
+        (lose_weights, "model.safetensors is missing"),
         (lose_config, "no model could be read at"),
     ],
 )

@@ -44,8 +44,10 @@ def read_weights(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, "pt") as file:
             about = dict(file.metadata() or {})
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping: it has no iterator
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is missing") from error
     except (OSError, SafetensorError, ValueError, RuntimeError) as error:
-        raise RunError(f"{path} is missing or damaged: {error}") from error
+        raise RunError(f"{path} is damaged: {error}") from error
     expected = about.pop(HASH, None)
     if expected is not None and tensors_hash(state) != expected:
         raise RunError(f"{path} is damaged: its weights are not those that were written (their hash is another)")

@@ -69,37 +69,30 @@ class Saved(ModelHubMixin, library_name="fabulate", tags=["image-generation", "g
         return tensors_hash(model.state_dict())
 
     @classmethod
-    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **kwargs: Any) -> Self:
-        """The model of a folder or of a hub repository (OWNER/NAME); called on `GenerativeModel`, of any family.
-
-        Errors: `RunError` when there is no model or it is damaged, saying what was found.
-        """
-        try:
-            return super().from_pretrained(pretrained_model_name_or_path, **kwargs)
-        except (OSError, HFValidationError) as error:
-            raise RunError(
-                f"no model could be read at {str(pretrained_model_name_or_path)!r}: {error}. "
-                f"Give a run folder, a model folder ({CONFIG} and {WEIGHTS}) or the OWNER/NAME of a model on the hub"
-            ) from error
-
-    @classmethod
-    def _from_pretrained(
+    def from_pretrained(
         cls,
+        pretrained_model_name_or_path: str | Path,
         *,
-        model_id: str,
-        revision: str | None,
-        cache_dir: str | Path | None,
-        force_download: bool,
-        local_files_only: bool,
-        token: str | bool | None,
+        revision: str | None = None,
+        cache_dir: str | Path | None = None,
+        force_download: bool = False,
+        local_files_only: bool = False,
+        token: str | bool | None = None,
         **_: Any,
     ) -> Self:
+        """The model of a folder or of a hub repository (OWNER/NAME); called on `GenerativeModel`, of any family.
+
+        The mixin's own would read config.json unchecked.
+        Errors: `RunError` when there is no model or it is damaged, saying what was found.
+        """
+        where = str(pretrained_model_name_or_path)
+
         def find(name: str) -> Path:
-            if Path(model_id).is_dir():
-                return Path(model_id) / name
+            if Path(where).is_dir():
+                return Path(where) / name
             return Path(
                 hf_hub_download(
-                    model_id,
+                    where,
                     name,
                     revision=revision,
                     cache_dir=cache_dir,
@@ -109,7 +102,13 @@ class Saved(ModelHubMixin, library_name="fabulate", tags=["image-generation", "g
                 )
             )
 
-        return build(read_json(find(CONFIG), Description), find(WEIGHTS), where=model_id, expected=cls)
+        try:
+            return build(read_json(find(CONFIG), Description), find(WEIGHTS), where=where, expected=cls)
+        except (OSError, HFValidationError) as error:
+            raise RunError(
+                f"no model could be read at {where!r}: {error}. "
+                f"Give a run folder, a model folder ({CONFIG} and {WEIGHTS}) or the OWNER/NAME of a model on the hub"
+            ) from error
 
 
 def refuse_others(folder: Path) -> None:

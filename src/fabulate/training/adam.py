@@ -66,8 +66,12 @@ class Adam:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from a state."""
+        """Continue from a state. Errors: `KeyError` or `ValueError` where it does not cover every parameter."""
+        if [*state["state"]] != [*range(len(self.means))]:
+            raise ValueError(f"it tells of {len(state['state'])} parameters, and there are {len(self.means)}")
         for i, of_one in state["state"].items():
+            for own, saved in ((self.means[i], of_one["exp_avg"]), (self.squares[i], of_one["exp_avg_sq"])):
+                if own.shape != saved.shape:
+                    raise ValueError(f"parameter {i} is {tuple(own.shape)}, and {tuple(saved.shape)} was saved")
+                own.copy_(saved)
             self.count.copy_(of_one["step"])
-            self.means[i].copy_(of_one["exp_avg"])
-            self.squares[i].copy_(of_one["exp_avg_sq"])

@@ -141,12 +141,12 @@ class RunFolder:
         if path.exists():
             self.compare(read_config(self.path), config)
         with self.writing():
+            if not path.exists():  # before all else: it says whose the folder is
+                write_json(path, {"format": FORMAT, **config})
             for folder in (self.checkpoints, self.samples):
                 own_folder(folder)
             for folder in (self.path, self.checkpoints, self.samples, self.model, self.best):
                 remove_leftovers(folder)
-            if not path.exists():
-                write_json(path, {"format": FORMAT, **config})
 
     def compare(self, before: Mapping[str, Any], config: Mapping[str, Any]) -> None:
         """Refuse to continue another run than this one."""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fabulate.errors import DivergedError
 
@@ -43,3 +43,22 @@ class Guard:
                     f"longer --warmup"
                 )
         self.unchecked.clear()
+
+
+@torch.no_grad()
+def check_finite(what: str, model: nn.Module, step: int) -> None:
+    """Look at all weights and buffers of a model. Errors: `DivergedError` naming the first that is not finite.
+
+    An update can overflow though its loss and gradient were finite, by a learning rate that is far too large.
+    """
+    state = {name: value for name, value in model.state_dict().items() if value.is_floating_point() and value.numel()}
+    if not state or math.isfinite(
+        float(torch.stack([value.sum(dtype=torch.float64) for value in state.values()]).sum())
+    ):
+        return  # one sum over all is quick; it is finite only where every number is
+    bad = [name for name, value in state.items() if not torch.isfinite(value).all()]
+    if bad:
+        raise DivergedError(
+            f"training diverged: after step {step} the {what} are not finite ({len(bad)} of {len(state)} tensors, "
+            f"the first of them {bad[0]}). They were not saved; try a lower --lr"
+        )

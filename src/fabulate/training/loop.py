@@ -23,12 +23,12 @@ import torch
 from torch import Tensor
 
 from fabulate.config import Training
-from fabulate.errors import ConfigError
+from fabulate.errors import ConfigError, RunError
 from fabulate.models.base import GenerativeModel, Player
 from fabulate.processes import ALONE, Processes
 from fabulate.seeds import seeded
 from fabulate.training.adam import Adam
-from fabulate.training.guard import Guard
+from fabulate.training.guard import Guard, check_finite
 from fabulate.training.turns import turns
 from fabulate.types import Batch, BatchSource, order_of
 
@@ -185,15 +185,21 @@ class Learner:
 
     def sampler(self) -> GenerativeModel:
         """The model to use and to save: the averaged weights, with the buffers of now."""
-        self.guard.check()
+        self.sound()
         if self.average is not self.model:
             for old, new in zip(self.average.buffers(), self.model.buffers(), strict=True):
                 old.copy_(new)
         return self.average
 
+    def sound(self) -> None:
+        """Look at all that could be saved now. Errors: `DivergedError` for terms and weights that are not finite."""
+        self.guard.check()
+        for what, model in {"weights": self.model, "averaged weights": self.average}.items():
+            check_finite(what, model, self.step)
+
     def state(self) -> dict[str, Any]:
         """Everything that continuing needs."""
-        self.guard.check()
+        self.sound()
         return {
             "step": self.step,
             "seconds": self.seconds,
@@ -203,13 +209,17 @@ class Learner:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Continue from a state."""
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.model.load_state_dict(state["model"])
-        if state["average"] is not None:
-            self.average.load_state_dict(state["average"])
-        for name, optimizer in self.optimizers.items():
-            optimizer.restore(state["optimizers"][name])
+        """Continue from a state. Errors: `RunError` where it lacks something: going on would give other weights."""
+        try:
+            self.step, self.seconds = state["step"], state["seconds"]
+            self.model.load_state_dict(state["model"])
+            if self.average is not self.model:
+                self.average.load_state_dict(state["average"])
+            for name, optimizer in self.optimizers.items():
+                optimizer.restore(state["optimizers"][name])
+        except (KeyError, ValueError, TypeError, RuntimeError) as error:
+            told = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())[:300]
+            raise RunError(f"the checkpoint does not hold all that training needs to continue: {told}") from error
 
 
 def take(images: BatchSource, indices: Tensor, model: GenerativeModel, device: torch.device) -> Batch:
