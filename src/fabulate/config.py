@@ -111,7 +111,7 @@ class Training:
     steps: PositiveInt | None = 5000
     """Budget: steps of one batch each."""
     minutes: PositiveFloat | None = None
-    """Budget: minutes of training; the learning-rate schedule follows the clock."""
+    """Budget: minutes by the clock, with pictures, tests and compiling; the learning-rate schedule follows it."""
     batch_size: PositiveInt = 128
     """Images per step."""
     accumulate: PositiveInt = 1
@@ -126,13 +126,17 @@ class Training:
     schedule: Literal["constant", "cosine"] = "cosine"
     """Learning rate over the budget: constant, or cosine decay to zero; both after the warm-up."""
     warmup: Annotated[int, Field(ge=0)] = 100
-    """Steps over which the learning rate rises linearly from zero (at most a tenth of the budget)."""
+    """Steps over which the learning rate rises linearly from zero (at most a tenth of the budget; a twentieth of it
+    where the budget is in minutes)."""
     clip: NonNegativeFloat = 0.0
     """Clip the norm of each player's gradient to this value; 0 never clips."""
     ema: Annotated[float, Field(ge=0, lt=1)] = 0.999
     """Decay of the moving average of the weights that samples are drawn with; 0 uses the weights themselves."""
     compile: Compile = "auto"
     """Compile the step: faster, once it has taken ten seconds or more; auto does where that pays within the budget."""
+    validation: Annotated[float, Field(ge=0, le=0.5)] = 0.1
+    """Share of the training images that is held out, 2,000 at most, to keep the weights with the lowest validation loss
+    and to stop early; 0 learns from all and keeps the last weights."""
     conditional: bool = False
     """Learn p(x | class), so that images of a class can be asked for."""
     seed: int = 0

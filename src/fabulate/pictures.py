@@ -19,7 +19,12 @@ Pixels = npt.NDArray[np.uint8]
 
 _TILE = 64  # a tile of a grid is enlarged to about this many pixels: 8x8 digits are invisible otherwise
 _GAP = 2
-PARTS = {"train": ("-", "#3b6ea8"), "test": ("o", "#d1495b"), "samples": ("o", "#3f8f5f")}  # of a log's rows
+PARTS = {
+    "train": ("-", "#3b6ea8"),
+    "validation": ("--", "#e0912f"),
+    "test": ("o", "#d1495b"),
+    "samples": ("o", "#3f8f5f"),
+}  # of a log's rows
 _MARGIN, _BAR = 14, 60  # around a table, and the longest bar of a share
 
 

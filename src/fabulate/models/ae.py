@@ -53,7 +53,9 @@ class AE(Encodes, Reconstructs, Scores, Conditional, family="ae"):
         ),  # few images: stop before they are learnt by heart
         "tutorial": Preset(
             AEConfig(latent_dim=64, components=1, network=MLP(hidden=(128,), activation="relu")),
-            Training(epochs=10, steps=None, batch_size=128, lr=1e-3, schedule="constant", warmup=0, ema=0),
+            Training(
+                epochs=10, steps=None, batch_size=128, lr=1e-3, schedule="constant", warmup=0, ema=0, validation=0
+            ),
         ),
     }
 

@@ -104,6 +104,11 @@ class GenerativeModel(Saved, nn.Module, ABC):
         """
         return {}
 
+    @property
+    def validates(self) -> bool:
+        """Whether `test_terms` has a loss by which the weights of different steps can be compared."""
+        return len(self.players()) == 1 or type(self).test_terms is not GenerativeModel.test_terms
+
     def test_terms(self, batch: Batch) -> dict[str, Tensor]:
         """Scalars that tell, on images never trained on, how good the model is: by default the only player's loss."""
         players = list(self.players().values())

@@ -86,6 +86,9 @@ class HasPosterior(Encodes):
 class Reconstructs(ABC):
     """Images can be passed through the model and compared with what comes out."""
 
+    slow: ClassVar[bool] = False
+    """Whether that takes so many calls of the networks that training draws such pictures once, at its end."""
+
     @abstractmethod
     def reconstruct(self, x: Tensor, y: Labels = None) -> Tensor:
         """Images (N, C, H, W), uint8 or in [-1, 1], to their reconstructions in [-1, 1]."""

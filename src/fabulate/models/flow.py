@@ -90,13 +90,16 @@ class Flow(Encodes, Reconstructs, HasLikelihood, Conditional, family="flow"):
     """Diffusion or flow matching (Ho et al. 2020, https://arxiv.org/abs/2006.11239; Lipman et al. 2023)."""
 
     Config = FlowConfig
+    slow = True
     presets = {
         "default": Preset(FlowConfig(), Training(steps=20_000, batch_size=64, warmup=500)),
         "tutorial": Preset(
             FlowConfig(
                 path="ddpm", target="eps", times="uniform", sampling=FlowSampling(solver="ancestral", evaluations=250)
             ),
-            Training(epochs=10, steps=None, batch_size=128, lr=2e-4, schedule="constant", ema=0.9999, clip=1.0),
+            Training(
+                epochs=10, steps=None, batch_size=128, lr=2e-4, schedule="constant", ema=0.9999, clip=1.0, validation=0
+            ),
         ),
     }
 

@@ -146,7 +146,9 @@ class GAN(EncodesBySearch, Conditional, family="gan"):
         "default": Preset(GANConfig(), Training(lr=2e-3, betas=(0.0, 0.99))),
         "tutorial": Preset(
             GANConfig(game="nonsaturating", network=MLP(hidden=(128,), activation="relu")),
-            Training(epochs=10, steps=None, batch_size=128, lr=1e-3, schedule="constant", warmup=0, ema=0),
+            Training(
+                epochs=10, steps=None, batch_size=128, lr=1e-3, schedule="constant", warmup=0, ema=0, validation=0
+            ),
         ),
         # Radford et al. 2016, to the letter. Made for a GPU.
         "dcgan": Preset(

@@ -74,7 +74,7 @@ class NF(Encodes, Reconstructs, HasLikelihood, Conditional, family="nf"):
         # 3x3) instead of deep residual ones, and Scale stands for its batch normalisation, as in Glow.
         "tutorial": Preset(
             NFConfig(depth=3, boards=3, width=32, hidden=0, mixing="swap", margin=0.05),
-            Training(epochs=5, steps=None, batch_size=64, lr=1e-3, schedule="constant", warmup=0, ema=0),
+            Training(epochs=5, steps=None, batch_size=64, lr=1e-3, schedule="constant", warmup=0, ema=0, validation=0),
         ),
     }
 

@@ -114,7 +114,7 @@ def burda(k: int, epochs: int, lr: float = 1e-3) -> Preset:
             network=MLP(hidden=(200, 200), activation="tanh"),
             sampling=VAESampling(codes="prior"),
         ),
-        Training(epochs=epochs, steps=None, batch_size=50, lr=lr),
+        Training(epochs=epochs, steps=None, batch_size=50, lr=lr, validation=0),
     )
 
 
@@ -136,7 +136,9 @@ class VAE(HasPosterior, Reconstructs, ImportanceWeighted, Conditional, family="v
                 network=MLP(hidden=(128,), activation="relu"),
                 sampling=VAESampling(codes="prior"),
             ),
-            Training(epochs=10, steps=None, batch_size=128, lr=1e-3, schedule="constant", warmup=0, ema=0),
+            Training(
+                epochs=10, steps=None, batch_size=128, lr=1e-3, schedule="constant", warmup=0, ema=0, validation=0
+            ),
         ),
         "iwae-k1": burda(1, epochs=328),
         "iwae-k5": burda(5, epochs=200),

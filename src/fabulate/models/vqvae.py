@@ -95,7 +95,9 @@ class VQVAE(Encodes, Reconstructs, HasBound, Conditional, family="vqvae"):
         "default": Preset(VQVAEConfig(), Training(epochs=40, lr=3e-3)),  # few images are soon learnt by heart
         "tutorial": Preset(
             VQVAEConfig(cells=64, quantiser=Codebook()),
-            Training(epochs=10, steps=None, batch_size=128, lr=2e-4, schedule="constant", warmup=0, ema=0),
+            Training(
+                epochs=10, steps=None, batch_size=128, lr=2e-4, schedule="constant", warmup=0, ema=0, validation=0
+            ),
         ),
     }
 

@@ -86,6 +86,7 @@ class Row(TypedDict):
     epoch: float
     seconds: float
     train: NotRequired[Measured]
+    validation: NotRequired[Measured]
     test: NotRequired[Measured]
     samples: NotRequired[Measured]
     finished: NotRequired[bool]

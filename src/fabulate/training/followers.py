@@ -14,7 +14,7 @@ from fabulate.models import GenerativeModel
 from fabulate.training.loop import Learner, score_images
 from fabulate.training.signals import InterruptedTraining
 
-GO_ON, OVER, TEST, DRAW = 0, -1, -2, -3  # what the first process says; else the signal to leave with
+GO_ON, OVER, TEST, DRAW, VALIDATE = 0, -1, -2, -3, -4  # what the first process says; else the signal to leave with
 
 
 def follow(learner: Learner, data: Data) -> GenerativeModel:
@@ -26,6 +26,8 @@ def follow(learner: Learner, data: Data) -> GenerativeModel:
         return learner.sampler()
     for _ in learner.steps():
         number = hear(learner, data)
+        if number == OVER:  # stopped early
+            return learner.sampler()
         if number != GO_ON:
             raise InterruptedTraining(number, "")
     hear(learner, data)  # the last test, and that it is over
@@ -47,6 +49,13 @@ def test(learner: Learner, data: Data) -> dict[str, float]:
     return score_images(learner.average, data.test, learner.training.seed, learner.processes)
 
 
+def validate(learner: Learner) -> dict[str, float]:
+    """The mean test terms of the averaged weights over the validation images."""
+    assert learner.held_out is not None
+    ask(learner, VALIDATE)
+    return score_images(learner.average, learner.held_out, learner.training.seed, learner.processes)
+
+
 def drawn(learner: Learner, n: int) -> Tensor:
     """Samples 0 .. n - 1 of the averaged weights, in [-1, 1] (N, C, H, W) on the CPU; each process draws a part."""
     ask(learner, DRAW)
@@ -59,7 +68,11 @@ def ask(learner: Learner, job: int) -> None:
     """Let the others begin a task with the first process's model, whose weights must have settled."""
     if learner.processes.first:
         learner.processes.told(job, learner.model.device)
-    learner.processes.share_(list(learner.average.buffers()))
+    learner.processes.share_([*learner.average.parameters(), *learner.average.buffers()])  # the chosen step's, perhaps
 
 
-HELP: dict[int, Callable[[Learner, Data], object]] = {TEST: test, DRAW: lambda learner, data: drawn(learner, 0)}
+HELP: dict[int, Callable[[Learner, Data], object]] = {
+    TEST: test,
+    VALIDATE: lambda learner, data: validate(learner),
+    DRAW: lambda learner, data: drawn(learner, 0),
+}

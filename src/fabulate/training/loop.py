@@ -30,16 +30,23 @@ from fabulate.seeds import seeded
 from fabulate.training.adam import Adam
 from fabulate.training.guard import Guard, check_finite
 from fabulate.training.turns import turns
+from fabulate.training.validation import Validation
 from fabulate.types import Batch, BatchSource, order_of
 
 TEST_BATCH = 500
+WARMUP = 0.05  # of a budget in minutes
 
 
 class Learner:
     """A model in training: its players' optimisers, the average of its weights, and how far it has come."""
 
     def __init__(
-        self, model: GenerativeModel, training: Training, images: BatchSource, processes: Processes = ALONE
+        self,
+        model: GenerativeModel,
+        training: Training,
+        images: BatchSource,
+        processes: Processes = ALONE,
+        held_out: BatchSource | None = None,
     ) -> None:
         if training.batch_size % (training.accumulate * processes.count):
             raise ConfigError(
@@ -47,6 +54,7 @@ class Learner:
                 f"{training.accumulate} x {processes.count}"
             )
         self.model, self.training, self.images, self.processes = model, training, images, processes
+        self.held_out, self.validation = held_out, Validation()
         self.device = model.device
         model.begin(images)
         self.players = model.players()
@@ -59,7 +67,11 @@ class Learner:
         self.average = copy.deepcopy(model) if training.ema else model
         self.latest_order = (-1, torch.empty(0))  # an epoch's permutation serves all its steps
         self.step = 0
-        self.seconds = 0.0  # spent in steps, over all resumptions
+        self.began = time.perf_counter()  # of all sittings, as if they had followed each other
+        self.seconds = 0.0  # since then, by the clock
+        self.stepping, self.taken = 0.0, 0  # of them in steps, and how many, in this sitting
+        self.reserved = 0.0  # of a budget in minutes, for what comes after the last step
+        self.chosen = False  # the average holds the weights of the best step, for good
         self.guard = Guard(self.device.type != "cpu", training.lr)
         self.news: list[str] = []  # what whoever watches should be told
         self.turns = turns(model, training, self.total, self.news.append)
@@ -77,13 +89,25 @@ class Learner:
     def progress(self) -> float:
         """The share of the budget that is spent, 0..1."""
         steps = 0.0 if self.total is None else self.step / self.total
-        clock = 0.0 if self.training.minutes is None else self.seconds / (60 * self.training.minutes)
-        return min(max(steps, clock), 1.0)
+        return min(max(steps, self.clock), 1.0)
+
+    @property
+    def clock(self) -> float:
+        """The share of the minutes that is spent; 0 where none were given."""
+        if self.training.minutes is None:
+            return 0.0
+        budget = 60 * self.training.minutes
+        return self.seconds / max(budget - self.reserved, budget / 2)
 
     @property
     def epoch(self) -> float:
         """How often each training image has been seen."""
         return self.step * self.training.batch_size / len(self.images)
+
+    @property
+    def weights_of(self) -> int:
+        """The step whose weights `sampler` gives: the latest, or the chosen one."""
+        return self.validation.best[0] if self.chosen and self.validation.best is not None else self.step
 
     def steps(self) -> Iterator[dict[str, Tensor]]:
         """Train to the end of the budget; yields each step's logged terms, still on the device.
@@ -91,10 +115,12 @@ class Learner:
         Errors: `DivergedError` before an update with a loss or gradient that is not finite.
         """
         self.model.train()
-        while self.progress < 1:
+        while self.progress < 1 and not self.validation.hopeless:
             began = time.perf_counter()
             terms = self.advance()
-            self.seconds += time.perf_counter() - began
+            now = time.perf_counter()
+            self.stepping, self.taken = self.stepping + now - began, self.taken + 1
+            self.seconds = now - self.began
             if self.training.minutes is not None:  # one clock for all, or their rates would drift apart
                 self.seconds = self.processes.told(self.seconds, self.device)
             yield terms
@@ -178,15 +204,18 @@ class Learner:
     def rate(self) -> float:
         """This step's learning rate: a linear warm-up, then the schedule over the budget."""
         training = self.training
-        warmup = training.warmup if self.total is None else min(training.warmup, self.total // 10)
-        rising = min(1.0, (self.step + 1) / (warmup + 1))
+        if training.minutes is not None and training.warmup:
+            rising = min(1.0, max(self.clock, 1e-3) / WARMUP)
+        else:
+            warmup = training.warmup if self.total is None else min(training.warmup, self.total // 10)
+            rising = min(1.0, (self.step + 1) / (warmup + 1))
         falling = 1.0 if training.schedule == "constant" else (1 + math.cos(math.pi * self.progress)) / 2
         return training.lr * rising * falling
 
     def sampler(self) -> GenerativeModel:
         """The model to use and to save: the averaged weights, with the buffers of now."""
         self.sound()
-        if self.average is not self.model:
+        if self.average is not self.model and not self.chosen:
             for old, new in zip(self.average.buffers(), self.model.buffers(), strict=True):
                 old.copy_(new)
         return self.average
@@ -204,14 +233,26 @@ class Learner:
             "step": self.step,
             "seconds": self.seconds,
             "model": self.model.state_dict(),
-            "average": self.average.state_dict() if self.average is not self.model else None,
+            "average": self.average.state_dict() if self.training.ema else None,
             "optimizers": {name: optimizer.state() for name, optimizer in self.optimizers.items()},
+            "validation": self.validation.state(),
         }
+
+    def choose(self) -> None:
+        """Put the weights with the lowest validation loss into the average, once training is over."""
+        assert self.validation.best is not None
+        if self.average is self.model:
+            self.average = copy.deepcopy(self.model)
+        self.average.load_state_dict(self.validation.best[2])
+        self.chosen = True
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a state. Errors: `RunError` where it lacks something: going on would give other weights."""
         try:
             self.step, self.seconds = state["step"], state["seconds"]
+            self.began = time.perf_counter() - self.seconds
+            if "validation" in state:
+                self.validation.restore(state["validation"])
             self.model.load_state_dict(state["model"])
             if self.average is not self.model:
                 self.average.load_state_dict(state["average"])

@@ -1,11 +1,12 @@
 """What people see while training runs: a live line in a terminal, plain lines elsewhere."""
 
 import time
+from collections import deque
 from collections.abc import Mapping
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
 
 PLAIN_SECONDS = 5.0  # between plain lines
@@ -16,8 +17,9 @@ class Display:
 
     def __init__(self, console: Console, title: str) -> None:
         self.console = console
-        self.began = self.last = time.monotonic()
-        self.start: float | None = None
+        self.last = time.monotonic()
+        self.first = 0.0
+        self.marks: deque[tuple[float, float]] = deque()  # moments and shares of the budget spent then
         self.live = console.is_terminal
         # The losses have a line of their own: beside the bar they would squeeze it out of a narrow terminal.
         self.losses = Text(style="dim")
@@ -26,11 +28,10 @@ class Display:
             BarColumn(bar_width=24),
             TaskProgressColumn(),
             TextColumn("{task.fields[speed]}"),
-            TimeRemainingColumn(compact=True),
-            TextColumn("left"),
+            TextColumn("{task.fields[left]}"),
             console=console,
         )
-        self.task = self.bar.add_task(title, total=1.0, speed="")
+        self.task = self.bar.add_task(title, total=1.0, speed="", left="")
         self.view = Live(Group(self.bar, self.losses), console=console)
 
     def __enter__(self) -> "Display":
@@ -46,18 +47,41 @@ class Display:
         """A line that stays."""
         self.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
+    def begin(self, share: float) -> None:
+        """The first step begins, with a share (0..1) of the budget spent by sittings before."""
+        self.first = share
+        self.marks.append((time.monotonic(), share))
+
     def update(self, share: float, step: int, speed: float, terms: Mapping[str, float]) -> None:
         """Show the share of the budget spent (0..1), the step, images per second and the latest losses."""
         now = time.monotonic()
-        if self.start is None:
-            self.start, self.began = share, now
         shown = "  ".join(f"{name} {value:.4g}" for name, value in terms.items())
-        text = f"step {step:,}  {shown}"
+        text, left = f"step {step:,}  {shown}", self.left(now, share)
         if self.live:
-            self.bar.update(self.task, completed=share, speed=f"{speed:,.0f} images/s")
+            self.bar.update(self.task, completed=share, speed=f"{speed:,.0f} images/s", left=left)
             self.losses.plain = text
         elif now - self.last >= PLAIN_SECONDS or share >= 1:
             self.last = now
-            done = share - self.start
-            left = (now - self.began) * (1 - share) / done if done > 0 else 0.0
-            self.say(f"{share:4.0%}  {text}  {speed:,.0f} images/s  {left:.0f} s left")
+            self.say(f"{share:4.0%}  {text}  {speed:,.0f} images/s  {left}")
+
+    def left(self, now: float, share: float) -> str:
+        """The time left, by the pace of the later half of what was done: the first steps may have been compiled."""
+        self.marks.append((now, share))
+        while len(self.marks) > 2 and self.marks[1][1] <= (self.first + share) / 2:
+            self.marks.popleft()
+        then, spent = self.marks[0]
+        if (done := share - spent) <= 0:
+            return ""
+        return f"{lasting((now - then) * (1 - share) / done)} left"
+
+
+def lasting(seconds: float) -> str:
+    """A time as people say it.
+
+    >>> lasting(48.2), lasting(200), lasting(7000)
+    ('48 s', '3 min 20 s', '1 h 56 min')
+    """
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    return f"{whole // 60} min {whole % 60} s" if whole < 3600 else f"{whole // 3600} h {whole % 3600 // 60} min"

@@ -18,10 +18,11 @@ from fabulate.models.capabilities import Reconstructs
 from fabulate.models.inversion import EncodesBySearch
 from fabulate.pictures import grid, paired_rows, save_curves, save_png
 from fabulate.training.folder import RunFolder, read_log
-from fabulate.training.followers import GO_ON, OVER, drawn, test
+from fabulate.training.followers import GO_ON, OVER, drawn, test, validate
 from fabulate.training.loop import Learner, take
 from fabulate.training.progress import Display
 from fabulate.training.signals import InterruptedTraining, Stop
+from fabulate.training.validation import LOOKS
 from fabulate.types import Ordered, to_uint8
 
 if TYPE_CHECKING:
@@ -31,6 +32,9 @@ PICTURES = 8  # times in a run that samples are drawn and the test images scored
 REPORTS = 200  # lines in the log of a run whose length is known; with a budget in minutes, one every 50 steps
 SETTLED = 500  # steps before which nothing is warned of: every model begins badly
 SAVE_SECONDS = 30.0  # between checkpoints, unless asked otherwise
+BACKWARD = 3  # times as long as a pass forward takes one with its gradients
+END, SLOW_END = 1.5, 4.0  # the end of a run in pictures between the steps; where reconstructions are slow
+SHARE = 0.1  # of a budget in minutes that pictures and tests between the steps may take
 
 
 def best_look(log: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -58,6 +62,9 @@ class Session:
         self.warned: set[str] = set()
         self.saved_at = time.monotonic()
         self.settled_at = -1  # the step whose weights `settled` last fitted the rest to
+        self.looking = 0.0  # seconds that pictures and tests have taken between the steps
+        self.expected: float | None = None  # seconds that the next picture will take
+        self.seen = 0  # looks at the validation loss that were due
 
     def finish(self, stop: Stop) -> GenerativeModel:
         """Train to the end and return the model."""
@@ -71,14 +78,24 @@ class Session:
                 f"fabulate info {folder.path} tells its numbers."
             )
             self.tested = next((row["test"] for row in reversed(log) if "test" in row), {})
+            self.choose()
             return self.model()
-        self.train(stop)
-        self.picture()
-        self.told(OVER)
-        folder.report({**self.where(), "test": self.tested})
-        self.summary_pictures()
-        self.save()
-        self.save_model()
+        try:
+            self.train(stop)
+            for sentence in self.choose():
+                self.display.say(sentence)
+            self.picture(last=True)
+            self.told(OVER)
+            if not (
+                log and log[-1]["step"] == learner.step and "test" in log[-1]
+            ):  # not by a sitting killed after this
+                folder.report({**self.where(), "test": self.tested})
+            self.summary_pictures()
+            self.save()
+            self.save_model()
+        except DivergedError as error:
+            kept = f"step {folder.good[0]['step']:,}"
+            raise DivergedError(f"{error}. Last good checkpoint in {folder.path}: {kept}") from error
         folder.report({**self.where(), "finished": True})  # last of all: a kill before this line repeats the end
         return self.model()
 
@@ -97,45 +114,105 @@ class Session:
 
     def train(self, stop: Stop) -> None:
         """The steps, and what happens between them."""
-        learner, count, began = self.learner, 0, self.learner.seconds
-        start = began
+        learner, count, busy = self.learner, 0, 0.0
+        start = learner.seconds
         sums: dict[str, torch.Tensor] = {}
         interval = max(1, learner.total // REPORTS) if learner.total else 50
-        pictures = int(learner.progress * PICTURES)
+        pictures, self.seen = int(learner.progress * PICTURES), int(learner.progress * LOOKS)
+        self.display.begin(learner.progress)
         self.tell_news()
-        try:
-            for terms in learner.steps():
-                for name, value in terms.items():
-                    sums[name] = sums[name] + value if name in sums else value
-                count += 1
-                self.tell_news()
-                if learner.step % interval == 0 or learner.progress >= 1:
-                    learner.guard.check()
-                    means = {name: float(value) / count for name, value in sums.items()}
-                    speed = count * learner.training.batch_size / max(learner.seconds - began, 1e-9)
-                    self.folder.report({**self.where(), "images_per_second": round(speed, 1), "train": means})
-                    self.display.update(learner.progress, learner.step, speed, means)
-                    self.warn(means)
-                    sums, count, began = {}, 0, learner.seconds
-                if int(learner.progress * PICTURES) > pictures and learner.progress < 1:
-                    pictures = int(learner.progress * PICTURES)
-                    self.picture()
-                    self.folder.report({**self.where(), "test": self.tested})
-                    self.save_model()
-                    learner.model.train()
-                if self.judge is not None and self.judge.due(learner.step, learner.seconds - start, self.settled):
-                    self.look(self.judge)
-                number = stop.number  # a signal can come at any moment, and the others must leave at the same step
-                self.told(number)
-                if number is not None:
-                    self.leave(number)
-                if self.due():
-                    self.save()
-        except DivergedError as error:
-            kept = f"step {self.folder.good[0]['step']:,}"
-            raise DivergedError(f"{error}. Last good checkpoint in {self.folder.path}: {kept}") from error
+        for terms in learner.steps():
+            for name, value in terms.items():
+                sums[name] = sums[name] + value if name in sums else value
+            count += 1
+            self.tell_news()
+            if learner.step % interval == 0 or learner.progress >= 1:
+                learner.guard.check()
+                means = {name: float(value) / count for name, value in sums.items()}
+                speed = count * learner.training.batch_size / max(learner.stepping - busy, 1e-9)
+                self.folder.report({**self.where(), "images_per_second": round(speed, 1), "train": means})
+                self.display.update(learner.progress, learner.step, speed, means)
+                self.warn(means)
+                sums, count, busy = {}, 0, learner.stepping
+            if self.validation_due():
+                self.validate()
+                if learner.validation.hopeless:
+                    break
+            if int(learner.progress * PICTURES) > pictures and learner.progress < 1 and self.affordable():
+                pictures = int(learner.progress * PICTURES)
+                self.illustrate()
+            if self.judge is not None and self.judge.due(learner.step, learner.seconds - start, self.settled):
+                self.look(self.judge)
+            number = stop.number  # a signal can come at any moment, and the others must leave at the same step
+            self.told(number)
+            if number is not None:
+                self.leave(number)
+            if self.due():
+                self.save()
         if self.judge is not None:
             self.display.say(self.judge.words(learner.seconds - start))
+
+    def illustrate(self) -> None:
+        """Draw, test and save the model of this step; how long that took says what the end will take."""
+        began = time.perf_counter()
+        self.picture()
+        self.folder.report({**self.where(), "test": self.tested})
+        self.save_model()
+        self.learner.model.train()
+        self.expected = time.perf_counter() - began
+        self.looking += self.expected
+        self.reserve()
+
+    def affordable(self) -> bool:
+        """Whether looking once more keeps all looks below their share of a budget in minutes."""
+        learner = self.learner
+        if learner.training.minutes is None:
+            return True
+        if self.expected is None:  # until the first look: by the calls of networks that drawing 64 images takes
+            calls = max(1, sum(learner.model.repeated().values())) * 2 * 64
+            calls += 0 if self.data.test is None else len(self.data.test)
+            self.expected = calls * learner.stepping / learner.taken / learner.training.batch_size / BACKWARD
+            self.reserve()
+        return self.looking + self.expected <= SHARE * learner.seconds
+
+    def reserve(self) -> None:
+        """Keep as much of the minutes for the end as it will take."""
+        if self.expected is not None:
+            slow = isinstance(self.learner.model, Reconstructs) and self.learner.model.slow
+            self.learner.reserved = self.expected * (SLOW_END if slow else END)
+
+    def validation_due(self) -> bool:
+        """Whether to ask for the validation loss: so many times in a run, within the looks' share of minutes."""
+        learner = self.learner
+        if learner.held_out is None or int(learner.progress * LOOKS) <= self.seen:
+            return False
+        self.seen = int(learner.progress * LOOKS)
+        return learner.training.minutes is None or self.looking <= SHARE * learner.seconds
+
+    def validate(self) -> None:
+        """Ask for the validation loss of this step, and keep the weights when none before were better."""
+        learner, began = self.learner, time.perf_counter()
+        if self.settled_at != learner.step:
+            learner.sampler()
+        terms = validate(learner)
+        learner.validation.take(learner.step, terms["loss"], learner.average)
+        self.folder.report({**self.where(), "validation": terms})
+        learner.model.train()
+        self.looking += time.perf_counter() - began
+
+    def choose(self) -> list[str]:
+        """Take the weights with the lowest validation loss, and say so where they are not the last."""
+        learner, validation = self.learner, self.learner.validation
+        if validation.best is None or validation.best[0] == learner.step:
+            return []
+        step, loss, _ = validation.best
+        learner.choose()
+        self.settled_at = -1
+        early = ", and stopped early" if validation.hopeless else ""
+        return [
+            f"The validation loss rose since step {step:,} ({loss:.5g} there, {validation.latest:.5g} at step "
+            f"{learner.step:,}{early}): the weights of step {step:,} are kept."
+        ]
 
     def tell_news(self) -> None:
         """Say what the learner has to tell."""
@@ -212,7 +289,7 @@ class Session:
         model = self.settled().eval().requires_grad_(False)
         model.record = {
             "data": self.data.name,
-            "steps": self.learner.step,
+            "steps": self.learner.weights_of,
             "seconds": round(self.learner.seconds, 1),
             "test": self.tested,
         }
@@ -223,15 +300,15 @@ class Session:
         with self.folder.writing():
             self.model().save_pretrained(own_folder(self.folder.model))
 
-    def picture(self) -> None:
-        """Draw 64 samples from fixed noise, some reconstructions, and score the test images."""
+    def picture(self, last: bool = False) -> None:
+        """Draw 64 samples from fixed noise, some reconstructions (slow ones at the last), and score the test images."""
         model, step = self.settled(), f"step-{self.learner.step:08d}"
         if self.data.test is not None:
             self.tested = test(self.learner, self.data)
         with self.folder.writing():
             save_png(grid(to_uint8(model.sample(64)).cpu().numpy(), columns=8), self.folder.samples / f"{step}.png")
             # A family without an encoder searches for codes, which takes too long now and then.
-            if not isinstance(model, EncodesBySearch) and isinstance(model, Reconstructs):
+            if not isinstance(model, EncodesBySearch) and isinstance(model, Reconstructs) and (last or not model.slow):
                 batch = take(self.shown, torch.arange(min(32, len(self.shown))), model, model.device)
                 copies = model.reconstruct(batch.x, batch.y)
                 pairs = paired_rows(to_uint8(batch.x).cpu().numpy(), to_uint8(copies).cpu().numpy(), columns=8)

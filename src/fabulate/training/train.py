@@ -28,6 +28,8 @@ from fabulate.training.loop import Learner
 from fabulate.training.progress import Display
 from fabulate.training.session import Session
 from fabulate.training.signals import catching_signals
+from fabulate.training.validation import Selected, split
+from fabulate.types import BatchSource
 
 
 def train(
@@ -142,7 +144,8 @@ def run(
         together(model.device) as processes,
         threads(training.batch_size * model.shape.size // processes.count),
     ):
-        learner = Learner(model, training, resident(data.train, model.device), processes)
+        images, held_out = parts(model, training, data)
+        learner = Learner(model, training, images, processes, held_out)
         if not processes.first:
             with catching_signals():  # the first process says when to stop
                 return follow(learner, data)
@@ -158,6 +161,16 @@ def run(
                 return Session(learner, folder, data, display, save_every, judge).finish(stop)
         finally:
             folder.close()
+
+
+def parts(model: GenerativeModel, training: Training, data: Data) -> tuple[BatchSource, BatchSource | None]:
+    """The images to learn from and those to validate with, on the model's device where they fit.
+
+    None are held out where the family has no loss to compare steps by, nor of images too few or streamed.
+    """
+    images = resident(data.train, model.device)
+    numbers = split(data.train, training.validation, training.seed) if model.validates else None
+    return (images, None) if numbers is None else (Selected(images, numbers[0]), Selected(images, numbers[1]))
 
 
 def settings(model: GenerativeModel, training: Training, data: Data) -> dict[str, Any]:
