@@ -1,0 +1,192 @@
+"""Validation images choose the weights that are kept, test images never do; minutes are what a clock shows."""
+
+import io
+import re
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+import fabulate
+from fabulate.config import Training
+from fabulate.data import Data, Images
+from fabulate.models import families
+from fabulate.models.vae import VAE
+from fabulate.training import read_log
+from fabulate.training.loop import Learner
+from fabulate.training.progress import Display
+from fabulate.training.train import configure, parts
+from fabulate.training.validation import FEWEST, MOST, PATIENCE, Selected, Validation, split
+from tiny import Case, make, small
+
+
+def images(n: int, y: np.ndarray | None = None) -> Images:
+    return Images(np.arange(n, dtype=np.uint8).reshape(n, 1, 1, 1) % 251, y)
+
+
+def test_every_image_is_in_one_part_and_rare_classes_lose_none() -> None:
+    y = np.repeat([0, 1, 2], [700, 290, 9]).astype(np.int64)
+    found = split(images(len(y), y), 0.1, seed=3)
+    assert found is not None
+    learnt, held = found
+    assert sorted([*learnt.tolist(), *held.tolist()]) == list(range(len(y)))
+    assert np.bincount(y[held.numpy()], minlength=3).tolist() == [70, 29, 0]
+    again, other = split(images(len(y), y), 0.1, seed=3), split(images(len(y), y), 0.1, seed=4)
+    assert again is not None and torch.equal(again[1], held)
+    assert other is not None and not torch.equal(other[1], held)
+
+
+def test_too_few_images_are_not_split_and_of_many_no_more_than_needed() -> None:
+    assert split(images(10 * FEWEST - 1), 0.1, seed=0) is None
+    assert split(images(1000), 0.0, seed=0) is None
+    many = split(images(100 * MOST), 0.1, seed=0)
+    assert many is not None and len(many[1]) == MOST
+
+
+@pytest.mark.parametrize("name", families())
+def test_families_that_have_a_loss_to_compare_steps_by_hold_images_out(name: str, digits: Data) -> None:
+    model = make(Case(name, None))
+    learnt, held = parts(model, Training(), digits)
+    comparable = "loss" in model.eval().test_terms(digits.train.batch(torch.arange(8)))
+    assert (held is not None) == comparable
+    assert len(learnt) + (len(held) if held is not None else 0) == len(digits.train)
+    assert parts(model, Training(validation=0), digits) == (digits.train, None)
+
+
+def test_selected_images_are_those_of_their_numbers() -> None:
+    whole = images(50, np.arange(50))
+    chosen = Selected(whole, torch.tensor([40, 3, 7])).stored(torch.tensor([2, 0]))
+    assert chosen.x.flatten().tolist() == [7, 40]
+    assert chosen.y is not None and chosen.y.tolist() == [7, 40]
+
+
+def losses(values: list[float]) -> tuple[Validation, int | None]:
+    """The state after these looks, and the look at which there was no hope."""
+    model, validation = torch.nn.Linear(1, 1, bias=False), Validation()
+    for step, value in enumerate(values):
+        torch.nn.init.constant_(model.weight, step)
+        validation.take(step, value, model)  # type: ignore[arg-type]
+        if validation.hopeless:
+            return validation, step
+    return validation, None
+
+
+def test_the_best_weights_are_kept_and_a_steady_rise_ends_training() -> None:
+    falls = [10.0 - i for i in range(8)]
+    validation, end = losses([*falls, *(3.0 + 0.2 * i for i in range(1, 40))])
+    assert validation.best is not None
+    step, loss, weights = validation.best
+    assert (step, loss, float(weights["weight"])) == (7, 3.0, 7.0)
+    assert end == 7 + PATIENCE
+    assert losses([*falls, *[3.0 + 1e-4] * 39])[1] is None, "a level loss is no rise"
+    assert losses([*falls, *([4.0] * (PATIENCE - 1)), 2.9, *[3.5] * (PATIENCE - 1)])[1] is None, "it fell again"
+
+
+def overfitting(digits: Data, out: Path, **options: object) -> fabulate.GenerativeModel:
+    """A training that learns 120 images by heart."""
+    few = fabulate.load_data(digits.train.x[:130])
+    return fabulate.train(
+        "vae", few, out=out, **{"network": "mlp", "steps": 600, "lr": 5e-3, "batch_size": 32, "ema": 0.9, **options}
+    )
+
+
+def test_a_run_that_overfits_keeps_the_best_weights_and_says_so(
+    digits: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = overfitting(digits, tmp_path)
+    said = " ".join(capsys.readouterr().out.split())
+    log = read_log(tmp_path)
+    looks = {row["step"]: row["validation"]["loss"] for row in log if "validation" in row}
+    best = min(looks, key=lambda step: looks[step])
+    assert f"The validation loss rose since step {best:,}" in said
+    assert f"the weights of step {best:,} are kept" in said
+    assert log[-1]["step"] < 600, "it would have gone on in vain"
+    assert model.record["steps"] == best
+    assert torch.equal(fabulate.load(tmp_path).sample(4), model.sample(4))
+    again = overfitting(digits, tmp_path)
+    assert torch.equal(again.sample(4), model.sample(4)), "a finished run gives the chosen weights"
+
+
+def test_a_run_is_judged_by_validation_images_only(digits: Data, tmp_path: Path) -> None:
+    """With other test images the same weights are chosen."""
+    other = fabulate.Data(**{**vars(digits), "test": images_like(digits)})
+    first = fabulate.train("ae", digits, out=tmp_path / "a", quiet=True, **{**small("ae"), "steps": 40})
+    second = fabulate.train("ae", other, out=tmp_path / "b", quiet=True, **{**small("ae"), "steps": 40})
+    assert torch.equal(first.sample(4), second.sample(4))
+    assert read_log(tmp_path / "a")[-2]["test"] != read_log(tmp_path / "b")[-2]["test"]
+
+
+def images_like(data: Data) -> Images:
+    assert data.test is not None
+    return Images(255 - data.test.x, data.test.y)
+
+
+def test_a_resumed_validation_is_what_it_was(digits: Data) -> None:
+    model = make(Case("vae", "mlp"))
+    lesson = Learner(model, Training(steps=10), digits.train)
+    next(lesson.steps())
+    lesson.validation.take(1, 5.0, lesson.sampler())
+    lesson.validation.take(2, 6.0, lesson.sampler())
+    other = Learner(make(Case("vae", "mlp"), seed=1), Training(steps=10), digits.train)
+    other.restore(lesson.state())
+    assert other.validation.best is not None and lesson.validation.best is not None
+    assert other.validation.best[:2] == lesson.validation.best[:2]
+    assert (other.validation.since, other.validation.latest) == (1, 6.0)
+
+
+def test_minutes_are_by_the_clock(digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pictures that take long are few, and the end is in time."""
+    honest = VAE.sample
+
+    def sample(self: VAE, *args: object, **options: object) -> torch.Tensor:
+        time.sleep(0.3)
+        return honest(self, *args, **options)
+
+    monkeypatch.setattr(VAE, "sample", sample)
+    budget = 0.15  # minutes
+    began = time.perf_counter()
+    fabulate.train("vae", digits, out=tmp_path, quiet=True, **{**small("vae"), "steps": None, "minutes": budget})
+    taken = time.perf_counter() - began
+    log = read_log(tmp_path)
+    looks = [row for row in log if "test" in row]
+    assert taken < 1.35 * 60 * budget
+    assert log[-1]["seconds"] > 0.7 * 60 * budget
+    assert len(looks) <= 3, "each takes 0.6 s, and a tenth of 9 s is theirs, and the last"
+
+
+def test_warm_up_is_a_twentieth_of_the_clock(digits: Data) -> None:
+    training = configure("vae", "default", {"minutes": 10, "warmup": 500})[1]
+    lesson = Learner(make(Case("vae", "mlp")), training, digits.train)
+    assert lesson.total is None
+    rates = {}
+    for seconds in (0.0, 15.0, 30.0, 60.0):
+        lesson.seconds = seconds
+        rates[seconds] = lesson.rate() / training.lr
+    assert rates[0.0] < 0.05
+    assert rates[15.0] == pytest.approx(0.5, abs=0.01)
+    assert 0.99 < rates[30.0] <= 1
+    assert rates[60.0] < rates[30.0]
+
+
+def test_the_time_left_is_right_after_a_slow_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first step takes 30 s, all others 0.1 s each, of 1,000."""
+    clock = iter([0.0, 0.0, *(30 + 0.1 * step for step in range(0, 1000, 10))])
+    monkeypatch.setattr("fabulate.training.progress.time.monotonic", lambda: next(clock))
+    shown = io.StringIO()
+    with Display(Console(file=shown, force_terminal=False, width=200), "vae") as display:
+        display.begin(0.0)
+        for step in range(0, 1000, 10):
+            display.update((step + 1) / 1000, step + 1, 1.0, {"loss": 1.0})
+    lines = shown.getvalue().splitlines()
+    assert lines
+    for line in lines:
+        share = float(re.match(r" *(\d+)%", line)[1]) / 100  # type: ignore[index]
+        assert not line.endswith("  0 s left") or share > 0.98
+        if share >= 0.1:
+            left = re.search(r"(?:(\d+) min )?(\d+) s left", line)
+            assert left, line
+            seconds = 60 * int(left[1] or 0) + int(left[2])
+            assert seconds == pytest.approx(100 * (1 - share), rel=0.15, abs=2)
