@@ -13,6 +13,8 @@ from fabulate.data import Data
 from fabulate.models import GenerativeModel
 from fabulate.training.loop import Learner, score_images
 from fabulate.training.signals import InterruptedTraining
+from fabulate.training.validation import Selected
+from fabulate.types import some_of
 
 GO_ON, OVER, TEST, DRAW, VALIDATE = 0, -1, -2, -3, -4  # what the first process says; else the signal to leave with
 
@@ -42,11 +44,13 @@ def hear(learner: Learner, data: Data) -> int:
     return number
 
 
-def test(learner: Learner, data: Data) -> dict[str, float]:
-    """The mean test terms of the averaged weights, each process asking about a part of the images."""
+def test(learner: Learner, data: Data, n: int = 0) -> dict[str, float]:
+    """The mean test terms of the averaged weights over n test images, each process asking about a part of them."""
     assert data.test is not None
     ask(learner, TEST)
-    return score_images(learner.average, data.test, learner.training.seed, learner.processes)
+    n = int(learner.processes.told(n, learner.model.device))
+    images = data.test if n == len(data.test) else Selected(data.test, some_of(data.test, n, "test"))
+    return score_images(learner.average, images, learner.training.seed, learner.processes)
 
 
 def validate(learner: Learner) -> dict[str, float]:

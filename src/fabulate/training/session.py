@@ -33,7 +33,8 @@ REPORTS = 200  # lines in the log of a run whose length is known; with a budget 
 SETTLED = 500  # steps before which nothing is warned of: every model begins badly
 SAVE_SECONDS = 30.0  # between checkpoints, unless asked otherwise
 BACKWARD = 3  # times as long as a pass forward takes one with its gradients
-END, SLOW_END = 1.5, 4.0  # the end of a run in pictures between the steps; where reconstructions are slow
+SHOWN = 64  # samples in a picture
+FEWEST_TESTS = 500  # test images, however little time there is
 SHARE = 0.1  # of a budget in minutes that pictures and tests between the steps may take
 
 
@@ -63,7 +64,7 @@ class Session:
         self.saved_at = time.monotonic()
         self.settled_at = -1  # the step whose weights `settled` last fitted the rest to
         self.looking = 0.0  # seconds that pictures and tests have taken between the steps
-        self.expected: float | None = None  # seconds that the next picture will take
+        self.expected = 0.0  # seconds that the last picture took
         self.seen = 0  # looks at the validation loss that were due
 
     def finish(self, stop: Stop) -> GenerativeModel:
@@ -161,25 +162,39 @@ class Session:
         self.learner.model.train()
         self.expected = time.perf_counter() - began
         self.looking += self.expected
-        self.reserve()
 
     def affordable(self) -> bool:
-        """Whether looking once more keeps all looks below their share of a budget in minutes."""
+        """Whether one more picture keeps all looks below their share of a budget in minutes."""
         learner = self.learner
         if learner.training.minutes is None:
             return True
-        if self.expected is None:  # until the first look: by the calls of networks that drawing 64 images takes
-            calls = max(1, sum(learner.model.repeated().values())) * 2 * 64
-            calls += 0 if self.data.test is None else len(self.data.test)
-            self.expected = calls * learner.stepping / learner.taken / learner.training.batch_size / BACKWARD
-            self.reserve()
-        return self.looking + self.expected <= SHARE * learner.seconds
+        learner.reserved = self.forward * (2 * self.drawing + self.tests) + self.forward * self.copying
+        expected = max(self.expected, self.forward * (2 * self.drawing + self.tests))
+        return self.looking + expected <= SHARE * learner.seconds
 
-    def reserve(self) -> None:
-        """Keep as much of the minutes for the end as it will take."""
-        if self.expected is not None:
-            slow = isinstance(self.learner.model, Reconstructs) and self.learner.model.slow
-            self.learner.reserved = self.expected * (SLOW_END if slow else END)
+    @property
+    def forward(self) -> float:
+        """Seconds of one image's way forward through the networks, by the steps so far."""
+        return self.learner.stepping / max(self.learner.taken, 1) / self.learner.training.batch_size / BACKWARD
+
+    @property
+    def drawing(self) -> int:
+        """Ways forward that drawing the samples of a picture takes; a saved model shows them once more."""
+        return SHOWN * max(1, sum(self.learner.model.repeated().values()))
+
+    @property
+    def copying(self) -> int:
+        """Ways forward of the reconstructions that are drawn at the end only."""
+        model = self.learner.model
+        return 3 * self.drawing if isinstance(model, Reconstructs) and model.slow else 0
+
+    @property
+    def tests(self) -> int:
+        """How many test images are asked about: all, or as many as a twentieth of a budget in minutes allows."""
+        if self.data.test is None:
+            return 0
+        n, minutes = len(self.data.test), self.learner.training.minutes
+        return n if minutes is None else min(n, max(FEWEST_TESTS, int(3 * minutes / max(self.forward, 1e-9))))
 
     def validation_due(self) -> bool:
         """Whether to ask for the validation loss: so many times in a run, within the looks' share of minutes."""
@@ -187,7 +202,8 @@ class Session:
         if learner.held_out is None or int(learner.progress * LOOKS) <= self.seen:
             return False
         self.seen = int(learner.progress * LOOKS)
-        return learner.training.minutes is None or self.looking <= SHARE * learner.seconds
+        expected = self.looking + self.forward * len(learner.held_out)
+        return learner.training.minutes is None or expected <= SHARE * learner.seconds
 
     def validate(self) -> None:
         """Ask for the validation loss of this step, and keep the weights when none before were better."""
@@ -304,9 +320,15 @@ class Session:
         """Draw 64 samples from fixed noise, some reconstructions (slow ones at the last), and score the test images."""
         model, step = self.settled(), f"step-{self.learner.step:08d}"
         if self.data.test is not None:
-            self.tested = test(self.learner, self.data)
+            n = self.tests
+            self.tested = test(self.learner, self.data, n)
+            if last and n < len(self.data.test):
+                self.display.say(
+                    f"The test numbers are of {n:,} of the {len(self.data.test):,} test images, as many as the minutes "
+                    f"allow; fabulate evaluate {self.folder.path} asks more."
+                )
         with self.folder.writing():
-            save_png(grid(to_uint8(model.sample(64)).cpu().numpy(), columns=8), self.folder.samples / f"{step}.png")
+            save_png(grid(to_uint8(model.sample(SHOWN)).cpu().numpy(), columns=8), self.folder.samples / f"{step}.png")
             # A family without an encoder searches for codes, which takes too long now and then.
             if not isinstance(model, EncodesBySearch) and isinstance(model, Reconstructs) and (last or not model.slow):
                 batch = take(self.shown, torch.arange(min(32, len(self.shown))), model, model.device)
