@@ -1,9 +1,9 @@
 """Signals: what asks a process to leave, and how it leaves in order, with the exit code that the shell expects.
 
 Ctrl-C, SIGTERM, a terminal that closes (SIGHUP), and what batch schedulers send before the time is up (SIGUSR1,
-SIGUSR2, SIGXCPU). A training takes note, finishes its step, saves and leaves (`Stop`); all else unwinds at once, so that
-temporary files are removed on the way (`Leave`). A signal that is ignored (SIGHUP under nohup) stays ignored, and one
-that somebody else handles is theirs.
+SIGUSR2, SIGXCPU). A training takes note, finishes its step, saves and leaves (`Stop`); all else unwinds at once, so
+that temporary files are removed on the way (`Leave`). A signal that is ignored (SIGHUP under nohup) stays ignored, and
+one that somebody else handles is theirs.
 """
 
 import os

@@ -70,7 +70,7 @@ def arithmetic(training: Training, numbers: int, processes: int, before: Mapping
         can = [str(n) for n in range(1, parts + 1) if parts % n == 0]
         raise RunError(
             f"this run takes the images of each step as {parts} micro-batch{'es' if parts > 1 else ''}, which "
-            f"{processes} processes cannot share evenly; another number would draw other noise, and so be another training. "
+            f"{processes} processes cannot share evenly; another number would draw other noise: another training. "
             f"Continue it with --processes {' or '.join(can)}, or give another --out"
         )
     few = training.batch_size * numbers // parts < ONE_THREAD
