@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,7 @@ from fabulate.data import Data
 from fabulate.models import names
 from fabulate.nets import MLP
 from fabulate.signals import Stop, catching
-from fabulate.training import InterruptedTraining, read_log
+from fabulate.training import InterruptedTraining, configure, read_log, run
 from fabulate.training.loop import Learner
 from tiny import ends, small
 
@@ -181,9 +182,10 @@ def stopped(out: Path, data: Data, monkeypatch: pytest.MonkeyPatch, number: int,
             signal.raise_signal(number)
         return advance(self)
 
-    with monkeypatch.context() as patch, pytest.raises(InterruptedTraining, match=f"Stopped at step {step}") as left:
+    with monkeypatch.context() as patch:
         patch.setattr(Learner, "advance", signalled)
-        train("vae", out, data)
+        with pytest.raises(InterruptedTraining, match=f"Stopped at step {step}") as left:
+            train("vae", out, data)
     return left.value.code
 
 
@@ -248,9 +250,12 @@ def test_a_training_whose_output_is_closed_saves_and_leaves(digits: Data, tmp_pa
 
 
 def test_a_full_disk_under_the_output_ends_no_training_unsaved(digits: Data, tmp_path: Path) -> None:
-    with open("/dev/full", "w") as full, pytest.raises(InterruptedTraining, match="its output is closed") as left:
-        config, training = fabulate.training.configure("vae", "default", {**small("vae"), "steps": 40})
-        fabulate.training.run("vae", config, training, digits, tmp_path, console=Console(file=full))
+    config, training = configure("vae", "default", {**small("vae"), "steps": 40})
+    full = Path("/dev/full").open("w")  # noqa: SIM115  # closing it fails too
+    with pytest.raises(InterruptedTraining, match="its output is closed") as left:
+        run("vae", config, training, digits, tmp_path, console=Console(file=full))
+    with suppress(OSError):
+        full.close()
     assert left.value.code == 128 + signal.SIGPIPE
     assert checkpoints(tmp_path)[-1] > "step-00000000.ckpt"
 
@@ -258,7 +263,7 @@ def test_a_full_disk_under_the_output_ends_no_training_unsaved(digits: Data, tmp
 def test_other_verbs_remove_their_temporary_files(digits: Data, tmp_path: Path) -> None:
     train("vae", tmp_path / "run", digits)
     out = tmp_path / "out"
-    words = ["sample", str(tmp_path / "run"), "-n", "1000000", "--npz", "--out", str(out / "all.npz")]
+    words = ["sample", str(tmp_path / "run"), "-n", "1000000", "--npz", str(out / "all.npz")]
     process = subprocess.Popen(
         [sys.executable, "-m", "fabulate", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     )
