@@ -53,7 +53,7 @@ def train(
     that takes a tenth of the time at most.
 
     Errors: `ConfigError` for names and values that do not fit, `DataError` for the images, `RunError` for the folder,
-    `DivergedError` when a loss is not finite, `InterruptedTraining` after SIGINT or SIGTERM.
+    `DivergedError` when a loss is not finite, `InterruptedTraining` after a signal, saved.
     """
     config, training = configure(name, preset, hyperparameters)
     console = Console(quiet=quiet)
