@@ -162,7 +162,7 @@ def newest(out):
 
 
 def wait(process, until):
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not until():
         assert process.poll() is None and time.monotonic() < deadline, process.communicate()
         time.sleep(0.1)
