@@ -11,19 +11,23 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
+from PIL import Image
+from rich.console import Console
 
 import fabulate
 from fabulate.data import Data
 from fabulate.models import names
 from fabulate.nets import MLP
-from fabulate.training import read_log
+from fabulate.signals import Stop, catching
+from fabulate.training import InterruptedTraining, configure, read_log, run
 from fabulate.training.loop import Learner
-from tiny import small
+from tiny import ends, small
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork and SIGKILL"),
@@ -124,16 +128,21 @@ def command(name: str, out: Path) -> list[str]:
     return [sys.executable, "-m", "fabulate", *words]
 
 
+def checkpoints(out: Path) -> list[str]:
+    """The names of a run's checkpoints."""
+    return sorted(path.name for path in out.glob("checkpoints/step-*.ckpt"))
+
+
 def started(name: str, out: Path) -> subprocess.Popen[str]:
-    """The command, running and past its first checkpoint."""
+    """The command, running and past the first checkpoint that it trained for: one is written before the first step."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         command(name, out), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
-    deadline = time.monotonic() + 120
-    while not (out / "checkpoints" / "latest.json").exists():
+    deadline = time.monotonic() + 300
+    while not any(step > "step-00000000.ckpt" for step in checkpoints(out)):
         assert process.poll() is None, process.communicate()
-        assert time.monotonic() < deadline, "no checkpoint within two minutes"
+        assert time.monotonic() < deadline, "no checkpoint within five minutes"
         time.sleep(0.02)
     return process
 
@@ -151,7 +160,7 @@ def test_the_command_killed_and_given_again(name: str, tmp_path: Path) -> None:
     assert result(tmp_path / "run") == result(tmp_path / "whole")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGHUP, 129)])
 def test_a_signal_saves_and_tells(number: signal.Signals, code: int, tmp_path: Path) -> None:
     process = started("vae", tmp_path)
     process.send_signal(number)
@@ -162,3 +171,127 @@ def test_a_signal_saves_and_tells(number: signal.Signals, code: int, tmp_path: P
     step = int(errors.split("Stopped at step ")[1].split(",")[0].split()[0])
     assert (tmp_path / "checkpoints" / f"step-{step:08d}.ckpt").exists()
     assert fabulate.load(tmp_path).record["steps"] == step
+
+
+def stopped(out: Path, data: Data, monkeypatch: pytest.MonkeyPatch, number: int, step: int = 7) -> int:
+    """Train until a signal comes in a step; the exit code that training leaves with."""
+    advance = Learner.advance
+
+    def signalled(self: Learner) -> object:
+        if self.step == step - 1:
+            signal.raise_signal(number)
+        return advance(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "advance", signalled)
+        with pytest.raises(InterruptedTraining, match=f"Stopped at step {step}") as left:
+            train("vae", out, data)
+    return left.value.code
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
+def test_what_asks_to_leave_is_heeded_by_a_training_in_memory_too(
+    name: str, digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    assert stopped(tmp_path, digits, monkeypatch, number) == 128 + number
+    assert checkpoints(tmp_path)[-1] == "step-00000007.ckpt"
+    assert signal.getsignal(number) is before
+
+
+def test_under_nohup_and_where_somebody_else_handles_a_signal_it_is_left_alone(
+    digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN), signal.signal(signal.SIGUSR1, lambda n, _: heard.append(n))
+    try:
+        for number in (signal.SIGHUP, signal.SIGUSR1):
+            with pytest.raises(pytest.fail.Exception, match="DID NOT RAISE"):
+                stopped(tmp_path / number.name, digits, monkeypatch, number)
+    finally:
+        signal.signal(signal.SIGHUP, before[0])
+        signal.signal(signal.SIGUSR1, before[1])
+    assert heard == [signal.SIGUSR1]
+
+
+def test_a_second_signal_acts_at_once_unless_it_is_the_first_one_again() -> None:
+    def twice(pause: float) -> None:
+        with catching(Stop()) as stop:
+            signal.raise_signal(signal.SIGTERM)
+            stop.since -= pause
+            signal.raise_signal(signal.SIGTERM)
+
+    for pause, status in ((0.0, 0), (2.0, signal.SIGTERM)):
+        child = os.fork()
+        if child == 0:
+            try:
+                twice(pause)
+            finally:
+                os._exit(0)
+        assert os.waitpid(child, 0)[1] == status
+
+
+def test_a_training_whose_output_is_closed_saves_and_leaves(digits: Data, tmp_path: Path) -> None:
+    """`fabulate train ... | head -1`, of which head has read its line."""
+    words = [*command("vae", tmp_path)]
+    process = started("vae", tmp_path)
+    process.kill()
+    process.communicate()
+    reader, writer = os.pipe()
+    os.close(reader)
+    process = subprocess.Popen(words, stdout=writer, stderr=subprocess.PIPE, text=True)
+    os.close(writer)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGPIPE
+    assert "its output is closed. Stopped at step" in errors and "The same command continues" in errors
+    assert len(errors.splitlines()) == 1
+    assert checkpoints(tmp_path)[-1].removesuffix(".ckpt").endswith(errors.split("at step ")[1].split(",")[0])
+
+
+def test_a_full_disk_under_the_output_ends_no_training_unsaved(digits: Data, tmp_path: Path) -> None:
+    config, training = configure("vae", "default", {**small("vae"), "steps": 40})
+    full = Path("/dev/full").open("w")  # noqa: SIM115  # closing it fails too
+    with pytest.raises(InterruptedTraining, match="its output is closed") as left:
+        run("vae", config, training, digits, tmp_path, console=Console(file=full))
+    with suppress(OSError):
+        full.close()
+    assert left.value.code == 128 + signal.SIGPIPE
+    assert checkpoints(tmp_path)[-1] > "step-00000000.ckpt"
+
+
+def test_other_verbs_remove_their_temporary_files(digits: Data, tmp_path: Path) -> None:
+    train("vae", tmp_path / "run", digits)
+    out = tmp_path / "out"
+    words = ["sample", str(tmp_path / "run"), "-n", "1000000", "--npz", str(out / "all.npz")]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "fabulate", *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 300
+    while not list(out.glob(".*.fabulate-tmp")):
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.02)
+    process.send_signal(signal.SIGTERM)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert errors.splitlines()[-1] == "fabulate: interrupted by SIGTERM"
+    assert list(out.iterdir()) == []
+
+
+def test_intake_that_is_ended_leaves_no_workspace_in_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FABULATE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "photos").mkdir()
+    for i in range(4):
+        Image.new("L", (8, 8), 60 * i).save(tmp_path / "photos" / f"{i}.png")
+    seen: list[Path] = []
+
+    def ended(*_: Any) -> None:
+        seen.extend((tmp_path / "cache" / "data").iterdir())
+        os.kill(os.getpid(), signal.SIGHUP)
+
+    monkeypatch.setattr("fabulate.data.intake.decode", ended)
+    assert ends("data", tmp_path / "photos") == 128 + signal.SIGHUP
+    assert "interrupted by SIGHUP" in capsys.readouterr().err
+    assert seen and list((tmp_path / "cache" / "data").iterdir()) == []

@@ -6,17 +6,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 import fabulate
 from fabulate.config import Training
-from fabulate.errors import ConfigError
+from fabulate.errors import ConfigError, RunError
 from fabulate.files import read_json
 from fabulate.models import family
 from fabulate.nets import MLP
 from fabulate.processes import Processes
+from fabulate.training import InterruptedTraining, read_config
+from fabulate.training.devices import arithmetic, rounding
 from fabulate.training.loop import Learner
 from tiny import SMALL, in_two, pictures
 
@@ -41,6 +44,23 @@ def all_cases(folder, processes):
         for kind in (torch.float32, torch.float64):
             model = train(name, kind, f"{folder}/{name}-{kind}", accumulate=1)
             torch.save(model.state_dict(), f"{folder}/{name}-{kind}-{processes.rank}.pt")
+    stop_the_second_process(folder, processes)
+
+
+def stop_the_second_process(folder, processes):
+    """A training whose second process is sent SIGTERM in its 30th step."""
+    honest = Learner.advance
+
+    def advance(self):
+        if processes.rank == 1 and self.step == 29:
+            signal.raise_signal(signal.SIGTERM)
+        return honest(self)
+
+    Learner.advance = advance
+    with pytest.raises(InterruptedTraining) as stopped:
+        train("vae", torch.float32, f"{folder}/stopped", accumulate=1)
+    Learner.advance = honest
+    assert stopped.value.code == 128 + signal.SIGTERM
 
 
 @pytest.fixture(scope="module")
@@ -67,6 +87,39 @@ def test_two_processes_end_with_the_weights_of_one_with_two_micro_batches(two, t
     for key in one.keys() - settled:
         assert torch.equal(first[key], second[key]), key
         assert (first[key].double() - one[key].double()).abs().max() < most, key
+
+
+def test_a_signal_to_one_process_stops_all_at_that_step_and_one_continues_as_two_would(two):
+    out = two / "stopped"
+    assert newest(out) == 30
+    assert read_config(out)["arithmetic"] == {"micro_batches": 2, "threads": 1}
+    alone = train("vae", torch.float32, out, accumulate=1).state_dict()
+    unbroken = torch.load(two / f"vae-{torch.float32}-0.pt")
+    for key in alone.keys() - [key for key in alone if key.startswith("mixture")]:
+        assert (alone[key] - unbroken[key]).abs().max() < 1e-6, key
+
+
+def test_a_run_keeps_its_micro_batches_and_refuses_processes_that_cannot_share_them():
+    training = Training(batch_size=24)
+    begun = {"arithmetic": arithmetic(training, 64, 4, None)}
+    assert [arithmetic(training, 64, n, begun)["micro_batches"] for n in (1, 2, 4)] == [4, 4, 4]
+    with pytest.raises(
+        RunError, match=r"4 micro-batches, which 3 processes cannot share evenly.*--processes 1 or 2 or 4"
+    ):
+        arithmetic(training, 64, 3, begun)
+    alone = {"arithmetic": arithmetic(training, 64, 1, None)}
+    with pytest.raises(RunError, match="1 micro-batch, which 2 processes cannot share"):
+        arithmetic(training, 64, 2, alone)
+    assert arithmetic(training, 64, 2, {"family": "vae"})["micro_batches"] == 2  # a run of before it was written down
+
+
+def test_other_threads_are_announced():
+    begun = {"arithmetic": {"micro_batches": 1, "threads": 8}}
+    now = arithmetic(Training(), 100_000, 1, begun)
+    assert now["threads"] == torch.get_num_threads()
+    (sentence,) = rounding(begun, now)
+    assert "began with 8 threads" in sentence and "OMP_NUM_THREADS=8" in sentence
+    assert rounding({"arithmetic": now}, now) == rounding({"family": "vae"}, now) == rounding(None, now) == []
 
 
 def test_each_process_takes_its_own_part_of_every_batch():
@@ -103,37 +156,62 @@ def worker(parent, rank):
 
 
 def newest(out):
-    """The step of the newest checkpoint, 0 when there is none."""
+    """The step of the newest checkpoint, 0 when there is none that was trained."""
     latest = out / "checkpoints" / "latest.json"
-    return read_json(latest)["step"] if latest.exists() else 0
+    return read_json(latest, dict[str, Any])["step"] if latest.exists() else 0
 
 
 def wait(process, until):
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + 300
     while not until():
-        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            raise AssertionError(process.communicate())
         time.sleep(0.1)
 
 
 @needs_proc
-def test_a_process_that_dies_ends_the_others_and_one_process_continues(tmp_path):
+def test_a_process_that_dies_ends_the_others_and_so_does_a_launcher_that_is_killed(tmp_path):
     out = tmp_path / "run"
     training = start(out, "--processes", "2", "--steps", "100000", "--compile", "off")
     try:
         wait(training, lambda: newest(out) > 0)
-        os.kill(worker(training.pid, 1), signal.SIGKILL)
+        both = [worker(training.pid, rank) for rank in (0, 1)]
+        places = [place for process in [training.pid, *both] for place in listening(process)]
+        assert len(places) >= 3, "the store, and gloo in each process"
+        assert {address for address, _ in places} == {"0100007F"}  # 127.0.0.1, in the kernel's order
+        os.kill(both[1], signal.SIGKILL)
         errors = training.communicate(timeout=90)[1]
     finally:
         training.kill()
     assert training.returncode != 0
     assert "another process of this training is gone" in errors and "the same command continues" in errors
     reached = newest(out)
-    training = start(out, "--steps", "100000", "--compile", "off")
+    training = start(out, "--processes", "2", "--steps", "100000", "--compile", "off")
     try:
         wait(training, lambda: newest(out) > reached)
-        training.send_signal(signal.SIGTERM)
-        words = training.communicate(timeout=90)[0]
+        both = [worker(training.pid, rank) for rank in (0, 1)]
+        training.kill()
+        errors = training.communicate(timeout=90)[1]  # the others hold the pipe until they end
     finally:
         training.kill()
-    assert training.returncode == 128 + signal.SIGTERM
-    assert f"Continuing {out} from step" in words
+    assert not [process for process in both if lives(process)]
+    assert f"Stopped at step {newest(out):,}, saved" in errors and newest(out) > reached
+
+
+def lives(process):
+    """Whether a process still runs; one that has ended may wait for init to ask how."""
+    try:
+        return Path(f"/proc/{process}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def listening(process):
+    """Address and port, as /proc has them, of every socket on which a process takes connections."""
+    mine = {str(file.readlink()) for file in Path(f"/proc/{process}/fd").iterdir() if file.is_symlink()}
+    for table in ("tcp", "tcp6"):
+        for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
+            words = line.split()
+            if words[3] == "0A" and f"socket:[{words[9]}]" in mine:
+                yield words[1].split(":")

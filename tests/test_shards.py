@@ -114,7 +114,7 @@ def test_only_the_first_process_speaks_and_refuses(folder):
 @pytest.mark.parametrize("form", ["--out", "--npz"])
 def test_a_process_that_dies_ends_the_drawing_and_nothing_looks_whole(folder, tmp_path, form):
     place = tmp_path / "drawn"
-    begun = "drawn/*.png" if form == "--out" else "drawn.tmp"
+    begun = "drawn/*.png" if form == "--out" else ".*.fabulate-tmp"
     words = ["sample", str(folder / "searched"), "-n", "100000", form, str(place), "--processes", "2"]
     drawing = subprocess.Popen([sys.executable, "-m", "fabulate", *words], stderr=subprocess.PIPE, text=True)
     try:

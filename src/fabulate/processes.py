@@ -12,18 +12,22 @@ Drawing and measuring are shared out by images. All processes go through the sam
 part of the images, in whole blocks as one process would take them, and afterwards all have what all found, in order. So
 numbers round as in one process. The first process alone writes and speaks; the others learn from it when to stop.
 
-gloo carries the messages of CPUs, nccl those between GPUs. A process that dies ends the others: torchrun stops them.
+gloo carries the messages of CPUs, nccl those between GPUs. A process that dies ends the others: its launcher stops
+them, and each ends when the launcher is gone.
 """
 
-import logging
 import os
+import socket
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
 from importlib import import_module
+from types import FrameType
 from typing import Any, TypeVar
 
 import torch
@@ -31,11 +35,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from fabulate.errors import RunError
+from fabulate.signals import Stop, catching
 
 T = TypeVar("T")
 
 PATIENCE = timedelta(days=1)  # for others at their part; that one is gone is noticed at once
 REFUSED = 2  # the exit code of processes whose first one could not begin
+LAUNCHER, LISTENER = "FABULATE_LAUNCHER", "FABULATE_LISTENER"  # what `launch` tells: its id, and an open socket
+LEAVING, UNWINDING = 10.0, 30.0  # seconds for the others to leave when one failed, and after SIGTERM
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,14 @@ class Processes:
             return number
         message = torch.tensor(number, dtype=torch.float64, device=device)
         self.share_([message])
+        return float(message)
+
+    def most(self, number: float, device: torch.device) -> float:
+        """The largest of the numbers that all processes give."""
+        if self.alone:
+            return number
+        message = torch.tensor(number, dtype=torch.float64, device=device)
+        self._together([message], partial(dist.all_reduce, op=dist.ReduceOp.MAX))
         return float(message)
 
     def given(self, state: Any) -> Any:
@@ -197,7 +212,8 @@ def together(device: torch.device, work: str = ALONE.work, rest: str = ALONE.res
         import_module("torch.distributed.nn.functional")
         if device.type == "cuda":
             torch.cuda.set_device(device)  # else nccl would have all of them on the first GPU
-        dist.init_process_group("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+        dist.init_process_group(backend, timeout=PATIENCE, **meeting())
     try:
         yield Processes(dist.get_rank(), dist.get_world_size(), work, rest)
     finally:
@@ -205,32 +221,91 @@ def together(device: torch.device, work: str = ALONE.work, rest: str = ALONE.res
             dist.destroy_process_group()
 
 
+def meeting() -> dict[str, Any]:
+    """Where processes find each other: by torchrun's variables, or in a store on a socket that `launch` has opened."""
+    if LISTENER not in os.environ:
+        return {}
+    rank, count = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+    listener = int(os.environ[LISTENER]) if rank == 0 else None
+    store = dist.TCPStore(  # type: ignore[attr-defined]  # documented, and not in the module's list
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        count,
+        is_master=rank == 0,
+        timeout=PATIENCE,
+        master_listen_fd=listener,
+    )
+    return {"store": store, "rank": rank, "world_size": count}
+
+
+class Relay(Stop):
+    """Passes every signal on to processes, which know what to do."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.children: list[subprocess.Popen[bytes]] = []
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        self.number = number if self.number is None else self.number
+        for child in self.children:
+            child.send_signal(number)  # to one that has ended it does nothing
+
+
 def launch(count: int, argv: Sequence[str]) -> int:
     """Run `fabulate` with these words in so many processes on this machine; returns the exit code of the first to fail.
 
     When one fails or is killed the others are ended. Signals are passed on, so that a training saves and leaves.
+    Everything listens on this machine's own address alone: the store in which they find each other, gloo, and nccl.
     """
-    from torch.distributed.elastic.multiprocessing.api import SignalException
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    environment = {**os.environ, "WORLD_SIZE": str(count), LAUNCHER: str(os.getpid()), "MASTER_ADDR": "127.0.0.1"}
+    environment.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
+    own = next((name for _, name in socket.if_nameindex() if name.startswith("lo")), None)
+    if own is not None:
+        environment |= {"GLOO_SOCKET_IFNAME": own, "NCCL_SOCKET_IFNAME": own}
+    command = [sys.executable, "-m", "fabulate", *argv]
+    with catching(Relay()) as relay:
+        try:
+            with socket.create_server(("127.0.0.1", 0), backlog=count) as listener:
+                environment["MASTER_PORT"] = str(listener.getsockname()[1])
+                for rank in range(count):
+                    place = {"RANK": str(rank), "LOCAL_RANK": str(rank), LISTENER: str(listener.fileno())}
+                    handed = [listener.fileno()] if rank == 0 else []
+                    relay.children.append(
+                        subprocess.Popen(command, env=environment | place, stdin=subprocess.DEVNULL, pass_fds=handed)
+                    )
+            failed = ended(relay.children)
+        finally:
+            for child in relay.children:
+                child.kill()
+                child.wait()
+    if relay.number is not None:
+        return 128 + relay.number
+    if failed is None:
+        return 0
+    rank, code = failed
+    if code > 0:
+        return code
+    print(f"fabulate: process {rank} of {count} was ended by signal {-code}; the others were ended", file=sys.stderr)
+    return 128 - code  # as a shell tells of a signal
 
-    # Who failed has said why, or is told of here.
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)
-    os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // count)))
-    config = LaunchConfig(
-        1, 1, count, run_id="fabulate", rdzv_backend="c10d", rdzv_endpoint="localhost:0", max_restarts=0
-    )
-    try:
-        elastic_launch(config, sys.executable)("-m", "fabulate", *argv)
-    except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        code: int = failure.exitcode
-        if code >= 0:
-            return code
-        print(
-            f"fabulate: process {rank} of {count} was ended by signal {-code}; the others were ended", file=sys.stderr
-        )
-        return 128 - code  # as a shell tells of a signal
-    except SignalException as error:
-        return 128 + int(error.sigval)
-    return 0
+
+def ended(children: Sequence["subprocess.Popen[bytes]"]) -> tuple[int, int] | None:
+    """Wait until all have ended: which one failed first and how, if one did; the others are ended when they do not."""
+    failed: tuple[int, int] | None = None
+    steps = [(LEAVING, subprocess.Popen.terminate), (LEAVING + UNWINDING, subprocess.Popen.kill)]
+    since = 0.0
+    while running := [child for child in children if child.poll() is None]:
+        if failed is None:
+            failed, since = first_failure(children), time.monotonic()
+        elif steps and time.monotonic() - since > steps[0][0]:
+            for child in running:
+                steps[0][1](child)
+            del steps[0]
+        time.sleep(0.05)
+    return failed or first_failure(children)
+
+
+def first_failure(children: Sequence["subprocess.Popen[bytes]"]) -> tuple[int, int] | None:
+    """Rank and code of a process that failed; one that a signal ended before those that miss it."""
+    failures = [(child.returncode, rank) for rank, child in enumerate(children) if child.returncode]
+    return min(failures)[::-1] if failures else None

@@ -10,7 +10,11 @@ import gc
 import io
 import os
 import sys
+from contextlib import suppress
 from importlib import import_module
+from typing import IO
+
+from fabulate.signals import BROKEN_PIPE, Leave, catching, end_without_parent
 
 VERBS = {
     "data": "look at images before training: counts, sizes, broken files, duplicates",
@@ -53,8 +57,46 @@ def main(arguments: list[str] | None = None) -> None:
     """The entry point of `fabulate`: errors of the user's end as one line and a code that is not 0."""
     argv = sys.argv[1:] if arguments is None else arguments
     tune()
-    if os.environ.get("RANK", "0") != "0":  # of many processes the first one speaks; what goes wrong all tell
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        end_without_parent(int(os.environ.get("FABULATE_LAUNCHER", os.getppid())))
+    if not first():
         sys.stdout = io.StringIO()
+    try:
+        with catching(Leave()):
+            command(argv)
+            if sys.stdout is not None:
+                sys.stdout.flush()
+    except KeyboardInterrupt as error:  # in training its words say what was saved
+        if not first():  # the first has said it
+            raise SystemExit(getattr(error, "code", 130)) from None
+        fail(str(error) or "interrupted", code=getattr(error, "code", 130))
+    except BrokenPipeError:  # the reader of our output has gone
+        raise SystemExit(128 + BROKEN_PIPE) from None
+    except OSError as error:  # a disk that is full, a folder that may not be written
+        fail(f"{error.filename or (argv or ['output'])[0]}: {error.strerror or error}", code=1)
+    finally:
+        for stream in (sys.stdout, sys.stderr):
+            settle(stream)
+
+
+def first() -> bool:
+    """Whether this process speaks: of many processes the first one does; what goes wrong all tell."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def settle(stream: IO[str] | None) -> None:
+    """Write what a stream holds, or drop it: at its end Python would complain, and change the exit code."""
+    if stream is None:
+        return
+    try:
+        stream.flush()
+    except (OSError, ValueError):  # gone, full, closed
+        with suppress(OSError, ValueError):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def command(argv: list[str]) -> None:
+    """Run what the words say."""
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP, end="")
         raise SystemExit(0 if argv else 2)
@@ -104,16 +146,10 @@ def run_verb(verb: str, argv: list[str]) -> None:
         fail(str(error), code=1)
     except FabulateError as error:
         fail(str(error))
-    except KeyboardInterrupt as error:  # in training its words say what was saved
-        fail(str(error) or "interrupted", code=getattr(error, "code", 130))
-    except BrokenPipeError:  # the reader of our output has gone
-        sys.stderr.close()
-        raise SystemExit(141) from None
-    except OSError as error:  # a disk that is full, a folder that may not be written
-        fail(f"{error.filename or verb}: {error.strerror or error}", code=1)
 
 
 def fail(message: str, code: int = 2) -> None:
     """End with one line on standard error (more only where the message is a list)."""
-    print(f"fabulate: {message}", file=sys.stderr)
+    with suppress(OSError):  # nobody reads that either
+        print(f"fabulate: {message}", file=sys.stderr)
     raise SystemExit(code)

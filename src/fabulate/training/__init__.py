@@ -1,10 +1,10 @@
 """Training: the loop, the run folder, checkpoints, guards, and what people see meanwhile."""
 
 from fabulate.processes import launch
+from fabulate.signals import InterruptedTraining
 from fabulate.training.devices import pick_device
 from fabulate.training.folder import load, read_config, read_log
 from fabulate.training.session import best_look
-from fabulate.training.signals import InterruptedTraining
 from fabulate.training.train import choices, configure, default_out, run, train
 
 __all__ = [

@@ -1,12 +1,20 @@
-"""Where and with how many threads models run."""
+"""Where and with how many threads models run, and in how many parts a step is taken: what its rounding depends on.
+
+Noise belongs to the micro-batch: it is a function of (seed, step, player, micro-batch). So do the statistics of a batch
+norm, and a diffusion's times, which are spread over it. P processes with A micro-batches each are therefore one process
+with P x A of them, and not one with a single one. A run keeps the number that it began with, whoever continues it.
+"""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import torch
+from typing_extensions import TypedDict
 
-from fabulate.errors import ConfigError
+from fabulate.config import Training
+from fabulate.errors import ConfigError, RunError
 
 ONE_THREAD = 32_768  # numbers in a batch of images; 128 digits of 8x8 are 8,192, of 28x28 100,352 (see docs/LOG.md)
 
@@ -40,16 +48,63 @@ def flushed() -> Iterator[None]:
         torch.set_flush_denormal(before)
 
 
-@contextmanager
-def threads(numbers: int) -> Iterator[None]:
-    """Within the block one CPU thread where a batch has so few numbers that more would mostly wait for each other.
+class Arithmetic(TypedDict):
+    """What the numbers of a run depend on beside its hyperparameters, in its config.json."""
 
-    The rule knows only the batch, never the clock: the number of threads decides how sums are rounded, and a run that
-    continues must round as it began.
+    micro_batches: int
+    """Of each step, in all processes together: another number is another training."""
+    threads: int
+    """Of each process on a CPU: another number rounds sums in another way."""
+
+
+def arithmetic(training: Training, numbers: int, processes: int, before: Mapping[str, Any] | None) -> Arithmetic:
+    """How a training computes: as its run began, or anew where there is none (`before`: a config.json, None).
+
+    `numbers`: in an image. Few of them are given one thread, where more would mostly wait for each other. That rule
+    knows only the batch, never the clock: a run that continues must round as it began.
+    Errors: `RunError` where its micro-batches cannot be shared evenly, `ConfigError` where new ones cannot.
     """
+    begun = None if before is None else before.get("arithmetic")  # older runs do not tell
+    parts = shared_evenly(training, processes) if begun is None else int(begun["micro_batches"])
+    if parts % processes:
+        can = [str(n) for n in range(1, parts + 1) if parts % n == 0]
+        raise RunError(
+            f"this run takes the images of each step as {parts} micro-batch{'es' if parts > 1 else ''}, which "
+            f"{processes} processes cannot share evenly; another number would draw other noise: another training. "
+            f"Continue it with --processes {' or '.join(can)}, or give another --out"
+        )
+    few = training.batch_size * numbers // parts < ONE_THREAD
+    return {"micro_batches": parts, "threads": 1 if few else torch.get_num_threads()}
+
+
+def shared_evenly(training: Training, processes: int) -> int:
+    """The micro-batches of a step: `accumulate` for each process. Errors: `ConfigError` when they are not equal."""
+    parts = training.accumulate * processes
+    if training.batch_size % parts:
+        raise ConfigError(
+            f"batch_size {training.batch_size} must be a multiple of accumulate x processes: "
+            f"{training.accumulate} x {processes}"
+        )
+    return parts
+
+
+def rounding(before: Mapping[str, Any] | None, now: Arithmetic) -> list[str]:
+    """A sentence for who continues a run with another number of threads."""
+    begun = now if before is None else before.get("arithmetic", now)
+    if begun["threads"] == now["threads"]:
+        return []
+    return [
+        f"This run began with {begun['threads']} threads for each process and continues with {now['threads']}: sums "
+        f"are rounded in another way, so weights will differ from an unbroken run's, at first in their last bits. "
+        f"OMP_NUM_THREADS={begun['threads']} keeps them equal."
+    ]
+
+
+@contextmanager
+def threads(number: int) -> Iterator[None]:
+    """Within the block torch computes with so many CPU threads."""
     before = torch.get_num_threads()
-    if numbers < ONE_THREAD:
-        torch.set_num_threads(1)
+    torch.set_num_threads(number)
     try:
         yield
     finally:

@@ -43,7 +43,7 @@ from fabulate.files import (
     write_json,
 )
 from fabulate.models import GenerativeModel
-from fabulate.training.devices import pick_device
+from fabulate.training.devices import Arithmetic, pick_device
 
 FORMAT = 1  # of the run folder; raised when a newer fabulate could misread an older folder
 KEPT = 2  # checkpoints kept: the newest, and one to walk back to
@@ -73,6 +73,7 @@ class Config(TypedDict):
     shape: tuple[Literal[1, 3], PositiveInt, PositiveInt]
     classes: list[str]
     versions: dict[str, str]
+    arithmetic: NotRequired[Arithmetic]
 
 
 Measured = dict[str, float | None]

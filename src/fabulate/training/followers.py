@@ -1,8 +1,9 @@
 """What every process of a training but the first does: the same steps, and its part of looks and tests between them.
 
-Before each step the first process says one number: go on, leave with a signal, or help with a task. It alone has the
-clock, the folder and the judge, so the others know nothing of when. They have the data, and weights equal to its own;
-what a family fits once the weights stand still the first fits alone and hands over.
+Before each step all agree on one number, the largest that a process gives: go on, leave with a signal that one of them
+had, or help with a task that the first one wants done. The first alone has the clock, the folder and the judge, so the
+others know nothing of when. They have the data, and weights equal to its own; what a family fits once the weights stand
+still the first fits alone and hands over.
 """
 
 from collections.abc import Callable
@@ -11,34 +12,35 @@ from torch import Tensor
 
 from fabulate.data import Data
 from fabulate.models import GenerativeModel
+from fabulate.signals import InterruptedTraining, Stop
 from fabulate.training.loop import Learner, score_images
-from fabulate.training.signals import InterruptedTraining
 from fabulate.training.validation import Selected
 from fabulate.types import some_of
 
-GO_ON, OVER, TEST, DRAW, VALIDATE = 0, -1, -2, -3, -4  # what the first process says; else the signal to leave with
+GO_ON, TEST, DRAW, VALIDATE, OVER = 0, 1001, 1002, 1003, 1004  # above all signals: what the first wants comes first
 
 
-def follow(learner: Learner, data: Data) -> GenerativeModel:
+def follow(learner: Learner, data: Data, stop: Stop) -> GenerativeModel:
     """The steps from where the first process begins until it says otherwise, and all that it wants help with."""
     state = learner.processes.given(None)
     if state is not None:
         learner.restore(state)
-    if hear(learner, data) == OVER:
+    if hear(learner, data, stop) == OVER:
         return learner.sampler()
     for _ in learner.steps():
-        number = hear(learner, data)
+        number = hear(learner, data, stop)
         if number == OVER:  # stopped early
             return learner.sampler()
         if number != GO_ON:
+            hear(learner, data, stop)  # until the first has saved
             raise InterruptedTraining(number, "")
-    hear(learner, data)  # the last test, and that it is over
+    hear(learner, data, stop)  # the last test, and that it is over
     return learner.sampler()
 
 
-def hear(learner: Learner, data: Data) -> int:
-    """What the first process says next, once it wants no more help."""
-    while (number := int(learner.processes.told(GO_ON, learner.model.device))) in HELP:
+def hear(learner: Learner, data: Data, stop: Stop) -> int:
+    """What all agree on next, once the first process wants no more help."""
+    while (number := int(learner.processes.most(stop.number or GO_ON, learner.model.device))) in HELP:
         HELP[number](learner, data)
         learner.model.train()
     return number
@@ -71,7 +73,7 @@ def drawn(learner: Learner, n: int) -> Tensor:
 def ask(learner: Learner, job: int) -> None:
     """Let the others begin a task with the first process's model, whose weights must have settled."""
     if learner.processes.first:
-        learner.processes.told(job, learner.model.device)
+        learner.processes.most(job, learner.model.device)
     learner.processes.share_([*learner.average.parameters(), *learner.average.buffers()])  # the chosen step's, perhaps
 
 

@@ -23,11 +23,12 @@ import torch
 from torch import Tensor
 
 from fabulate.config import Training
-from fabulate.errors import ConfigError, RunError
+from fabulate.errors import RunError
 from fabulate.models.base import GenerativeModel, Player
 from fabulate.processes import ALONE, Processes
 from fabulate.seeds import seeded
 from fabulate.training.adam import Adam
+from fabulate.training.devices import shared_evenly
 from fabulate.training.guard import Guard, check_finite
 from fabulate.training.turns import turns
 from fabulate.training.validation import Validation
@@ -47,14 +48,12 @@ class Learner:
         images: BatchSource,
         processes: Processes = ALONE,
         held_out: BatchSource | None = None,
+        parts: int | None = None,
     ) -> None:
-        if training.batch_size % (training.accumulate * processes.count):
-            raise ConfigError(
-                f"batch_size {training.batch_size} must be a multiple of accumulate x processes: "
-                f"{training.accumulate} x {processes.count}"
-            )
+        """`parts`: the micro-batches of a step, of all processes together (default: `accumulate` for each process)."""
         self.model, self.training, self.images, self.processes = model, training, images, processes
         self.held_out, self.validation = held_out, Validation()
+        self.parts = shared_evenly(training, processes.count) if parts is None else parts
         self.device = model.device
         model.begin(images)
         self.players = model.players()
@@ -164,7 +163,7 @@ class Learner:
             parameter.requires_grad_(True)
         sums: dict[str, Tensor] = {}
         gradients: list[Tensor | None] = [None] * len(parameters)
-        parts = len(batches) * self.processes.count  # micro-batches of all processes
+        parts = self.parts
         for i, batch in enumerate(batches, start=self.processes.rank * len(batches)):
             with seeded(self.training.seed, "noise", self.step, name, i, device=self.device):
                 taken = self.turns[name](player, parameters, batch, parts)
@@ -191,7 +190,8 @@ class Learner:
         epochs = range(first // n, (last - 1) // n + 1)
         order = torch.cat([self.order(epoch)[max(first - epoch * n, 0) : last - epoch * n] for epoch in epochs])
         mine = order.chunk(self.processes.count)[self.processes.rank]
-        return [take(self.images, indices, self.model, self.device) for indices in mine.chunk(self.training.accumulate)]
+        micro = mine.chunk(self.parts // self.processes.count)
+        return [take(self.images, indices, self.model, self.device) for indices in micro]
 
     def order(self, epoch: int) -> Tensor:
         """The order of the images in an epoch."""

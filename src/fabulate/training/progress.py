@@ -1,13 +1,20 @@
-"""What people see while training runs: a live line in a terminal, plain lines elsewhere."""
+"""What people see while training runs: a live line in a terminal, plain lines elsewhere.
+
+When nobody reads any more (`fabulate train ... | head -1`, a terminal that is gone) or the disk under the output is
+full, nothing is lost: that counts as a signal to save and leave.
+"""
 
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
+
+from fabulate.signals import BROKEN_PIPE, Stop
 
 PLAIN_SECONDS = 5.0  # between plain lines
 
@@ -15,8 +22,9 @@ PLAIN_SECONDS = 5.0  # between plain lines
 class Display:
     """Progress, images/s, losses and time left."""
 
-    def __init__(self, console: Console, title: str) -> None:
-        self.console = console
+    def __init__(self, console: Console, title: str, stop: Stop | None = None) -> None:
+        """`stop` is told when the output is closed."""
+        self.console, self.stop = console, stop or Stop()
         self.last = time.monotonic()
         self.first = 0.0
         self.marks: deque[tuple[float, float]] = deque()  # moments and shares of the budget spent then
@@ -40,12 +48,26 @@ class Display:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.live:
-            self.view.stop()
+        with self.surviving():
+            if self.live:
+                self.view.stop()
+
+    @contextmanager
+    def surviving(self) -> Iterator[None]:
+        """Within the block an output that takes no words ends them, and lets the training save and leave."""
+        try:
+            yield
+        except OSError:
+            self.console.quiet = True
+            self.stop.number = self.stop.number or BROKEN_PIPE
 
     def say(self, text: str) -> None:
         """A line that stays."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        with self.surviving():
+            if self.live:
+                self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            elif not self.console.quiet:  # without rich, which would end the process where a pipe is closed
+                print(text, file=self.console.file, flush=True)
 
     def begin(self, share: float) -> None:
         """The first step begins, with a share (0..1) of the budget spent by sittings before."""

@@ -17,11 +17,11 @@ from fabulate.models import GenerativeModel
 from fabulate.models.capabilities import Reconstructs
 from fabulate.models.inversion import EncodesBySearch
 from fabulate.pictures import grid, paired_rows, save_curves, save_png
+from fabulate.signals import InterruptedTraining, Stop
 from fabulate.training.folder import RunFolder, read_log
 from fabulate.training.followers import GO_ON, OVER, drawn, test, validate
 from fabulate.training.loop import Learner, take
 from fabulate.training.progress import Display
-from fabulate.training.signals import InterruptedTraining, Stop
 from fabulate.training.validation import LOOKS
 from fabulate.types import Ordered, to_uint8
 
@@ -144,9 +144,7 @@ class Session:
                 self.illustrate()
             if self.judge is not None and self.judge.due(learner.step, learner.seconds - start, self.settled):
                 self.look(self.judge)
-            number = stop.number  # a signal can come at any moment, and the others must leave at the same step
-            self.told(number)
-            if number is not None:
+            if number := self.told(stop.number):  # all leave at the same step, whoever had the signal
                 self.leave(number)
             if self.due():
                 self.save()
@@ -266,9 +264,9 @@ class Session:
         learner = self.learner
         return {"step": learner.step, "epoch": round(learner.epoch, 3), "seconds": round(learner.seconds, 3)}
 
-    def told(self, number: int | None) -> None:
-        """Tell the other processes to go on, or to leave for a reason."""
-        self.learner.processes.told(number or GO_ON, self.learner.model.device)
+    def told(self, number: int | None) -> int:
+        """Tell the other processes to go on, or to leave for a reason; one of them may have a reason too."""
+        return int(self.learner.processes.most(number or GO_ON, self.learner.model.device))
 
     def due(self) -> bool:
         """Whether it is time for a checkpoint."""
@@ -288,6 +286,7 @@ class Session:
         """A signal came: save everything and go."""
         self.save()
         self.save_model()
+        self.told(OVER)
         raise InterruptedTraining(
             number, f"Stopped at step {self.learner.step:,}, saved in {self.folder.path}. The same command continues."
         )

@@ -21,13 +21,13 @@ from fabulate.errors import ConfigError
 from fabulate.models import GenerativeModel, family
 from fabulate.processes import together
 from fabulate.seeds import seeded
-from fabulate.training.devices import flushed, pick_device, threads
-from fabulate.training.folder import RunFolder
+from fabulate.signals import Stop, catching
+from fabulate.training.devices import arithmetic, flushed, pick_device, rounding, threads
+from fabulate.training.folder import Config, RunFolder, read_config
 from fabulate.training.followers import follow
 from fabulate.training.loop import Learner
 from fabulate.training.progress import Display
 from fabulate.training.session import Session
-from fabulate.training.signals import catching_signals
 from fabulate.training.validation import Selected, split
 from fabulate.types import BatchSource
 
@@ -53,7 +53,7 @@ def train(
     that takes a tenth of the time at most.
 
     Errors: `ConfigError` for names and values that do not fit, `DataError` for the images, `RunError` for the folder,
-    `DivergedError` when a loss is not finite, `InterruptedTraining` after SIGINT or SIGTERM.
+    `DivergedError` when a loss is not finite, `InterruptedTraining` after a signal, saved.
     """
     config, training = configure(name, preset, hyperparameters)
     console = Console(quiet=quiet)
@@ -139,28 +139,45 @@ def run(
         raise ConfigError(f"training needs a budget: {', '.join(BUDGETS)}, or several of them")
     with flushed(), seeded(training.seed, "weights"):
         model = family(name)(config, data.shape, data.classes if training.conditional else ()).to(pick_device(device))
-    with (
-        flushed(),
-        together(model.device) as processes,
-        threads(training.batch_size * model.shape.size // processes.count),
-    ):
-        images, held_out = parts(model, training, data)
-        learner = Learner(model, training, images, processes, held_out)
-        if not processes.first:
-            with catching_signals():  # the first process says when to stop
-                return follow(learner, data)
-        folder = RunFolder(out)
-        try:
-            folder.claim(settings(model, training, data))
-            judge = None
-            if evaluate_every is not None:
-                from fabulate.training.judge import Judge  # all features and metrics come with it
+    with flushed(), together(model.device) as processes:
+        before = processes.given(processes.leads(lambda: begun(out)))
+        how = processes.given(processes.leads(lambda: arithmetic(training, model.shape.size, processes.count, before)))
+        with threads(how["threads"]):
+            images, held_out = parts(model, training, data)
+            learner = Learner(model, training, images, processes, held_out, how["micro_batches"])
+            config = {**settings(model, training, data), "arithmetic": how}
+            folder = processes.leads(lambda: claimed(out, config))
+            if folder is None:
+                with catching(Stop()) as stop:
+                    return follow(learner, data, stop)
+            try:
+                judge = None
+                if evaluate_every is not None:
+                    from fabulate.training.judge import Judge  # all features and metrics come with it
 
-                judge = Judge.of(evaluate_every, data, model.device)
-            with Display(console, name) as display, catching_signals() as stop:
-                return Session(learner, folder, data, display, save_every, judge).finish(stop)
-        finally:
-            folder.close()
+                    judge = Judge.of(evaluate_every, data, model.device)
+                with catching(Stop()) as stop, Display(console, name, stop) as display:
+                    for sentence in rounding(before, how):
+                        display.say(sentence)
+                    return Session(learner, folder, data, display, save_every, judge).finish(stop)
+            finally:
+                folder.close()
+
+
+def begun(out: Path) -> Config | None:
+    """The config.json of a run that is there already."""
+    return read_config(out) if (out / "config.json").exists() else None
+
+
+def claimed(out: Path, config: dict[str, Any]) -> RunFolder:
+    """The run folder, for this process alone; nothing stays locked where it is another run's."""
+    folder = RunFolder(out)
+    try:
+        folder.claim(config)
+    except BaseException:
+        folder.close()
+        raise
+    return folder
 
 
 def parts(model: GenerativeModel, training: Training, data: Data) -> tuple[BatchSource, BatchSource | None]:
