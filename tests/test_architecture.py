@@ -13,7 +13,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "fabulate"
 LEVELS = [
-    {"types", "config", "errors", "seeds", "files", "weights", "pictures", "processes"},
+    {"types", "config", "errors", "seeds", "files", "weights", "pictures", "notebooks", "processes"},
     {"nets", "prob", "paths", "data", "metrics"},
     {"samplers", "features", "compiling"},
     {"models", "stats"},
