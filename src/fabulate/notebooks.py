@@ -24,7 +24,7 @@ def img(image: "Image", words: str) -> str:
     image.save(buffer, format="PNG", optimize=True)
     data = b64encode(buffer.getvalue()).decode()
     size = f'width="{image.width}" height="{image.height}"'
-    return f'<img src="data:image/png;base64,{data}" {size} alt="{escape(words)}">'
+    return f'<img src="data:image/png;base64,{data}" {size} alt="{_plain(words)}">'
 
 
 def card(title: str, rows: Iterable[tuple[str, str]], *pictures: "Image") -> str:
@@ -34,8 +34,13 @@ def card(title: str, rows: Iterable[tuple[str, str]], *pictures: "Image") -> str
     True
     """
     lines = "".join(
-        f'<tr><th style="{_NAME}">{escape(name)}</th><td style="{_VALUE}">{escape(value)}</td></tr>'
+        f'<tr><th style="{_NAME}">{_plain(name)}</th><td style="{_VALUE}">{_plain(value)}</td></tr>'
         for name, value in rows
     )
     shown = "".join(f'<div style="{_WHITE}">{img(image, title)}</div>' for image in pictures)
-    return f"<div><b>{escape(title)}</b><table>{lines}</table>{shown}</div>"
+    return f"<div><b>{_plain(title)}</b><table>{lines}</table>{shown}</div>"
+
+
+def _plain(words: str) -> str:
+    """Words that are no HTML; what is no character of Unicode, as in the names of some files, is a question mark."""
+    return escape(words.encode("utf-8", "replace").decode())
