@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 _NAME = "text-align: left; vertical-align: top; white-space: nowrap; opacity: 0.7; font-weight: normal"
-_VALUE = "text-align: left; vertical-align: top; white-space: pre-wrap; overflow-wrap: anywhere"
+_VALUE = "text-align: left; vertical-align: top; white-space: pre-wrap; overflow-wrap: anywhere; font-family: monospace"
 _WHITE = "background: white; width: fit-content; max-width: 100%; overflow-x: auto"
 
 

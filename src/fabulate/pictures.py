@@ -94,8 +94,8 @@ def sheet(
 ) -> Image.Image:
     """Images (N, C, H, W) below a title; those of a class y (N,) in rows of their own, behind its name.
 
-    Of more than 16 classes each image has the name below it. `columns`: by default as many as make a square, or as a
-    class has images, 12 at most.
+    Of more than 16 classes each image has the name below it. `columns`: at most; by default 12, or as many as make a
+    square.
     """
     if y is None or not classes:
         return table(images, columns or ceil(sqrt(len(images))), title, legend)
@@ -104,7 +104,7 @@ def sheet(
         order = np.argsort(y, kind="stable")
         names = [classes[k] for k in y[order]]
         return table(images[order], columns or ceil(sqrt(len(images))), title, legend, names=names)
-    columns = columns or min(_COLUMNS, int(counts.max()))
+    columns = min(columns or _COLUMNS, int(counts.max()))
     parts = [whole_rows(images[y == k], columns) for k in shown]
     rows = [
         classes[k] if row == 0 else ""

@@ -86,7 +86,7 @@ def curve(found: Tail, what: str) -> Image.Image:
     plain = np.sort(found.plain_scores)[::-1]
     axes.step(plain, np.arange(1, len(plain) + 1) / len(plain), color=PLAIN, linewidth=2, label=f"{len(plain):,} plain")
     axes.plot(found.scores, found.rarities, "o", color=FOUND, markersize=3.5, label="images of the tail")
-    axes.axvline(found.threshold, color=INK, linewidth=1, linestyle="--")
+    axes.axvline(found.threshold, color=INK, linewidth=1, linestyle="--", label="threshold")
     low, high = found.event.interval
     share = found.event.probability
     axes.errorbar([found.threshold], [share], [[share - low], [high - share]], color=INK, capsize=4, fmt="s", ms=4)
