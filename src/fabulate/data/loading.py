@@ -54,8 +54,9 @@ class Data:
         """
         from fabulate.pictures import sheet
 
-        chosen = some_of(self.train, len(self.train) if not isinstance(self.train, Ordered) else n, seed, "show")
-        if self.train.y is not None and not isinstance(self.train, Ordered):
+        whole = not isinstance(self.train, Ordered)
+        chosen = some_of(self.train, len(self.train) if whole else n, seed, "show")
+        if whole and self.train.y is not None:
             chosen = chosen[in_turn(self.train.y[chosen])]
         x, y = self.train.stored(chosen[:n])
         legend = f"{len(x):,} of {len(self.train):,} training images, seed {seed}"
