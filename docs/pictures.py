@@ -31,6 +31,7 @@ HERE = Path(__file__).parent / "pictures"
 MARGIN, LINE = 12, 24  # pixels around panels, and for a line of text
 BLUE, RED = ("#9dbbe0", "#5b8cc8", "#2f5f9b"), ("#eda5ae", "#d9687a", "#b03a4e")  # one shade for each seed
 SEEDS = (0, 1, 2)
+SAMPLES = 14, 56, 4 * 58  # where they begin in a run's pictures, below the words, and how wide 4 digits are there
 COLOURS = 64  # of a picture of colour samples: 120 of 32x32 then take about 100 kB
 
 RUNS: dict[str, str] = {
@@ -292,9 +293,9 @@ def collapse(runs: Runs) -> Image.Image:
         pictures = sorted((runs[name] / "samples").glob("step-*.png"))
         for i in (0, 3, 7):
             picture = Image.open(pictures[i])
-            side = picture.width // 2  # 4 x 4 of the 8 x 8 samples
+            left, top, side = SAMPLES  # 4 x 4 of the 8 x 8 samples
             step = int(pictures[i].stem.removeprefix("step-"))
-            panels[f"{caption}, step {step:,}"] = picture.crop((0, 0, side, side))
+            panels[f"{caption}, step {step:,}"] = picture.crop((left, top, left + side, top + side))
     return beside(panels, columns=3)
 
 

@@ -13,7 +13,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "fabulate"
 LEVELS = [
-    {"types", "config", "errors", "seeds", "files", "weights", "pictures", "processes", "signals"},
+    {"types", "config", "errors", "seeds", "files", "weights", "pictures", "notebooks", "processes", "signals"},
     {"nets", "prob", "paths", "data", "metrics"},
     {"samplers", "features", "compiling"},
     {"models", "stats"},

@@ -32,6 +32,12 @@ def size(path: Path) -> tuple[int, int]:
         return image.size
 
 
+def holds(path: Path, columns: int, rows: int) -> bool:
+    """Whether a picture has the size of so many 8x8 images, enlarged, with words around them."""
+    wide, high = size(path)
+    return 0 < wide - 66 * columns < 250 and 0 < high - 66 * rows < 110
+
+
 def pixels(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.png"))}
 
@@ -245,7 +251,7 @@ def test_reconstruct_shows_each_image_above_its_copy(
     runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert ends("reconstruct", runs / "classes", "-n", 8, "--out", tmp_path / "r.png") == 0
-    assert size(tmp_path / "r.png") == (8 * 66, 2 * 66)
+    assert holds(tmp_path / "r.png", 8, 2)
     assert "mean squared error" in capsys.readouterr().out
     assert ends("reconstruct", runs / "classes", "--out", tmp_path / "r.png") == 2
 
@@ -258,7 +264,7 @@ def test_reconstruct_fits_other_images_to_the_model(runs: Path, tmp_path: Path) 
 
 def test_interpolate_between_seeds_and_between_images(runs: Path, tmp_path: Path) -> None:
     assert ends("interpolate", runs / "gan", "--seeds", 3, 4, "--steps", 5, "--out", tmp_path / "s.png") == 0
-    assert size(tmp_path / "s.png") == (5 * 66, 66)
+    assert holds(tmp_path / "s.png", 5, 1)
     with Image.open(tmp_path / "s.gif") as animation:
         assert animation.n_frames > 20
     assert ends("sample", runs / "vae", "-n", 2, "--out", tmp_path / "drawn") == 0
@@ -270,13 +276,13 @@ def test_interpolate_between_seeds_and_between_images(runs: Path, tmp_path: Path
 
 def test_a_model_without_an_encoder_has_codes_of_images_by_search(runs: Path, tmp_path: Path) -> None:
     assert ends("reconstruct", runs / "gan", "-n", 8, "--out", tmp_path / "r.png") == 0
-    assert size(tmp_path / "r.png") == (8 * 66, 2 * 66)
+    assert holds(tmp_path / "r.png", 8, 2)
     assert not (runs / "gan" / "reconstructions.png").exists(), "training waits for no search"
     assert ends("sample", runs / "vae", "-n", 2, "--out", tmp_path / "drawn") == 0
     ends_of_walk = [tmp_path / "drawn" / "00000.png", tmp_path / "drawn" / "00001.png"]
     words = ["--images", *ends_of_walk, "--steps", 3, "--out", tmp_path / "i.png"]
     assert ends("interpolate", runs / "gan", *words) == 0
-    assert size(tmp_path / "i.png") == (3 * 66, 66)
+    assert holds(tmp_path / "i.png", 3, 1)
 
 
 @pytest.mark.parametrize(
@@ -365,7 +371,7 @@ def test_morph_needs_images_with_classes(runs: Path, tmp_path: Path, capsys: pyt
 def test_data_prints_the_report_and_saves_a_grid(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ends("data", "digits", "--out", tmp_path / "grid.png") == 0
     assert "1,797" in capsys.readouterr().out
-    assert size(tmp_path / "grid.png") == (10 * 66, 10 * 66)
+    assert holds(tmp_path / "grid.png", 10, 10)
 
 
 def test_a_folder_of_ones_own_end_to_end(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -19,11 +19,10 @@ from fabulate.errors import ConfigError, RunError
 from fabulate.files import write_file, write_json
 from fabulate.models import GenerativeModel
 from fabulate.models.base import Labels
-from fabulate.pictures import Pixels, grid, save_png, to_image
+from fabulate.pictures import Pixels, save_png, sheet, to_image
 from fabulate.processes import ALONE, Processes
 from fabulate.types import to_uint8
 
-GRID = 64  # images shown in grid.png
 ENOUGH_CALLS = 10_000  # of a network, that what compiling saves is more than what it costs
 
 Progress = Callable[[int, int], None]
@@ -134,12 +133,15 @@ def write_samples(
     for first, images in order.own():
         for i, image in enumerate(images, first):
             to_image(image).save(paths[i])
-            if i < GRID:
+            if i < model.shown:
                 shown[i] = image
     together = {i: image for part in processes.collected(shown) for i, image in part.items()}
 
     def finish() -> None:
-        save_png(grid(np.stack([together[i] for i in sorted(together)])), folder / "grid.png")
+        x, y = np.stack([together[i] for i in sorted(together)]), order.labels
+        legend = f"{len(x):,} of {n:,} samples, seed {seed}"
+        numbers = None if y is None else y[: len(x)].numpy()
+        save_png(sheet(x, f"{model.about}: samples", legend, numbers, model.classes), folder / "grid.png")
         write_json(
             folder / "manifest.json",
             {

@@ -68,7 +68,7 @@ def main(argv: list[str]) -> None:
                 )
             write_report(report, place)
         reports[name] = report
-        pictures[name] = picture(sampled(model, data, SHOWN, flags.measuring.seed)[0])
+        pictures[name] = picture(name, *sampled(model, data, SHOWN, flags.measuring.seed), data.classes)
         links[name] = Path(os.path.relpath(place / HTML, out)).as_posix()
     comparison = compare(reports)
     numbers, page = write(comparison, pictures, links, out)

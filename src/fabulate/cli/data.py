@@ -1,4 +1,4 @@
-"""`fabulate data SOURCE`: the intake report, and a picture of a random grid."""
+"""`fabulate data SOURCE`: the intake report, and a picture of some images."""
 
 from pathlib import Path
 from typing import Annotated
@@ -10,8 +10,7 @@ from fabulate.cli.shared import load_images, parse, where
 from fabulate.config import DataSpec, override, spec
 from fabulate.data import render
 from fabulate.errors import MixedSizesError
-from fabulate.pictures import grid, save_png
-from fabulate.types import some_of
+from fabulate.pictures import save_png
 
 
 @spec
@@ -20,7 +19,7 @@ class Arguments:
 
     spec: Annotated[DataSpec, tyro.conf.arg(name="")]
     out: Path | None = None
-    """Save a picture of 100 random images here (a .png)."""
+    """Save a picture of 100 training images here (a .png), by class where there are any."""
     seed: int = 0
     """Which random images."""
 
@@ -35,9 +34,8 @@ def main(argv: list[str]) -> None:
         data, mixed = load_images(override(flags.spec, {"size": error.size}), streams=True), error
     Console().print(render(data.report))
     if flags.out is not None:
-        chosen = some_of(data.train, 100, flags.seed, "grid")
         flags.out.parent.mkdir(parents=True, exist_ok=True)
-        save_png(grid(data.train.pixels(chosen)), flags.out)
+        save_png(data.show(100, seed=flags.seed), flags.out)
         where("picture", flags.out)
     if mixed is not None:
         raise mixed

@@ -12,7 +12,7 @@ from fabulate.data import read_image
 from fabulate.errors import CapabilityError
 from fabulate.models.base import able
 from fabulate.models.capabilities import Encodes, HasLatent
-from fabulate.pictures import grid, save_gif, save_png
+from fabulate.pictures import grid, save_gif, save_png, table
 from fabulate.training import load
 from fabulate.types import to_uint8
 
@@ -53,7 +53,10 @@ def main(argv: list[str]) -> None:
     start, end = codes(model, flags, label)
     frames = model.interpolate(start, end, (flags.steps - 1) * BETWEEN + 1, label, flags.path)
     pixels = to_uint8(frames).numpy()
-    save_png(grid(pixels[::BETWEEN], columns=flags.steps), out)
+    first, last = [str(path.name) for path in flags.images] if flags.images else [f"seed {s}" for s in flags.seeds]
+    title = f"{flags.run.name}: from {first} to {last}" + ("" if label is None else f", class {label}")
+    columns = ["from", *[f"{step / (flags.steps - 1):.2f}" for step in range(1, flags.steps - 1)], "to"]
+    save_png(table(pixels[::BETWEEN], columns, title, f"columns: parts of the {flags.path} way between the codes"), out)
     save_gif([grid(frame[None]) for frame in pixels], gif)
     where("strip", out)
     where("animation", gif)

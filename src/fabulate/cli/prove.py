@@ -17,7 +17,7 @@ from fabulate.evaluation.page import answers, facts, figure, page
 from fabulate.evaluation.sections import Answer
 from fabulate.files import write_file, write_json
 from fabulate.metrics.intervals import Estimate
-from fabulate.pictures import grid, save_png
+from fabulate.pictures import save_png, sheet
 from fabulate.uses.augment import read
 from fabulate.uses.augment.folder import Augmented
 from fabulate.uses.prove import ARMS, Proof, parts, prove, verdict
@@ -151,14 +151,16 @@ def pictures(classes: tuple[str, ...], material: Parts) -> str:
     assert real.y is not None and synthetic.y is not None
     counts = np.bincount(real.y, minlength=len(classes))
     order = sorted(np.unique(synthetic.y).tolist(), key=lambda k: int(counts[k]))[:CLASSES]
-    shown = []
-    for part in (real, synthetic):
+    figures = ""
+    for title, part, caption in (
+        ("real images", real, "Real images, a row for each class, the rarest first."),
+        ("synthetic images", synthetic, "Synthetic ones of the same classes."),
+    ):
         assert part.y is not None
-        blank = np.full((SHOWN, *real.shape), 255, np.uint8)
-        shown.append(np.concatenate([np.concatenate([part.x[part.y == k][:SHOWN], blank])[:SHOWN] for k in order]))
-    words = "the rarest first: " + ", ".join(classes[k] for k in order)
-    captions = (f"Real images, a row for each class, {words}.", "Synthetic ones of the same classes.")
-    figures = "".join(figure(words, grid(x, columns=SHOWN)) for words, x in zip(captions, shown, strict=True))
+        shown = [np.flatnonzero(part.y == k)[:SHOWN] for k in order]
+        y = np.repeat(np.arange(len(order)), [len(places) for places in shown])  # in the order of the rows
+        x = part.x[np.concatenate(shown)]
+        figures += figure(caption, sheet(x, title, y=y, classes=[classes[k] for k in order], columns=SHOWN))
     return f'<div class="pictures">{figures}</div>'
 
 

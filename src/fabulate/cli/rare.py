@@ -19,7 +19,7 @@ from fabulate.metrics.intervals import Estimate
 from fabulate.models.base import GenerativeModel, able
 from fabulate.models.capabilities import HasBound, HasLatent, HasLikelihood
 from fabulate.models.directions import check_size, telling
-from fabulate.pictures import grid
+from fabulate.pictures import sheet
 from fabulate.samples import folder_name
 from fabulate.training import load
 from fabulate.uses.rare import Tail, tail
@@ -215,7 +215,8 @@ def rare_page(flags: Arguments, model: GenerativeModel, found: Tail, what: str, 
     """The page: the numbers, the rare images beside plain ones, and the curve of the tail."""
     order = "Each from the highest score down. The rare ones count alike, as if plain sampling had found them."
     shown = np.unique(np.linspace(0, len(found.images) - 1, SHOWN).round().astype(int))  # evenly from first to last
-    beside = figure("Rare", grid(found.images[shown], COLUMNS)) + figure("Plain", grid(found.typical[shown], COLUMNS))
+    both = {"Rare": found.images, "Plain": found.typical}
+    beside = "".join(figure(name, sheet(x[shown], f"{name} images", columns=COLUMNS)) for name, x in both.items())
     warned = "".join(f"<li>{escape(words)}</li>" for words in cautions(found))
     own = model_column(model)
     table = f"rare.csv has each image's score, its rarity P(score at least this high){f', and {own}' if own else ''}."

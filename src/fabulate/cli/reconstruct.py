@@ -10,7 +10,7 @@ from fabulate.config import DataSpec, PositiveInt, spec
 from fabulate.errors import CapabilityError
 from fabulate.models.base import able
 from fabulate.models.capabilities import Reconstructs
-from fabulate.pictures import grid, paired_rows, save_png
+from fabulate.pictures import pairs, save_png
 from fabulate.training import load
 from fabulate.types import some_of, to_uint8
 
@@ -45,6 +45,8 @@ def main(argv: list[str]) -> None:
     x, y = images.batch(chosen)
     copies = model.reconstruct(x, class_names(model, data, y))
     error = float((copies - x).square().mean()) / 4  # from [-1, 1] to pixels in [0, 1]
-    save_png(grid(paired_rows(to_uint8(x).numpy(), to_uint8(copies).numpy(), columns=8), columns=8), out)
-    print(f"mean squared error {error:.5f} (pixels in [0, 1], {len(chosen)} images)")
+    told = f"mean squared error {error:.5f} (pixels in [0, 1], {len(chosen)} images)"
+    title = f"{flags.run.name}: images of {data.name} and their reconstructions"
+    save_png(pairs(to_uint8(x).numpy(), to_uint8(copies).cpu().numpy(), title, told), out)
+    print(told)
     where("picture", out)

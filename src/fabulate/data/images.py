@@ -15,13 +15,13 @@ from fabulate.data.mapped import FileRows
 from fabulate.types import Batch, BatchSource, ImageShape
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Images(BatchSource):
     """Images x, uint8 (N, C, H, W), in memory or memory-mapped, and classes y, int64 (N,), or None.
 
     >>> images = Images(np.zeros((10, 1, 8, 8), np.uint8))
-    >>> len(images), images.shape.size
-    (10, 64)
+    >>> images, len(images), images.shape.size
+    (Images(10 of 8x8 gray), 10, 64)
     >>> images.batch(torch.tensor([3, 1])).x.shape
     torch.Size([2, 1, 8, 8])
     """
@@ -35,6 +35,9 @@ class Images(BatchSource):
 
     def __len__(self) -> int:
         return len(self.x)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self):,} of {self.shape})"
 
     @property
     def shape(self) -> ImageShape:

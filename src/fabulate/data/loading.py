@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -16,12 +16,15 @@ from fabulate.data.arrays import array
 from fabulate.data.assembly import take_in
 from fabulate.data.images import Images
 from fabulate.data.intake import Progress
-from fabulate.data.listing import Listing
-from fabulate.data.report import Report, listed
+from fabulate.data.listing import Labels, Listing
+from fabulate.data.report import Report, listed, rows
 from fabulate.data.shards import Shards, find
 from fabulate.data.stream import NOT_AT_HAND
 from fabulate.errors import DataError
-from fabulate.types import ImageShape, Ordered
+from fabulate.types import ImageShape, Ordered, some_of
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,11 +47,44 @@ class Data:
         """Channels, height and width of one image."""
         return self.train.shape
 
+    def show(self, n: int = 64, *, seed: int = 0) -> "Image":
+        """A picture of n training images, chosen by a seed, each class in rows of its own behind its name.
+
+        Classes take turns, so that rare ones are seen (of streamed images, only those that happen to be chosen).
+        """
+        from fabulate.pictures import sheet
+
+        whole = not isinstance(self.train, Ordered)
+        chosen = some_of(self.train, len(self.train) if whole else n, seed, "show")
+        if whole and self.train.y is not None:
+            chosen = chosen[in_turn(self.train.y[chosen])]
+        x, y = self.train.stored(chosen[:n])
+        legend = f"{len(x):,} of {len(self.train):,} training images, seed {seed}"
+        return sheet(x.numpy(), f"{self.name}: training images", legend, None if y is None else y.numpy(), self.classes)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the intake report, and some of the images."""
+        from fabulate.notebooks import card
+
+        return card(self.name, rows(self.report), self.show(min(64, 8 * max(4, len(self.classes)))))
+
     def whole(self) -> Self:
         """These data, whose images can be read in any order. Errors: `DataError` when they are streamed."""
         if isinstance(self.train, Ordered):
             raise DataError(NOT_AT_HAND)
         return self
+
+
+def in_turn(y: Labels) -> npt.NDArray[np.int64]:
+    """An order in which the classes of labels (N,) take turns: first one image of each, then another of each.
+
+    >>> in_turn(np.array([0, 0, 0, 1, 1, 2])).tolist()
+    [0, 3, 5, 1, 4, 2]
+    """
+    by_class = np.argsort(y, kind="stable")
+    place = np.empty(len(y), np.int64)
+    place[by_class] = np.arange(len(y)) - np.searchsorted(y[by_class], y[by_class])
+    return np.argsort(place, kind="stable")
 
 
 def load_data(

@@ -65,6 +65,12 @@ class Report:
             f"(the first: {name}, {reason}); `fabulate data` lists them."
         )
 
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the report as a table."""
+        from fabulate.notebooks import card
+
+        return card("What was found", rows(self))
+
 
 def counted(n: int, one: str, many: str | None = None) -> str:
     """A number with its noun.

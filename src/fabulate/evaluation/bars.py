@@ -26,9 +26,13 @@ def bars(names: Sequence[str], shares: Sequence[Estimate], real: Sequence[float]
     places = range(len(names))
     percent = [100 * share.value for share in shares]
     reach = [[100 * (s.value - s.low) for s in shares], [100 * (s.high - s.value) for s in shares]]
-    axes.bar(places, percent, 0.66, color=BAR, yerr=reach, capsize=3, error_kw={"ecolor": INK, "elinewidth": 1.1})
-    axes.hlines([100 * share for share in real], [k - 0.42 for k in places], [k + 0.42 for k in places], LINE, lw=2)
-    axes.set_xticks(list(places), [shorten(name, 14, placeholder="…") for name in names], fontsize=9)
+    error = {"ecolor": INK, "elinewidth": 1.1}
+    axes.bar(places, percent, 0.66, color=BAR, yerr=reach, capsize=3, error_kw=error, label="samples, 95 % intervals")
+    left, right = ([k + aside for k in places] for aside in (-0.42, 0.42))
+    axes.hlines([100 * share for share in real], left, right, LINE, lw=2, label="real images")
+    axes.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(-0.1, 1), ncols=2)
+    words = [shorten(name, 14, placeholder="…") for name in names]
+    axes.set_xticks(list(places), words, fontsize=9, parse_math=False)
     if max(map(len, names)) > 4:
         axes.tick_params("x", rotation=35)
     axes.set_ylabel("% of images", fontsize=9)

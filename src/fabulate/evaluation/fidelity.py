@@ -10,6 +10,7 @@ None of these numbers means anything alone: all depend on the features and on ho
 stands between two anchors computed in the same way: training images in the place of samples, and uniform noise.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -20,7 +21,7 @@ from fabulate.evaluation.page import number
 from fabulate.evaluation.sections import Answer, Better, Row, Section, Subject, answer, reached
 from fabulate.metrics import fidelity as measure
 from fabulate.metrics import frechet_warning
-from fabulate.pictures import grid
+from fabulate.pictures import sheet
 from fabulate.seeds import generator
 
 SHOWN, COLUMNS = 49, 7  # images of each picture: two stand side by side on a page
@@ -38,7 +39,8 @@ NAMES: dict[str, tuple[str, Better, str]] = {
 def fidelity(subject: Subject) -> Section:
     """Distances, precision and recall, each between its anchors, and samples beside real images."""
     train, perfect = subject.data.train, subject.perfect
-    real = torch.from_numpy(subject.reference.pixels(subject.real))
+    real, y = subject.reference.stored(subject.real)
+    classes = subject.data.classes if subject.y is not None else ()  # a row for each class where the model knows them
     # The distances are biased by the number of images: samples are as many as the training images they stand beside.
     samples = subject.samples[: len(perfect)]
     chance = generator(subject.seed, "evaluate", "noise")
@@ -70,16 +72,17 @@ def fidelity(subject: Subject) -> Section:
         rows=tuple(rows.values()),
         sentences=tuple(sentences),
         pictures={
-            "Samples, not chosen: the first of the seed.": picture(subject.samples),
-            f"Real images ({subject.named}), a random choice.": picture(real),
+            "Samples, not chosen: the first of the seed.": picture("samples", subject.samples, subject.y, classes),
+            f"Real images ({subject.named}), a random choice.": picture("real images", real, y, classes),
         },
         answers=(good(rows), diverse(rows)),
     )
 
 
-def picture(images: Tensor) -> Image.Image:
-    """The first images of a set (N, C, H, W) as a grid."""
-    return grid(images[:SHOWN].numpy(), columns=COLUMNS)
+def picture(title: str, images: Tensor, y: Tensor | None = None, classes: Sequence[str] = ()) -> Image.Image:
+    """The first images of a set (N, C, H, W) below a title; with their classes (N,) a row for each."""
+    numbers = None if y is None else y[:SHOWN].numpy()
+    return sheet(images[:SHOWN].numpy(), title, y=numbers, classes=classes, columns=COLUMNS)
 
 
 def good(rows: dict[str, Row]) -> Answer:

@@ -3,10 +3,8 @@
 Colours follow the reader's system, light or dark; on a narrow screen each row of a table becomes a block.
 """
 
-from base64 import b64encode
 from collections.abc import Iterable, Sequence
 from html import escape
-from io import BytesIO
 from math import isnan
 from string import Template
 
@@ -14,6 +12,7 @@ from PIL import Image
 
 from fabulate.evaluation.sections import Answer, Row, Section, reached
 from fabulate.metrics.intervals import Estimate
+from fabulate.notebooks import img
 
 _WIDE, _HIGH = 240, 22  # of a scale, in its own units
 
@@ -161,14 +160,7 @@ def rows_table(rows: Sequence[Row]) -> str:
 
 def figure(caption: str, image: Image.Image) -> str:
     """A picture, as a PNG inside the page, with its caption."""
-    buffer = BytesIO()
-    image.save(buffer, format="PNG", optimize=True)
-    data = b64encode(buffer.getvalue()).decode()
-    words = escape(caption)
-    return (
-        f'<figure><img src="data:image/png;base64,{data}" width="{image.width}" height="{image.height}" '
-        f'alt="{words}"><figcaption>{words}</figcaption></figure>'
-    )
+    return f"<figure>{img(image, caption)}<figcaption>{escape(caption)}</figcaption></figure>"
 
 
 def section(part: Section) -> str:

@@ -15,6 +15,7 @@ from fabulate.evaluation.sections import Answer, Row, Section
 from fabulate.files import read_json, write_file, write_json
 from fabulate.metrics.intervals import Estimate
 from fabulate.models import GenerativeModel
+from fabulate.notebooks import card
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -79,6 +80,10 @@ class Report:
     def answers(self) -> tuple[Answer, ...]:
         """What stands at the head: the questions people ask."""
         return tuple(answer for section in self.sections for answer in section.answers)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the answers and all numbers. The page of `write` has the pictures too."""
+        return notebook(self)
 
     def to_json(self) -> dict[str, Any]:
         """Everything but the pictures."""
@@ -180,6 +185,28 @@ READING = (
     "how far the number depends on which images happened to be drawn, not on the training: another seed of training "
     "gives another model."
 )
+
+
+def notebook(report: Report) -> str:
+    """The answers and the numbers as HTML in the colours that are around it."""
+    said = [(answer.question, f"{answer.verdict}. {answer.because}") for answer in report.answers]
+    numbers = [(row.name, row_words(row)) for section in report.sections for row in section.rows]
+    return card(f"{report.name}: {report.family} on {report.data}", [*said, *numbers])
+
+
+def row_words(row: Row) -> str:
+    """A number with its interval and its anchors.
+
+    >>> row_words(Row(name="Precision", value=Estimate(0.5, 0.4, 0.6), better="higher", floor=0.75, noise=0.0))
+    '0.5 (95 %: 0.4 to 0.6), a perfect model 0.75, noise 0'
+    """
+    within = page.interval(row.value)
+    anchors = [
+        f"{name} {page.number(value)}"
+        for name, value in (("a perfect model", row.floor), ("noise", row.noise))
+        if page.number(value)
+    ]
+    return ", ".join([page.number(row.value.value) + (f" (95 %: {within})" if within else ""), *anchors])
 
 
 def table(report: Report) -> "Table":

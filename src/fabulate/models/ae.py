@@ -47,6 +47,7 @@ class AE(Encodes, Reconstructs, Scores, Conditional, family="ae"):
     """Autoencoder (Hinton, Salakhutdinov 2006, https://doi.org/10.1126/science.1127647)."""
 
     Config = AEConfig
+    units = {"loss": "mean squared error"}
     presets = {
         "default": Preset(
             AEConfig(), Training(epochs=200, lr=3e-3)

@@ -13,7 +13,8 @@ Legend: B batch, N samples, C H W image, Z latent.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar, NamedTuple
+from textwrap import shorten
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +23,13 @@ from fabulate.config import Preset, nearest, override, spec
 from fabulate.errors import CapabilityError, ConfigError
 from fabulate.models.saving import Saved
 from fabulate.seeds import generator
-from fabulate.types import Batch, BatchSource, ImageShape, to_float
+from fabulate.types import Batch, BatchSource, ImageShape, to_float, to_uint8
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 TILE = 32  # rows drawn from one generator
+SHOWN = 64  # samples of a picture
 
 # Tiles computed together at most, and numbers in their images: as many as make networks faster, as few as can be, since
 # a single image takes as long as all of them.
@@ -60,6 +65,7 @@ class GenerativeModel(Saved, nn.Module, ABC):
     Config: ClassVar[type[Any]]
     presets: ClassVar[dict[str, Preset]]
     families: ClassVar[dict[str, type["GenerativeModel"]]] = {}
+    units: ClassVar[Mapping[str, str]] = {}  # what the terms of its losses and tests are measured in, by their names
 
     def __init_subclass__(cls, family: str | None = None, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -138,6 +144,41 @@ class GenerativeModel(Saved, nn.Module, ABC):
                 images = self.draw(tiles, given)
                 parts.append(images[((rows >= 0) & (rows < n)).to(images.device)])
         return torch.cat(parts)
+
+    def show(
+        self, n: int | None = None, y: Labels = None, *, seed: int = 0, title: str = "", **choices: Any
+    ) -> "Image":
+        """A picture of samples 0 .. n - 1 of a seed, on white, each class in rows of its own behind its name.
+
+        `n`: by default `shown`; the other arguments are those of `sample`.
+        """
+        from fabulate.pictures import sheet
+
+        n = self.shown if n is None else n
+        labels = self.labels(y, n)
+        images = to_uint8(self.sample(n, y, seed=seed, **choices)).cpu().numpy()
+        numbers = None if labels is None else labels.numpy()
+        return sheet(images, title or f"{self.about}: samples", f"{n} samples, seed {seed}", numbers, self.classes)
+
+    @property
+    def shown(self) -> int:
+        """How many samples a picture shows: 64, or as many below as give each class the same number."""
+        return SHOWN - SHOWN % min(len(self.classes) or 1, SHOWN)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: sizes, classes, and what the model card tells of the training."""
+        from fabulate.notebooks import card
+
+        tested = {f"test {name}": value for name, value in self.record.get("test", {}).items()}
+        told = {name: value for name, value in {**self.record, **tested}.items() if name not in ("data", "test")}
+        rows = [
+            ("images", f"{self.shape}"),
+            ("classes", shorten(", ".join(self.classes), 200, placeholder=" ...") or "none learnt"),
+            ("parameters", f"{sum(weights.numel() for weights in self.parameters()):,}"),
+            *((name, f"{value:,.5g}" if isinstance(value, float) else f"{value}") for name, value in told.items()),
+            ("samples", "model.show() draws some"),
+        ]
+        return card(self.about, rows)
 
     @property
     def rows(self) -> int:

@@ -91,6 +91,7 @@ class Flow(Encodes, Reconstructs, HasLikelihood, Conditional, family="flow"):
 
     Config = FlowConfig
     slow = True
+    units = {"loss": "mean squared error"}
     presets = {
         "default": Preset(FlowConfig(), Training(steps=20_000, batch_size=64, warmup=500)),
         "tutorial": Preset(

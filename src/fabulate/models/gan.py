@@ -142,6 +142,7 @@ class GAN(EncodesBySearch, Conditional, family="gan"):
     """Generative adversarial network (Goodfellow et al. 2014, https://arxiv.org/abs/1406.2661)."""
 
     Config = GANConfig
+    units = {"real": "mean score", "fake": "mean score", "accuracy": "share of pairs", "diversity": "fake / real"}
     presets = {
         "default": Preset(GANConfig(), Training(lr=2e-3, betas=(0.0, 0.99))),
         "tutorial": Preset(

@@ -67,6 +67,7 @@ class NF(Encodes, Reconstructs, HasLikelihood, Conditional, family="nf"):
     """Normalizing flow (Dinh et al. 2017, https://arxiv.org/abs/1605.08803)."""
 
     Config = NFConfig
+    units = {"loss": "nats per image", "bits_per_dim": "bits per number"}
     presets = {
         # At 10,000 steps, or where images are few after 40 epochs: it soon learns them by heart.
         "default": Preset(NFConfig(), Training(steps=10_000, epochs=40, batch_size=64)),

@@ -17,7 +17,7 @@ from typing_extensions import TypedDict
 from fabulate.config import PositiveInt, from_json, to_json
 from fabulate.errors import ConfigError, RunError
 from fabulate.files import read_json, write_file, write_json
-from fabulate.types import ImageShape, to_uint8
+from fabulate.types import ImageShape
 from fabulate.weights import read_weights, tensors_hash, write_weights
 
 CONFIG, WEIGHTS, CARD, PICTURE = "config.json", "model.safetensors", "README.md", "samples.png"
@@ -56,12 +56,18 @@ class Saved(ModelHubMixin, library_name="fabulate", tags=["image-generation", "g
 
     def _save_pretrained(self, save_directory: Path) -> None:
         model: Any = self  # a GenerativeModel: this class is one of its bases
-        from fabulate.pictures import grid, save_png
+        from fabulate.pictures import save_png
 
         write_json(save_directory / CONFIG, description(model))  # first: it says whose the folder is
         write_weights(save_directory / WEIGHTS, model.state_dict())
-        save_png(grid(to_uint8(model.sample(64)).cpu().numpy(), columns=16), save_directory / PICTURE)
+        save_png(model.show(), save_directory / PICTURE)
         write_file(save_directory / CARD, lambda file: file.write(card(model).encode()))
+
+    @property
+    def about(self) -> str:
+        """What the model is, in a few words: its family, and the images it was trained on where that is known."""
+        model: Any = self  # a GenerativeModel: this class is one of its bases
+        return f"{model.family} on {model.record['data']}" if "data" in model.record else model.family
 
     def weights_hash(self) -> str:
         """The hexadecimal SHA-256 of all weights, in a fixed order: what a manifest names a model by."""
@@ -191,7 +197,7 @@ def card(model: Any) -> str:
         f"{kind}{conditional}, of {model.shape} images, trained on {data}{steps} with fabulate.",
         f"It has {sum(p.numel() for p in model.parameters()):,} parameters.",
         "",
-        f"![64 samples, drawn with seed 0]({PICTURE})",
+        f"![samples, drawn with seed 0]({PICTURE})",
         *numbers,
         *(["", f"Classes: {', '.join(model.classes)}."] if model.classes else []),
         "",

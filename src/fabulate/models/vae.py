@@ -122,6 +122,12 @@ class VAE(HasPosterior, Reconstructs, ImportanceWeighted, Conditional, family="v
     """Variational autoencoder (Kingma, Welling 2014, https://arxiv.org/abs/1312.6114)."""
 
     Config = VAEConfig
+    units = {
+        "loss": "nats per image",
+        "reconstruction": "nats per image",
+        "kl": "nats per image",
+        "active_units": "dimensions",
+    }
     presets = {
         "default": Preset(VAEConfig(), Training(epochs=200)),  # few images: stop before they are learnt by heart
         "conv": Preset(

@@ -91,6 +91,13 @@ class VQVAE(Encodes, Reconstructs, HasBound, Conditional, family="vqvae"):
     """
 
     Config = VQVAEConfig
+    units = {
+        "loss": "nats per image",
+        "reconstruction": "nats per image",
+        "code_length": "nats per image",
+        "mse": "pixels in [0, 1]",
+        "perplexity": "codes",
+    }
     presets = {
         "default": Preset(VQVAEConfig(), Training(epochs=40, lr=3e-3)),  # few images are soon learnt by heart
         "tutorial": Preset(

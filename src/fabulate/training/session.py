@@ -16,7 +16,7 @@ from fabulate.files import own_folder, place_file
 from fabulate.models import GenerativeModel
 from fabulate.models.capabilities import Reconstructs
 from fabulate.models.inversion import EncodesBySearch
-from fabulate.pictures import grid, paired_rows, save_curves, save_png
+from fabulate.pictures import pairs, save_curves, save_png
 from fabulate.signals import InterruptedTraining, Stop
 from fabulate.training.folder import RunFolder, read_log
 from fabulate.training.followers import GO_ON, OVER, drawn, test, validate
@@ -318,6 +318,7 @@ class Session:
     def picture(self, last: bool = False) -> None:
         """Draw 64 samples from fixed noise, some reconstructions (slow ones at the last), and score the test images."""
         model, step = self.settled(), f"step-{self.learner.step:08d}"
+        title = f"{self.folder.path.name}, step {self.learner.step:,}"
         if self.data.test is not None:
             n = self.tests
             self.tested = test(self.learner, self.data, n)
@@ -327,13 +328,15 @@ class Session:
                     f"allow; fabulate evaluate {self.folder.path} asks more."
                 )
         with self.folder.writing():
-            save_png(grid(to_uint8(model.sample(SHOWN)).cpu().numpy(), columns=8), self.folder.samples / f"{step}.png")
+            save_png(model.show(title=f"{title}: samples"), self.folder.samples / f"{step}.png")
             # A family without an encoder searches for codes, which takes too long now and then.
             if not isinstance(model, EncodesBySearch) and isinstance(model, Reconstructs) and (last or not model.slow):
                 batch = take(self.shown, torch.arange(min(32, len(self.shown))), model, model.device)
                 copies = model.reconstruct(batch.x, batch.y)
-                pairs = paired_rows(to_uint8(batch.x).cpu().numpy(), to_uint8(copies).cpu().numpy(), columns=8)
-                save_png(grid(pairs, columns=8), self.folder.samples / f"reconstructions-{step}.png")
+                real, copied = (to_uint8(x).cpu().numpy() for x in (batch.x, copies))
+                part = "training" if self.data.test is None else "test"
+                picture = pairs(real, copied, f"{title}: reconstructions", f"of {part} images")
+                save_png(picture, self.folder.samples / f"reconstructions-{step}.png")
 
     def summary_pictures(self) -> None:
         """The run's last pictures under plain names, and its curves."""
@@ -342,7 +345,8 @@ class Session:
             for old, new in ((step, "samples.png"), (f"reconstructions-{step}", "reconstructions.png")):
                 if (self.folder.samples / old).exists():
                     place_file(self.folder.path / new, partial(copy, self.folder.samples / old))
-            save_curves(read_log(self.folder.path), self.folder.path / "curves.png", str(self.folder.path.name))
+            log, title = read_log(self.folder.path), f"{self.folder.path.name}: how the training went"
+            save_curves(log, self.folder.path / "curves.png", title, self.learner.model.units)
 
 
 def copy(picture: Path, file: IO[bytes]) -> None:

@@ -16,7 +16,7 @@ from fabulate.config import to_json
 from fabulate.data import Data
 from fabulate.errors import ConfigError, RunError
 from fabulate.models import GenerativeModel
-from fabulate.pictures import grid, save_png
+from fabulate.pictures import save_png, sheet
 from fabulate.samples import folder_name
 from fabulate.uses.augment.amounts import missing
 from fabulate.uses.augment.drawing import Synthetic, fill
@@ -140,10 +140,9 @@ def write(
     paths = write_part(out, "synthetic", made.images, data.classes, made.numbers, partial(told, "writing"))
     write_part(out, "real", cut.train, data.classes, None, partial(told, "writing real images"))
     write_part(out, "test", cut.test, data.classes, None, partial(told, "writing test images"))
-    shown = [made.images.x[y == k][:SHOWN] for k in np.unique(y)]
-    blank = np.full((SHOWN, *made.images.shape), 255, np.uint8)
-    rows = [np.concatenate([row, blank])[:SHOWN] for row in shown]
-    save_png(grid(np.concatenate(rows), columns=SHOWN), out / "samples.png")
+    shown = np.concatenate([np.flatnonzero(y == k)[:SHOWN] for k in np.unique(y)])
+    title, legend = f"{data.name}: synthetic images by {model.family}", f"the first {SHOWN} kept of each class"
+    save_png(sheet(made.images.x[shown], title, legend, y[shown], data.classes, SHOWN), out / "samples.png")
     real, test = (counted(part, data.classes) for part in (cut, Split(cut.test, cut.test)))
     about = {
         "classes": list(data.classes),

@@ -34,7 +34,9 @@ def chart(proof: Proof) -> Image.Image:
         recalls = proof.recalls(name)
         upright(right, [k + aside for k in range(len(recalls))], recalls, colour, name)
     labels = [shorten(name, 14, placeholder="…") for name in proof.classes]
-    right.set_xticks(range(len(labels)), labels, fontsize=9, rotation=35 if max(map(len, labels)) > 4 else 0)
+    right.set_xticks(
+        range(len(labels)), labels, fontsize=9, parse_math=False, rotation=35 if max(map(len, labels)) > 4 else 0
+    )
     right.set_ylabel("recall, %", fontsize=9)
     right.grid(axis="y", alpha=0.25)
     right.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)

@@ -15,8 +15,7 @@ from PIL import Image
 from fabulate.files import write_file, write_json
 from fabulate.models.base import GenerativeModel, Labels
 from fabulate.models.capabilities import HasBound, HasLikelihood, Scores
-from fabulate.pictures import grid, save_png, to_image
-from fabulate.samples import GRID
+from fabulate.pictures import save_png, sheet, to_image
 from fabulate.types import to_float
 from fabulate.uses.rare.tail import Tail
 
@@ -37,7 +36,8 @@ def write_tail(found: Tail, model: GenerativeModel, folder: Path, what: str, see
     names = [f"{i:0{width}}.png" for i in range(len(found.images))]
     for name, image in zip(names, found.images, strict=True):
         to_image(image).save(folder / name)
-    save_png(grid(found.images[:GRID]), folder / "grid.png")
+    legend = f"the first of {len(found.images):,}, from the highest score down; score: {what}"
+    save_png(sheet(found.images[: model.shown], f"{model.about}: rare images", legend), folder / "grid.png")
     columns = {
         "image": names,
         "score": [f"{value:.6g}" for value in found.scores],
@@ -86,13 +86,13 @@ def curve(found: Tail, what: str) -> Image.Image:
     plain = np.sort(found.plain_scores)[::-1]
     axes.step(plain, np.arange(1, len(plain) + 1) / len(plain), color=PLAIN, linewidth=2, label=f"{len(plain):,} plain")
     axes.plot(found.scores, found.rarities, "o", color=FOUND, markersize=3.5, label="images of the tail")
-    axes.axvline(found.threshold, color=INK, linewidth=1, linestyle="--")
+    axes.axvline(found.threshold, color=INK, linewidth=1, linestyle="--", label="threshold")
     low, high = found.event.interval
     share = found.event.probability
     axes.errorbar([found.threshold], [share], [[share - low], [high - share]], color=INK, capsize=4, fmt="s", ms=4)
     axes.set_yscale("log")
     axes.set_xlabel(what, fontsize=9)
-    axes.set_ylabel("P(higher)", fontsize=9)
+    axes.set_ylabel("P(a higher score)", fontsize=9)
     axes.tick_params(labelsize=8)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
