@@ -46,21 +46,22 @@ def split(images: BatchSource, share: float, seed: int) -> tuple[Tensor, Tensor]
     """Numbers of the images to learn from and of those to validate with; None where these would be too few.
 
     The same share of each class is held out, rounded down, so that a rare class loses none of a handful of images.
-    `images`: those of a data set in memory; streamed ones, which are read in an order of their own, are not split.
+    `images`: those of a data set; streamed or weighted ones, which are read in an order of their own, are not split.
 
     >>> [len(part) for part in split(Images(np.zeros((200, 1, 8, 8), np.uint8)), 0.1, seed=0)]
     [180, 20]
     """
-    if not isinstance(images, Images):
+    if type(images) is not Images:  # its subclasses read in ways of their own
         return None
     n = len(images)
     share = min(share, MOST / n)
     order = permutation(n, seed, "validation").numpy()
     y = np.zeros(n, np.int64) if images.y is None else images.y
+    by_class = order[np.argsort(y[order], kind="stable")]  # class after class, at random within each
+    counts = np.bincount(y)
+    place = np.arange(n) - np.repeat(np.cumsum(counts) - counts, counts)  # of each within its class
     held = np.zeros(n, bool)
-    for label in np.unique(y):
-        members = order[y[order] == label]
-        held[members[: int(share * len(members))]] = True
+    held[by_class[place < np.repeat((share * counts).astype(int), counts)]] = True
     if held.sum() < FEWEST:
         return None
     return torch.from_numpy(np.flatnonzero(~held)), torch.from_numpy(np.flatnonzero(held))
