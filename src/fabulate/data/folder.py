@@ -7,20 +7,21 @@ that leads nowhere is set aside like any unreadable file. Hidden files and what 
 
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from hashlib import blake2b, file_digest
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
-from fabulate.data.layout import Layout, lay_out, left_out, role
+from fabulate.data.layout import Layout, above, lay_out, left_out, role
 from fabulate.data.listing import Contents, Label, Listing, Part, number
 from fabulate.data.report import ignored_files, listed
 from fabulate.data.tables import is_metadata, read_metadata
 from fabulate.errors import DataError
 
 EXTENSIONS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+_TOGETHER = 64  # files read by one job
 _SYSTEM = {
     *("@eadir", "@recycle", "#recycle", "@tmp", "__macosx", "$recycle.bin", "system volume information", "lost+found"),
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
@@ -59,7 +60,7 @@ def folder(path: Path, scan: Scan) -> Listing:
     if not scan.images:
         told = [f"{name}: {reason}" for name, reason in scan.set_aside]
         raise DataError("no image can be read:\n  " + "\n  ".join(listed(told)))
-    holders = {str(parent) for name in (*scan.images, *dict(scan.set_aside)) for parent in PurePosixPath(name).parents}
+    holders = {parent for name in (*scan.images, *dict(scan.set_aside)) for parent in above(name)}
     empty = [name for name in scan.folders if name not in holders]
     layout = lay_out(list(scan.images))
     if any(role(name) == "train" for name in empty) and any(role(name) for name in holders):
@@ -138,9 +139,12 @@ def _contents(scan: Scan, layout: Layout) -> Contents:
         listed_labels |= {f"{around}/{file}".removeprefix("/"): label for file, label in labels.items()}
         missing = [file for file in labels if f"{around}/{file}".removeprefix("/") not in scan.images]
         if missing:
-            layout.warnings.append(
-                f"{name} names {len(missing):,} files that are not there, or are no images, such as {missing[0]}"
+            lost = (
+                "file that is not there, or is no image"
+                if len(missing) == 1
+                else "files that are not there, or no images"
             )
+            layout.warnings.append(f"{name} names {len(missing):,} {lost}, such as {missing[0]}")
     parts = [layout.train] if layout.test is None else [layout.train, layout.test]
     if any(name in listed_labels for part in parts for name in part):
         layout.notes.append(f"classes come from {', '.join(scan.metadata)}")
@@ -157,12 +161,15 @@ def _contents(scan: Scan, layout: Layout) -> Contents:
 def _fingerprint(contents: Contents, images: Mapping[str, Path]) -> str:
     """Names, labels and bytes of each part, not dates and not where the folder lies: a copy has the same one."""
 
-    def digest(path: Path) -> bytes:
+    def digest(name: str) -> bytes:
         try:
-            with path.open("rb") as file:
-                return file_digest(file, "blake2b").digest()
+            with images[name].open("rb") as file:
+                return name.encode() + b"\0" + file_digest(file, "blake2b").digest()
         except OSError as error:  # decoding will meet the same error, and say so
-            return str(error.errno).encode()
+            return name.encode() + b"\0" + str(error.errno).encode()
+
+    def digests(names: Sequence[str]) -> bytes:
+        return b"".join(map(digest, names))
 
     whole = blake2b(b"folder", digest_size=16)
     whole.update(repr(contents.classes).encode())
@@ -170,6 +177,7 @@ def _fingerprint(contents: Contents, images: Mapping[str, Path]) -> str:
         for part in (contents.train, contents.test):
             if part is not None:
                 whole.update(b"part" if part.labels is None else part.labels.tobytes())
-                for name, file in zip(part.names, pool.map(digest, map(images.__getitem__, part.names)), strict=True):
-                    whole.update(name.encode() + b"\0" + file)
+                jobs = [part.names[first : first + _TOGETHER] for first in range(0, len(part), _TOGETHER)]
+                for told in pool.map(digests, jobs):
+                    whole.update(told)
     return whole.hexdigest()

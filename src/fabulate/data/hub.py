@@ -9,6 +9,7 @@ import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from hashlib import blake2b, file_digest
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -17,6 +18,7 @@ from typing import Any
 from fabulate.config import spec, to_json
 from fabulate.data import cache
 from fabulate.data.listing import LABELS, Contents, Label, Listing, Part, Raw, label_of, number
+from fabulate.data.report import listed
 from fabulate.data.tables import images_in
 from fabulate.errors import DataError, RunError
 from fabulate.files import read_json, write_json
@@ -46,12 +48,17 @@ def parquet(folder: Path, tables: Sequence[Path], warnings: tuple[str, ...] = ()
     def opened() -> Iterator[Contents]:
         of_images = [path for path in tables if images_in(path)]
         # Where there is more than these, the library would take what there is most of: tables, or the images beside.
-        others = [path for path in folder.rglob("*") if path.is_file() and path not in of_images]
-        mixed = of_images and any(path.name != "README.md" and path.name[0] != "." for path in others)
-        files = _splits(folder, of_images) if mixed else None
+        plain = {*of_images, folder / "README.md"}
+        mixed = any(path.name[0] != "." and path.is_file() and path not in plain for path in folder.rglob("*"))
+        files = _splits(folder, of_images) if of_images and mixed else None
         # datasets writes a second copy of the files, which nobody needs once the images are decoded
         with TemporaryDirectory(prefix="fabulate-", ignore_cleanup_errors=True) as copy:
-            yield _load(str(folder), None, copy, f"the parquet files in {folder}", "Are they whole?", data_files=files)
+            contents = _load(
+                str(folder), None, copy, f"the parquet files in {folder}", "Are they whole?", data_files=files
+            )
+            unused = [path.relative_to(folder).as_posix() for path in tables if path not in of_images]
+            told = f"parquet files without images, not used: {', '.join(listed(unused, limit=5))}"
+            yield replace(contents, notes=(*contents.notes, told)) if of_images and unused else contents
 
     return Listing(folder.resolve().name or "data", whole.hexdigest(), opened, warnings=warnings)
 

@@ -145,9 +145,9 @@ def _without_masks(names: Sequence[str], layout: Layout) -> list[str]:
     stems = {name.rpartition(".")[0] for name in names}
     beside: dict[str, set[str]] = {}  # the folders in each folder
     for name in names:
-        folders = name.split("/")[:-1]
-        for depth, folder in enumerate(folders):
-            beside.setdefault("/".join(folders[:depth]), set()).add(folder)
+        for path in above(name):
+            around, _, folder = path.rpartition("/")
+            beside.setdefault(around, set()).add(folder)
 
     def of_others(siblings: set[str]) -> bool:
         parts = {role(sibling) for sibling in siblings} - {None}
@@ -182,6 +182,15 @@ def _folders(root: str, names: Iterable[str]) -> tuple[dict[str, list[str]], lis
         else:
             loose.append(name)
     return folders, loose
+
+
+def above(name: str) -> list[str]:
+    """The folders that a file lies in.
+
+    >>> above("train/cats/1.png")
+    ['train', 'train/cats']
+    """
+    return [name[: slash.start()] for slash in re.finditer("/", name)]
 
 
 def left_out(layout: Layout) -> str:
