@@ -35,7 +35,7 @@ def folder(tmp_path):
 
 
 def notes(data) -> str:
-    return "\n".join(data.report.notes)
+    return "\n".join((*data.report.notes, *data.report.warnings))
 
 
 # Images and batches
@@ -134,7 +134,7 @@ def test_images_outside_class_folders_mean_no_classes(folder):
     fill(folder, 1, first=5)
     data = load_data(folder)
     assert data.classes == () and data.train.y is None
-    assert "no classes: 1 images lie outside class folders, such as 005.png" in notes(data)
+    assert "no classes: 1 image lies outside class folders, such as 005.png" in notes(data)
 
 
 @pytest.mark.parametrize(("train", "test"), [("train", "test"), ("Training", "TESTING")])
@@ -147,8 +147,10 @@ def test_train_and_test_folders(folder, train, test):
     data = load_data(folder)
     assert (len(data.train), len(data.test), data.classes) == (24, 4, ("a", "b"))
     assert data.test.y.tolist() == [0, 0, 1, 1]
-    assert "val/ is not used" in notes(data) and "elsewhere" not in data.classes
-    assert "images outside" in notes(data) and ": 3, not used" in notes(data)
+    assert (
+        f"images left out: 3 in elsewhere (the parts are {train}/ and {test}/); 1 in val/a ({test}/ is the test part)"
+        in data.report.warning
+    )
 
 
 def test_validation_stands_in_for_a_missing_test_folder(folder):
@@ -158,11 +160,19 @@ def test_validation_stands_in_for_a_missing_test_folder(folder):
     assert len(data.test) == 2 and "no test folder: valid/ is the test part" in notes(data)
 
 
-def test_test_classes_unknown_in_train_are_refused(folder):
+def test_test_classes_that_train_lacks_matter_to_those_who_need_them(folder):
     fill(folder / "train" / "a", 3)
+    fill(folder / "test" / "a", 1, first=8)
     fill(folder / "test" / "b", 1, first=9)
-    with pytest.raises(DataError, match=r"training images lack: b; training classes: a"):
-        load_data(folder)
+    data = load_data(folder)
+    assert data.classes == ("a",) and data.train.y.tolist() == [0, 0, 0] and len(data.test) == 2 and data.test.y is None
+    assert (
+        "the test images are used without their classes, as training lacks some of them: b (1)" in data.report.warning
+    )
+    assert load_data(folder).report == data.report  # from the cache
+    assert data.unseen() is data.test and data.unseen(labelled=True) is data.train
+    with pytest.raises(DataError, match=r"of classes that training lacks.*needs their classes: put each into"):
+        data.tested()
 
 
 def test_a_tenth_is_held_out_and_the_order_kept(folder):
@@ -200,7 +210,7 @@ def test_extensions_other_files_hidden_files_and_empty_class_folders(folder):
     fill(folder / ".hidden", 2)
     (folder / "dogs").mkdir()
     data = load_data(folder)
-    assert (data.report.found, data.report.kept, data.report.ignored) == (10, 10, 1)
+    assert (data.report.found, data.report.kept, data.report.ignored) == (10, 10, {".txt": 1})
     assert data.classes == ("cats",) and "folders without images, not counted as classes: dogs" in notes(data)
 
 
@@ -425,7 +435,7 @@ def test_what_is_not_an_image_changes_the_report_but_not_the_fingerprint(classes
     no_decoding()
     (classes / "readme.txt").write_text("new")
     again = load_data(classes)
-    assert again.fingerprint == first.fingerprint and again.report.ignored == 1
+    assert again.fingerprint == first.fingerprint and again.report.ignored == {".txt": 1}
 
 
 def test_a_moved_folder_is_the_same_and_a_changed_file_is_not(classes, no_decoding, tmp_path):

@@ -26,7 +26,7 @@ def stack(n: int, *, first: int = 0, channels: int = 1) -> np.ndarray:
 
 
 def notes(data) -> str:
-    return "\n".join(data.report.notes)
+    return "\n".join((*data.report.notes, *data.report.warnings))
 
 
 # Arrays
@@ -123,8 +123,8 @@ def test_npz_without_labels_with_many_per_image_and_with_unknown_classes(tmp_pat
     assert data.classes == () and "14 labels per image" in notes(data)
     with pytest.raises(DataError, match=r"one class per image, 9 integers or words; given: int64 of shape \(8,\)"):
         load_data(npz(tmp_path, x=stack(9), y=np.zeros(8, int)))
-    with pytest.raises(DataError, match=r"training images lack: 5"):
-        load_data(npz(tmp_path, x_train=stack(9), y_train=np.zeros(9, int), x_test=stack(1), y_test=np.array([5])))
+    data = load_data(npz(tmp_path, x_train=stack(9), y_train=np.zeros(9, int), x_test=stack(1), y_test=np.array([5])))
+    assert data.classes == ("0",) and data.test.y is None and "training lacks some of them: 5 (1)" in notes(data)
 
 
 def test_npz_that_is_none(tmp_path):
@@ -187,7 +187,8 @@ def test_parquet_without_images_with_hidden_labels_and_damaged(tmp_path):
     parquet(folder / "train.parquet", images, [0, 1] * 5, ["a", "b"])
     parquet(folder / "test.parquet", images[:2], [-1, -1], ["a", "b"])
     data = load_data(folder)
-    assert data.classes == () and data.test.y is None and "some images have no label" in notes(data)
+    assert data.classes == ("a", "b") and data.train.y.tolist() == [0, 1] * 5 and data.test.y is None
+    assert "the test images are used without classes: 2 of 2 have none" in data.report.warning
     import pyarrow.parquet as pq
 
     (tmp_path / "words").mkdir()
@@ -195,7 +196,7 @@ def test_parquet_without_images_with_hidden_labels_and_damaged(tmp_path):
     with pytest.raises(DataError, match=r"no column of images; given: label"):
         load_data(tmp_path / "words")
     (folder / "train.parquet").write_bytes(b"PAR1 and nothing more")
-    with pytest.raises(DataError, match=r"parquet files in .* cannot be loaded: .*Are they whole\?"):
+    with pytest.raises(DataError, match=r"parquet file .*train.parquet cannot be loaded: .*Is it whole\?"):
         load_data(folder)
 
 

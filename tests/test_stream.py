@@ -235,7 +235,7 @@ def test_labels_are_names_numbers_or_missing(tmp_path):
         write(tmp_path / name / "train.parquet", pngs(60), labels, names)
     plain, hidden = (load_data(f"stream:{tmp_path / name}") for name in ("plain", "hidden"))
     assert plain.classes == ("a", "b") and plain.train.batch(torch.arange(3)).y.tolist() == [1, 0, 1]
-    assert not hidden.classes and "no classes: some images have no label" in hidden.report.notes
+    assert not hidden.classes and "no classes: 1 of 60 training images have no label" in hidden.report.warning
 
 
 def test_images_sorted_by_class_are_told(tmp_path, monkeypatch):

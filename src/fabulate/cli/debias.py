@@ -83,6 +83,8 @@ def main(argv: list[str]) -> None:
         factors.columns(flags.by, DuotoneConfig())
     data = load_images(DataSpec(source=flags.source, size=flags.size, limit_broken=flags.limit_broken))
     check(flags, data)
+    if flags.classifier_steps:
+        data.tested()  # refuses test images without classes before anything is trained
     out = flags.out or Path("runs") / f"debias-{data.name}"
     refuse(out, flags.overwrite)
     (by_attribute if flags.attribute else by_codes)(flags, data, out)
@@ -176,7 +178,8 @@ def by_attribute(flags: Arguments, data: Data, out: Path) -> None:
         "generated": (filled.images, filled.weights),
     }
     proofs: Proofs = {}
-    if flags.classifier_steps and test is not None and test.y is not None:
+    if flags.classifier_steps and test is not None:
+        assert test.y is not None  # `tested` has looked
         for way, (images, weights) in sets.items():
             with counting(f"a classifier, {debias_page.WAYS[way]}") as progress:
                 show = proof.by_weight(images, weights, flags.seed)

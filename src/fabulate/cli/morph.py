@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
     out = absent(flags.out or flags.run / "drawn" / file, flags.overwrite)
 
     codes = [image_codes(model, data, data.train, some(data.train, c, flags.n, flags.seed)) for c in (first, second)]
-    shown = data.test if data.test is not None else data.train
+    shown = data.unseen(labelled=True)
     chosen = some(shown, first, flags.rows, flags.seed)
     x = shown.batch(chosen).x
     strengths = torch.linspace(0, flags.reach, flags.steps)

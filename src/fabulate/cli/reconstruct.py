@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
     if not isinstance(model, Reconstructs):
         raise CapabilityError(f"{model.family} cannot reconstruct images; {able(Reconstructs)}")
     data = load_images(flags.data, streams=True)
-    images = data.test if data.test is not None else data.train
+    images = data.unseen(labelled=bool(model.classes))
     chosen = some_of(images, flags.n, flags.seed, "reconstruct")
     x, y = images.batch(chosen)
     copies = model.reconstruct(x, class_names(model, data, y))

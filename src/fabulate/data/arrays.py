@@ -6,7 +6,7 @@ Layouts (N, H, W), (N, H, W, C) and (N, C, H, W). Pixels uint8, bool, floats in 
 
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from hashlib import blake2b, file_digest
 from importlib.metadata import version
@@ -16,16 +16,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fabulate.data.listing import Contents, Label, Listing, Part, Pixels, number
+from fabulate.data.listing import Contents, Label, Listing, Part, Pixels, label_of, number
 from fabulate.errors import DataError
 
 AnyArray = npt.NDArray[Any]
 
-# Names of images and of their labels in an .npz, tried in this order: Keras, MedMNIST, and plain ones.
-_PLAIN = ("y", "labels")
-_TRAIN = {"x_train": ("y_train",), "train_images": ("train_labels",), "x": _PLAIN, "images": _PLAIN, "arr_0": _PLAIN}
-_TEST = {"x_test": ("y_test",), "test_images": ("test_labels",)}
-_VAL = {"x_val": ("y_val",), "val_images": ("val_labels",)}
+# Names of images and of their labels in an .npz, in any case: Keras, MedMNIST, scikit-learn, and plain ones.
+_PARTS = ("train", "test", "val")
+_Names = dict[str, tuple[str, ...]]
+_IMAGES: _Names = {part: (f"x_{part}", f"{part}_x", f"{part}_images", f"images_{part}") for part in _PARTS}
+_LABELS: _Names = {part: (f"y_{part}", f"{part}_y", f"{part}_labels", f"labels_{part}") for part in _PARTS}
+_IMAGES["train"] += ("x", "images", "image", "data", "arr_0")
+_LABELS["train"] += ("y", "labels", "label", "target")
 
 
 def digits() -> Listing:
@@ -37,8 +39,8 @@ def digits() -> Listing:
 
         bunch = load_digits()
         x = np.rint(bunch.images * (255 / 16)).astype(np.uint8)[:, None]  # the digits' values are 0..16
-        classes, y, _ = number(bunch.target.tolist(), None)
-        yield Contents(Part(_names("digits", x), x, y), classes=classes)
+        known = number(bunch.target.tolist())
+        yield Contents(Part(_names("digits", x), x, known.train), classes=known.classes)
 
     return Listing("digits", f"scikit-learn {version('scikit-learn')}", opened)
 
@@ -61,7 +63,7 @@ def npz(path: Path) -> Listing:
 
     try:
         with path.open("rb") as file:
-            fingerprint = file_digest(file, "blake2b").hexdigest()
+            fingerprint = "2 " + file_digest(file, "blake2b").hexdigest()
     except OSError as error:
         raise DataError(f"{path} cannot be opened: {error.strerror}") from error
     return Listing(path.stem, fingerprint, opened)
@@ -87,52 +89,74 @@ def _read(path: Path) -> dict[str, AnyArray]:
 
 
 def _contents(arrays: Mapping[str, AnyArray], path: Path) -> Contents:
-    found = _find(arrays, _TRAIN)
-    if found is None:
+    images = {part: key for part in _PARTS if (key := _find(arrays, _IMAGES[part])) is not None}
+    if "train" not in images:
         given = ", ".join(f"{key} {value.dtype}{list(value.shape)}" for key, value in arrays.items()) or "nothing"
         raise DataError(
-            f"{path} holds no images under a known name; given: {given}. Known: x (or images, arr_0) with y (or "
-            "labels); x_train, y_train, x_test, y_test; train_images, train_labels, test_images, test_labels."
+            f"{path} holds no images under a known name; given: {given}. Known: x (or images, data, arr_0) with y (or "
+            "labels, target); x_train, y_train, x_test, y_test; train_images, train_labels, test_images, test_labels."
         )
-    test, val = _find(arrays, _TEST), _find(arrays, _VAL)
     notes: list[str] = []
-    if val is not None:
-        notes.append(f"{val[0]} is {'not used' if test else 'the test part: there is none called test'}")
-    parts = {"train": found} | ({"test": test} if test else {"test": val} if val else {})
+    warnings: list[str] = []
+    if "val" in images:
+        val = images.pop("val")
+        if "test" in images:
+            warnings.append(f"{val} is not used, as there is {images['test']} to test with")
+        else:
+            images["test"] = val
+            notes.append(f"{val} is the test part: there is none called test")
     pixels, labels = {}, {}
-    for part, (x_key, y_key) in parts.items():
-        pixels[part], said = to_pixels(arrays[x_key], f"{path}: {x_key}")
+    for part, key in images.items():
+        pixels[part], said = to_pixels(arrays[key], f"{path}: {key}")
         notes += [note for note in said if note not in notes]
-        labels[part] = None if y_key is None else _labels(arrays[y_key], len(pixels[part]), f"{path}: {y_key}", notes)
-    if all(value is not None for value in labels.values()):
-        classes, train_y, test_y = number(labels["train"] or [], labels.get("test"))
-    else:
-        classes, train_y, test_y = (), None, None
-    train = Part(_names("train", pixels["train"]), pixels["train"], train_y)
-    held = Part(_names("test", pixels["test"]), pixels["test"], test_y) if "test" in pixels else None
-    return Contents(train, held, classes, tuple(notes))
+        of = _find(arrays, _LABELS["val" if key in _IMAGES["val"] else part])
+        y = None if of is None else _labels(arrays[of], len(pixels[part]), f"{path}: {of}", warnings)
+        labels[part] = y or [None] * len(pixels[part])
+    numbered = number(*labels.values(), names=_class_names(arrays, labels))
+    train, *test = [
+        Part(_names(part, pixels[part]), pixels[part], y)
+        for part, y in zip(images, (numbered.train, numbered.test), strict=False)
+    ]
+    told = (*warnings, *numbered.warnings)
+    return Contents(train, test[0] if test else None, numbered.classes, tuple(notes), told)
 
 
-def _find(arrays: Mapping[str, AnyArray], names: Mapping[str, tuple[str, ...]]) -> tuple[str, str | None] | None:
-    """The name of the images in this file, and of their labels (None when there are none)."""
-    for x_key, y_keys in names.items():
-        if x_key in arrays:
-            return x_key, next((key for key in y_keys if key in arrays), None)
-    return None
+def _find(arrays: Mapping[str, AnyArray], names: tuple[str, ...]) -> str | None:
+    """The first of these names that the file has, as it is written there."""
+    by_name = {key.lower(): key for key in arrays}
+    return next((by_name[name] for name in names if name in by_name), None)
 
 
-def _labels(y: AnyArray, n: int, what: str, notes: list[str]) -> list[Label] | None:
+def _class_names(arrays: Mapping[str, AnyArray], labels: Mapping[str, Sequence[Label | None]]) -> list[str]:
+    """The names of the classes, where the file has them beside labels that are numbers, as `fabulate sample` writes."""
+    names = arrays.get("classes")
+    if names is None or names.ndim != 1 or names.dtype.kind != "U":
+        return []
+    fits = all(label is None or label in range(len(names)) for part in labels.values() for label in part)
+    return [str(name) for name in names] if fits else []
+
+
+def _labels(y: AnyArray, n: int, what: str, warnings: list[str]) -> list[Label | None] | None:
     if y.ndim == 2 and y.shape[1] == 1:  # MedMNIST and Keras's CIFAR-10 write a column
         y = y[:, 0]
     if y.ndim == 2 and len(y) == n:
-        notes.append(f"no classes: {what} has {y.shape[1]} labels per image")
-        return None
-    if y.shape != (n,) or y.dtype.kind not in "iubU":
+        if not _one_hot(y):
+            warnings.append(f"no classes: {what} has {y.shape[1]} labels per image")
+            return None
+        y = y.argmax(axis=1)
+    if y.dtype.kind == "S":
+        y = y.astype("U")
+    whole = y.dtype.kind == "f" and bool((y[np.isfinite(y)] % 1 == 0).all())
+    if y.shape != (n,) or not (whole or y.dtype.kind in "iubU"):
         raise DataError(
             f"{what} must hold one class per image, {n} integers or words; given: {y.dtype} of shape {y.shape}"
         )
-    labels: list[Label] = y.tolist()
-    return labels
+    return [label_of(value) for value in y.tolist()]
+
+
+def _one_hot(y: AnyArray) -> bool:
+    """Whether each row has a one in one place and zeros elsewhere, as Keras's `to_categorical` makes of a class."""
+    return y.dtype.kind in "iufb" and bool(((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all())
 
 
 def to_pixels(x: AnyArray, what: str) -> tuple[Pixels, tuple[str, ...]]:

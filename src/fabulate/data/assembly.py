@@ -59,6 +59,7 @@ def take_in(contents: Contents, spec: DataSpec, workspace: Path | None, progress
         duplicate_pairs=tuple((names[first], names[second]) for first, second in pairs[:_PAIRS]),
         shared=shared,
         notes=tuple(notes),
+        warnings=contents.warnings,
     )
     return Stored(images[0], images[1] if test else None, contents.classes, report)
 
@@ -86,17 +87,20 @@ def held_out(n: int) -> tuple[list[int], list[int]]:
 
 
 def _labels(contents: Contents) -> Labels | None:
-    if not contents.classes or contents.train.labels is None:
+    """The labels of all rows, training images first; -1 for those of a test part without labels."""
+    if contents.train.labels is None:
         return None
     test = contents.test
-    return np.concatenate([contents.train.labels, *([test.labels] if test and test.labels is not None else [])])
+    none = np.full(len(test) if test else 0, -1, np.int64)
+    return np.concatenate([contents.train.labels, test.labels if test and test.labels is not None else none])
 
 
 def _select(rows: Pixels, chosen: list[int], labels: Labels | None, workspace: Path | None, name: str) -> Images:
     x = allocate((len(chosen), *rows.shape[1:]), workspace, f"{name}_x")
     for start in range(0, len(chosen), _COPY):
         x[start : start + _COPY] = rows[chosen[start : start + _COPY]]
-    return Images(x, None if labels is None else labels[chosen])
+    y = None if labels is None else labels[chosen]
+    return Images(x, None if y is None or (y < 0).any() else y)
 
 
 def _duplicates(parts: Sequence[Pixels]) -> tuple[list[tuple[int, int]], int]:

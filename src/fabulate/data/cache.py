@@ -11,17 +11,28 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-from fabulate.config import from_json, to_json
+from fabulate.config import spec, to_json
 from fabulate.data.images import Images
 from fabulate.data.listing import Pixels
 from fabulate.data.report import Report
 from fabulate.errors import DataError
 from fabulate.files import read_json, write_json
+
+File = Literal["train_x", "train_y", "test_x", "test_y"]
+
+
+@spec
+class Facts:
+    """What `data.json` tells of an entry."""
+
+    classes: tuple[str, ...]
+    report: Report
+    checksums: dict[File, int | None]
 
 
 class Stored(NamedTuple):
@@ -83,14 +94,14 @@ def workspace(fingerprint: str) -> Iterator[Path | None]:
 
 def store(stored: Stored, fingerprint: str, workspace: Path) -> None:
     """Write the entry and move it into place. When the disk refuses or another process was first, nothing happens."""
-    arrays = {"train_x": stored.train.x, "train_y": stored.train.y}
+    arrays: dict[File, Any] = {"train_x": stored.train.x, "train_y": stored.train.y}
     if stored.test is not None:
         arrays |= {"test_x": stored.test.x, "test_y": stored.test.y}
     with suppress(OSError):
         for scratch in workspace.iterdir():
             if scratch.stem not in arrays:
                 scratch.unlink()
-        sums: dict[str, int | None] = {}
+        sums: dict[File, int | None] = {}
         for name, value in arrays.items():
             if value is None:
                 continue
@@ -100,9 +111,8 @@ def store(stored: Stored, fingerprint: str, workspace: Path) -> None:
             else:
                 np.save(workspace / f"{name}.npy", value)
                 sums[name] = _checksum(value)
-        write_json(
-            workspace / "data.json", {"classes": stored.classes, "report": to_json(stored.report), "checksums": sums}
-        )
+        facts = Facts(classes=stored.classes, report=stored.report, checksums=sums)
+        write_json(workspace / "data.json", to_json(facts))
         workspace.replace(root() / "data" / fingerprint)
 
 
@@ -112,14 +122,13 @@ def load(fingerprint: str) -> Stored | None:
     if not folder.is_dir():
         return None
     try:
-        facts = read_json(folder / "data.json", Any)
-        arrays = {name: _read(folder / f"{name}.npy", check) for name, check in facts["checksums"].items()}
+        facts = read_json(folder / "data.json", Facts)
+        arrays = {name: _read(folder / f"{name}.npy", check) for name, check in facts.checksums.items()}
         train, *test = [
             Images(arrays[f"{part}_x"], arrays.get(f"{part}_y")) for part in ("train", "test") if f"{part}_x" in arrays
         ]
-        report = from_json(Report, facts["report"])
-        return Stored(train, test[0] if test else None, tuple(facts["classes"]), report)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, EOFError, AssertionError):
+        return Stored(train, test[0] if test else None, facts.classes, facts.report)
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, AssertionError):
         shutil.rmtree(folder, ignore_errors=True)
         return None
 

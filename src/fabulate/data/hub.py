@@ -7,48 +7,80 @@ needs neither the network nor the import of `datasets`.
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from hashlib import blake2b, file_digest
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-import numpy as np
-
+from fabulate.config import spec, to_json
 from fabulate.data import cache
-from fabulate.data.listing import Contents, Labels, Listing, Part, Raw, number
-from fabulate.errors import DataError
+from fabulate.data.listing import LABELS, Contents, Label, Listing, Part, Raw, label_of, number
+from fabulate.data.report import listed
+from fabulate.data.tables import images_in
+from fabulate.errors import DataError, RunError
 from fabulate.files import read_json, write_json
 
 _ONLINE = (
     "Check the name and the connection. Offline, put the parquet files of a data set called NAME into a folder NAME "
     "and set FABULATE_DATA to the folder around it, or give the path of a local folder."
 )
+_SPLIT = re.compile(r"(?:^|[^a-z])(train|test|val|valid|validation)(?:ing)?(?=[^a-z]|$)")
 _VALIDATION = ("validation", "valid", "val")
 
 
 def parquet_files(folder: Path) -> list[Path]:
-    """The parquet files of a folder in the hub's layout, sorted: beside its README or one folder down."""
-    return sorted(
-        path for pattern in ("*.parquet", "*/*.parquet") for path in folder.glob(pattern) if path.name[0] != "."
-    )
+    """The parquet files of a folder in the hub's layout and of those in it, sorted; no hidden ones."""
+    found = (path.relative_to(folder) for path in folder.rglob("*.parquet"))
+    return sorted(folder / path for path in found if not any(part.startswith(".") for part in path.parts))
 
 
-def parquet(folder: Path) -> Listing:
-    """List a folder of parquet files; names and bytes are its fingerprint."""
-    whole = blake2b(b"parquet", digest_size=16)
-    for path in parquet_files(folder):
+def parquet(folder: Path, tables: Sequence[Path], warnings: tuple[str, ...] = ()) -> Listing:
+    """List a folder of parquet files: names and bytes are its fingerprint, and its README, which may name classes."""
+    whole = blake2b(b"parquet 2", digest_size=16)
+    for path in sorted([*tables, *folder.glob("README.md")]):
         with path.open("rb") as file:
             whole.update(path.relative_to(folder).as_posix().encode() + b"\0" + file_digest(file, "blake2b").digest())
 
     @contextmanager
     def opened() -> Iterator[Contents]:
+        of_images = [path for path in tables if images_in(path)]
+        # Where there is more than these, the library would take what there is most of: tables, or the images beside.
+        plain = {*of_images, folder / "README.md"}
+        mixed = any(path.name[0] != "." and path.is_file() and path not in plain for path in folder.rglob("*"))
+        files = _splits(folder, of_images) if of_images and mixed else None
         # datasets writes a second copy of the files, which nobody needs once the images are decoded
         with TemporaryDirectory(prefix="fabulate-", ignore_cleanup_errors=True) as copy:
-            yield _load(str(folder), None, copy, f"the parquet files in {folder}", "Are they whole?")
+            contents = _load(
+                str(folder), None, copy, f"the parquet files in {folder}", "Are they whole?", data_files=files
+            )
+            unused = [path.relative_to(folder).as_posix() for path in tables if path not in of_images]
+            told = f"parquet files without images, not used: {', '.join(listed(unused, limit=5))}"
+            yield replace(contents, notes=(*contents.notes, told)) if of_images and unused else contents
 
-    return Listing(folder.resolve().name or "data", whole.hexdigest(), opened)
+    return Listing(folder.resolve().name or "data", whole.hexdigest(), opened, warnings=warnings)
+
+
+def _splits(folder: Path, tables: Iterable[Path]) -> dict[str, list[str]]:
+    """The parquet files of each split, by the words in their names."""
+    splits: dict[str, list[str]] = {}
+    for path in tables:
+        name = path.relative_to(folder).as_posix()
+        splits.setdefault(split_of(name), []).append(name)
+    return splits
+
+
+def split_of(name: str) -> str:
+    """train, test or val, by the words in a file's name; train where there is none of them.
+
+    >>> split_of("data/test-00000-of-00001.parquet"), split_of("validation/0.parquet"), split_of("all.parquet")
+    ('test', 'val', 'train')
+    """
+    found = _SPLIT.search(name.lower())
+    split = found[1] if found else "train"
+    return "val" if split.startswith("val") else split
 
 
 def hub(name: str) -> Listing:
@@ -60,7 +92,7 @@ def hub(name: str) -> Listing:
         with _downloads() as copy:
             yield _load(name, revision, copy, f"the data set {name} on the Hugging Face hub", _ONLINE)
 
-    return Listing(name.split("/")[1], f"hub {name} {revision}", opened)
+    return Listing(name.split("/")[1], f"hub 2 {name} {revision}", opened)
 
 
 @contextmanager
@@ -76,15 +108,22 @@ def _downloads() -> Iterator[str]:
             yield copy
 
 
+@spec
+class Revision:
+    """What is kept of a hub data set."""
+
+    revision: str
+
+
 def revision_of(name: str) -> str:
     """The revision of a hub data set that was seen first. Errors: `DataError`, as `hub`."""
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise DataError(f"a hub data set is hf:OWNER/NAME, such as hf:ylecun/mnist; given: hf:{name}")
     known = cache.root() / "hub" / f"{name.replace('/', '--')}.json"
     try:
-        return str(read_json(known, dict[str, str], 1 << 16)["revision"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # first time here, or no cache
+        return str(read_json(known, Revision, 1 << 16).revision)
+    except (OSError, RunError):
+        pass  # first time here, no cache, or a damaged one
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # requests' or httpx's, by its version
 
@@ -94,7 +133,7 @@ def revision_of(name: str) -> str:
         raise _failed(f"the data set {name} on the Hugging Face hub", error, _ONLINE) from error
     try:
         known.parent.mkdir(parents=True, exist_ok=True)
-        write_json(known, {"revision": revision})
+        write_json(known, to_json(Revision(revision=revision)))
     except OSError:
         pass  # it is asked for again the next time
     return revision
@@ -122,13 +161,13 @@ def _quiet() -> Iterator[None]:
             library.enable_progress_bars()
 
 
-def _load(path: str, revision: str | None, copy: str, what: str, advice: str) -> Contents:
+def _load(path: str, revision: str | None, copy: str, what: str, advice: str, **options: Any) -> Contents:
     import datasets
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     try:
         with _quiet():
-            parts = datasets.load_dataset(path, revision=revision, cache_dir=copy)
+            parts = datasets.load_dataset(path, revision=revision, cache_dir=copy, **options)
     except (HTTPError, OSError, ValueError, RuntimeError, TypeError, datasets.exceptions.DatasetsError) as error:
         raise _failed(what, error, advice) from error
     return _contents(parts, what)
@@ -138,14 +177,14 @@ def _contents(parts: Any, what: str) -> Contents:
     names = list(parts)
     train = "train" if "train" in names else names[0]
     test = next((name for name in ("test", *_VALIDATION) if name in names and name != train), None)
-    notes = []
+    notes, warnings = [], []
     if train != "train":
         notes.append(f"no split is called train: {train} is the training part")
     if test in _VALIDATION:
         notes.append(f"no test split: {test} is the test part")
     unused = [name for name in names if name not in (train, test)]
     if unused:
-        notes.append(f"splits that are not used: {', '.join(unused)}")
+        warnings.append(f"splits that are not used: {', '.join(f'{name} ({len(parts[name]):,})' for name in unused)}")
     features = parts[train].features
     image = _column(features, _holds_images)
     if image is None:
@@ -153,25 +192,24 @@ def _contents(parts: Any, what: str) -> Contents:
         raise DataError(f"{what} has no column of images; given: {given}")
     label = _column(features, lambda name, kind: hasattr(kind, "names")) or _column(features, _holds_labels)
     used = [train] + ([test] if test else [])
-    columns = {part: parts[part][label][:] for part in used} if label else {}
-    complete = all(value is not None and value != -1 for column in columns.values() for value in column)
-    if label and not complete:  # hub competitions hide the test labels as -1
-        notes.append(f"no classes: some images have no {label}")
-    classes: tuple[str, ...] = ()
-    numbers: dict[str, Labels | None] = {}
-    if label and complete:
-        listed = getattr(features[label], "names", None)
-        if listed:
-            classes = tuple(listed)
-            numbers = {part: np.array(columns[part], np.int64) for part in used}
-        else:
-            classes, *both = number(columns[train], columns[test] if test else None)
-            numbers = dict(zip(used, both, strict=False))
-    made = [
-        Part([f"{part}[{i}]" for i in range(len(parts[part]))], _Rows(parts[part], image), numbers.get(part))
-        for part in used
+    named = tuple(getattr(features[label], "names", None) or ()) if label else ()
+    columns = [_labels(parts[part][label][:]) if label else [None] * len(parts[part]) for part in used]
+    numbered = number(*columns, names=named)
+    train_part, *test_part = [
+        Part([f"{part}[{i}]" for i in range(len(parts[part]))], _Rows(parts[part], image), y)
+        for part, y in zip(used, (numbered.train, numbered.test), strict=False)
     ]
-    return Contents(made[0], made[1] if test else None, classes, tuple(notes))
+    return Contents(
+        train_part,
+        test_part[0] if test_part else None,
+        numbered.classes,
+        tuple(notes),
+        (*warnings, *numbered.warnings),
+    )
+
+
+def _labels(column: Iterable[Any]) -> list[Label | None]:
+    return [None if value == -1 else label_of(value) for value in column]  # competitions hide the test labels as -1
 
 
 def _column(features: Any, fits: Any) -> str | None:
@@ -184,7 +222,8 @@ def _holds_images(name: str, kind: Any) -> bool:
 
 
 def _holds_labels(name: str, kind: Any) -> bool:
-    return name in ("label", "labels") and getattr(kind, "dtype", "").startswith(("int", "uint", "string", "bool"))
+    kinds = ("int", "uint", "float", "string", "large_string", "bool")
+    return name in LABELS and str(getattr(kind, "dtype", "")).startswith(kinds)
 
 
 class _Rows:

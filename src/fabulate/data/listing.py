@@ -5,11 +5,12 @@ listing is cheap to make and knows its fingerprint, so that a cached data set is
 """
 
 import re
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -24,6 +25,10 @@ Raw = Path | bytes | Pixels
 """An image not yet decoded: a file, the bytes of one, or an array (C, H, W), C 1, 3 or 4."""
 
 
+LABELS = ("label", "labels", "class", "category")  # names of a column of them, in this order
+_NAMED = 5  # classes that training lacks are named up to here
+
+
 class Raws(Protocol):
     """The raw images of one part, read a slice at a time, from several threads."""
 
@@ -34,7 +39,7 @@ class Raws(Protocol):
 
 @dataclass(frozen=True)
 class Part:
-    """One part (train or test) of a source: how each image is called, its raw form, and its label or None."""
+    """One part (train or test) of a source: how each image is called, its raw form, and the labels, if all have one."""
 
     names: Sequence[str]
     raws: Raws
@@ -46,19 +51,21 @@ class Part:
 
 @dataclass(frozen=True)
 class Contents:
-    """What an opened source holds. Labels count through `classes`."""
+    """What an opened source holds. Labels count through `classes`; a test part may have none where training has."""
 
     train: Part
     test: Part | None = None
     classes: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    """What every verb says, and not the report alone: what was left out, and labels that cannot be used."""
 
 
 @dataclass(frozen=True)
 class Listing:
     """A source that was found and fingerprinted, and that can be opened.
 
-    The last three fields tell what was seen while listing and do not belong to the fingerprint: they are told anew on
+    The last four fields tell what was seen while listing and do not belong to the fingerprint: they are told anew on
     every load, also when the decoded images come from the cache.
     """
 
@@ -66,8 +73,10 @@ class Listing:
     fingerprint: str
     open: Callable[[], AbstractContextManager[Contents]]
     set_aside: tuple[tuple[str, str], ...] = ()
-    ignored: int = 0
+    ignored: Mapping[str, int] = field(default_factory=dict)
+    """Files that are no images, by the ending of their names."""
     notes: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
 
 def natural(name: str) -> tuple[list[str | int], str]:
@@ -80,24 +89,69 @@ def natural(name: str) -> tuple[list[str | int], str]:
     return [int(word) if i % 2 else word.casefold() for i, word in enumerate(words)], name
 
 
-def number(train: Sequence[Label], test: Sequence[Label] | None) -> tuple[tuple[str, ...], Labels, Labels | None]:
-    """Number the classes that occur in train, in natural order: (class names, train labels, test labels).
+def label_of(value: object) -> Label | None:
+    """A label as a table gives it: None for what is none; floats that are whole are the numbers they stand for.
 
-    Errors: `DataError` when test has classes that train lacks.
-
-    >>> number(["dog", "cat", "dog"], ["cat"])
-    (('cat', 'dog'), array([1, 0, 1]), array([0]))
+    >>> label_of(2.0), label_of(float("nan")), label_of(""), label_of("cat")
+    (2, None, None, 'cat')
     """
-    classes = sorted({str(label) for label in train}, key=natural)
-    place = {name: i for i, name in enumerate(classes)}
-    unknown = sorted({str(label) for label in test or ()} - place.keys(), key=natural)
+    if isinstance(value, float):
+        return int(value) if value.is_integer() else None
+    return value if isinstance(value, str | int) and value != "" else None
+
+
+class Numbered(NamedTuple):
+    """Labels as numbers: of each part, None where not all of its images have a class that training knows."""
+
+    classes: tuple[str, ...] = ()
+    train: Labels | None = None
+    test: Labels | None = None
+    warnings: tuple[str, ...] = ()
+
+
+def number(
+    train: Sequence[Label | None], test: Sequence[Label | None] | None = None, *, names: Sequence[str] = ()
+) -> Numbered:
+    """Number the classes that occur in train, in natural order; or, of labels that are numbers, by their `names`.
+
+    A training image without a label leaves no classes. Test images without one, or of a class that train lacks, are
+    worth having all the same: they are there without labels then, and a sentence says so.
+
+    >>> classes, train, test, _ = number(["dog", "cat", "dog"], ["cat"])
+    >>> classes, train.tolist(), test.tolist()
+    (('cat', 'dog'), [1, 0, 1], [0])
+    >>> number(["good"], ["good", "crack"]).warnings
+    ('the test images are used without their classes, as training lacks some of them: crack (1)',)
+    """
+    without = sum(label is None for label in train)
+    if without == len(train):
+        lost = any(label is not None for label in test or ())
+        return Numbered(warnings=("no classes: only the test images have labels, not the training images",) * lost)
+    if without:
+        return Numbered(warnings=(f"no classes: {without:,} of {len(train):,} training images have no label",))
+    place: dict[Label | None, int]
+    if names:
+        classes, place = list(names), {i: i for i in range(len(names))}
+        if strange := set(train) - place.keys():
+            raise DataError(
+                f"there are training images of class {next(iter(strange))}, and names of {len(names)} classes only"
+            )
+    else:
+        classes = sorted({str(label) for label in train}, key=natural)
+        order = {name: i for i, name in enumerate(classes)}
+        place = {label: order[str(label)] for label in (*train, *(test or ())) if str(label) in order}
+    unknown = Counter(str(label) for label in test or () if label is not None and label not in place)
+    bare = sum(label is None for label in test or ())
+    warnings = []
     if unknown:
-        raise DataError(
-            f"the test images have classes that the training images lack: {', '.join(unknown)}; "
-            f"training classes: {', '.join(classes)}. Add training images of them, or take them out of the test part."
-        )
+        told = ", ".join(f"{name} ({unknown[name]:,})" for name in sorted(unknown, key=natural)[:_NAMED])
+        more = f" and {len(unknown) - _NAMED:,} more" if len(unknown) > _NAMED else ""
+        warnings.append(f"the test images are used without their classes, as training lacks some of them: {told}{more}")
+    elif bare:
+        warnings.append(f"the test images are used without classes: {bare:,} of {len(test or ()):,} have none")
 
-    def numbers(labels: Sequence[Label]) -> Labels:
-        return np.array([place[str(label)] for label in labels], np.int64)
+    def numbers(labels: Iterable[Label | None]) -> Labels:
+        return np.array([place[label] for label in labels], np.int64)
 
-    return tuple(classes), numbers(train), None if test is None else numbers(test)
+    known = test is not None and not warnings
+    return Numbered(tuple(classes), numbers(train), numbers(test or ()) if known else None, tuple(warnings))

@@ -68,6 +68,26 @@ class Data:
 
         return card(self.name, rows(self.report), self.show(min(64, 8 * max(4, len(self.classes)))))
 
+    def unseen(self, labelled: bool = False) -> Images:
+        """Images that were never trained on; the training images where there are none.
+
+        `labelled`: with their classes, for who must know them; test images without any do not count then.
+        """
+        return self.train if self.test is None or (labelled and self.test.y is None) else self.test
+
+    def tested(self) -> Images | None:
+        """The test images with their classes; None when there are no test images.
+
+        Errors: `DataError` when their classes are not known, or are others than those of the training images.
+        """
+        if self.test is not None and self.test.y is None and self.classes:
+            raise DataError(
+                f"{self.spec.source} has test images without classes, or of classes that training lacks, and this "
+                "needs their classes: put each into a folder of its class, add training images of it, or take these "
+                "test images out"
+            )
+        return self.test
+
     def whole(self) -> Self:
         """These data, whose images can be read in any order. Errors: `DataError` when they are streamed."""
         if isinstance(self.train, Ordered):
@@ -172,8 +192,9 @@ def _complete(report: Report, listing: Listing) -> Report:
         report,
         found=report.found + len(listing.set_aside),
         set_aside=(*listing.set_aside, *report.set_aside),
-        ignored=listing.ignored,
+        ignored=dict(listing.ignored),
         notes=(*listing.notes, *report.notes),
+        warnings=(*listing.warnings, *report.warnings),
     )
 
 

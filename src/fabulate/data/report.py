@@ -1,7 +1,9 @@
 """What intake saw and did, told plainly: counts, sizes, modes, classes, duplicates, what was set aside and why."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
+
+from pydantic import Field
 
 from fabulate.config import spec
 
@@ -24,8 +26,8 @@ class Report:
     """Name and reason of each image that was found but cannot be used."""
     looked_at: int | None = None
     """Images that were looked at, where that was not all: sizes, modes and what was set aside are theirs."""
-    ignored: int = 0
-    """Files that are no images by their name."""
+    ignored: dict[str, int] = Field(default_factory=dict)
+    """Files that are no images by the ending of their name: how many of each ending."""
     train: int
     """Training images."""
     test: int
@@ -52,18 +54,24 @@ class Report:
     """Test images whose pixels also stand in the training part."""
     notes: tuple[str, ...] = ()
     """Sentences: conversions that were made, and what is worth knowing."""
+    warnings: tuple[str, ...] = ()
+    """Sentences that every verb says: images that were left out, and labels that cannot be used."""
 
     @property
     def warning(self) -> str | None:
-        """A line for who does not look at the report: how many files were set aside; None when all could be read."""
-        if not self.set_aside:
-            return None
-        name, reason = self.set_aside[0]
-        looked_at = f"{self.found:,} files" if self.looked_at is None else f"{self.looked_at:,} images looked at"
-        return (
-            f"Warning: {len(self.set_aside):,} of {looked_at} cannot be read and are set aside "
-            f"(the first: {name}, {reason}); `fabulate data` lists them."
-        )
+        """Lines for who does not look at the report: what was set aside, left out and ignored; None for nothing."""
+        told = [f"Warning: {sentence}." for sentence in self.warnings]
+        if self.set_aside:
+            name, reason = self.set_aside[0]
+            looked_at = f"{self.found:,} files" if self.looked_at is None else f"{self.looked_at:,} images looked at"
+            told.insert(
+                0,
+                f"Warning: {len(self.set_aside):,} of {looked_at} cannot be read and are set aside "
+                f"(the first: {name}, {reason}); `fabulate data` lists them.",
+            )
+        if self.ignored:
+            told.append(f"Note: {ignored_files(self.ignored)}.")
+        return "\n".join(told) or None
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the report as a table."""
@@ -91,14 +99,26 @@ def listed(words: Sequence[str], limit: int = _SHOWN) -> list[str]:
     return [*words[:limit], *([f"... and {more:,} more"] if more > 0 else [])]
 
 
+def ignored_files(ignored: Mapping[str, int]) -> str:
+    """How many files were ignored, and why.
+
+    >>> ignored_files({".txt": 2, "": 1})
+    '3 files ignored, which are no images by their ending: .txt (2), without one (1)'
+    """
+    one = sum(ignored.values()) == 1
+    why = "which is no image by its ending" if one else "which are no images by their ending"
+    endings = {ending or "without one": n for ending, n in ignored.items()}
+    return f"{counted(sum(ignored.values()), 'file')} ignored, {why}: {_counts(endings)}"
+
+
 def rows(report: Report) -> Iterator[tuple[str, str]]:
     """The report as (heading, text) rows; rows that continue the one above have no heading."""
     shape = f"{report.height}x{report.width} {'gray' if report.channels == 1 else 'colour'}"
     yield "images", f"{report.train:,} to train, {report.test:,} to test, {shape}"
     aside = f", {len(report.set_aside):,} set aside" if report.set_aside else ""
-    other = f" ({counted(report.ignored, 'other file')} ignored)" if report.ignored else ""
+    other = [ignored_files(report.ignored)] if report.ignored else []
     if report.looked_at is None:
-        yield "files", f"{report.found:,} found, {report.kept:,} kept{aside}{other}"
+        yield from _under("files", [f"{report.found:,} found, {report.kept:,} kept{aside}", *other])
     else:
         yield "files", f"{report.found:,} images found, {report.looked_at:,} looked at{aside}"
     yield "sizes", _counts(report.sizes)
@@ -113,6 +133,7 @@ def rows(report: Report) -> Iterator[tuple[str, str]]:
     else:
         yield "duplicates", "none" if report.looked_at is None else "not looked for"
     yield from _under("set aside", listed([f"{name}: {reason}" for name, reason in report.set_aside]))
+    yield from _under("warnings", [f"- {warning}" for warning in report.warnings])
     yield from _under("notes", [f"- {note}" for note in report.notes])
 
 
@@ -132,7 +153,7 @@ def render(report: Report) -> "Table":
     style = ""
     for heading, text in rows(report):
         if heading:
-            style = "yellow" if heading == "set aside" else ""
+            style = "yellow" if heading in ("set aside", "warnings") else ""
         table.add_row(heading, Text(text, style=style))  # Text: a file name may hold what looks like markup
     return table
 
@@ -152,7 +173,8 @@ def _class_lines(report: Report) -> Iterator[str]:
         return
     wide = max(len(name) for name in report.train_classes)
     most = max(1, *report.train_classes.values())
+    tested = bool(report.test_classes) or not report.test
     for name, n in report.train_classes.items():
-        test = report.test_classes.get(name, 0)
+        test = f"{report.test_classes.get(name, 0):>7,} test" if tested else ""
         bar = "█" * round(_BAR * n / most) or "▏"
-        yield f"{name:<{wide}} {n:>8,} train {test:>7,} test  {bar}"
+        yield f"{name:<{wide}} {n:>8,} train {test}  {bar}"

@@ -7,7 +7,6 @@ column of their own, a thousandth of the bytes. On the hub only what is asked fo
 
 import json
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -17,11 +16,11 @@ from pathlib import PurePosixPath
 from typing import Any, NamedTuple, cast
 
 from fabulate.data import hub, sources
-from fabulate.data.listing import Label
+from fabulate.data.listing import LABELS, Label
+from fabulate.data.tables import image_columns
 from fabulate.errors import DataError
 
 _AT_ONCE = 8  # files whose footers are read at a time: on the hub each costs a second of waiting
-_ROLE = re.compile(r"(?:^|[^a-z])(train|test|val|valid|validation)(?:ing)?(?=[^a-z]|$)")
 
 
 @dataclass(frozen=True)
@@ -72,7 +71,7 @@ def find(source: str) -> Shards:
     name, shards = _listed(source)
     by_role: dict[str, list[Shard]] = {}
     for shard in shards:
-        by_role.setdefault(_role(shard.name), []).append(shard)
+        by_role.setdefault(hub.split_of(shard.name), []).append(shard)
     if "train" not in by_role:
         raise DataError(f"no parquet file of {source} is called train; given: {', '.join(s.name for s in shards[:5])}")
     notes = []
@@ -133,7 +132,7 @@ def _on_the_hub(name: str) -> list[Shard]:
         raise DataError(f"the files of {name} on the hub cannot be listed: {error}") from error
     if not found:
         raise DataError(f"{name} holds no parquet files, which stream: reads; try --data hf:{name} without stream:")
-    folders = {str(PurePosixPath(path).parent) for path in found if _role(path.removeprefix(root)) == "train"}
+    folders = {str(PurePosixPath(path).parent) for path in found if hub.split_of(path.removeprefix(root)) == "train"}
     if len(folders) > 1:
         raise DataError(
             f"{name} holds several data sets: {', '.join(sorted(folders))}; download one and give its folder"
@@ -145,13 +144,6 @@ def _on_the_hub(name: str) -> list[Shard]:
     return [
         Shard(path.removeprefix(root + "/"), int(about["size"]), opener(path)) for path, about in sorted(found.items())
     ]
-
-
-def _role(name: str) -> str:
-    """train, test or val, by the words in a file's name; train where there is none of them."""
-    found = _ROLE.search(name.lower())
-    role = found[1] if found else "train"
-    return "val" if role.startswith("val") else role
 
 
 @contextmanager
@@ -176,24 +168,27 @@ def _footer(shard: Shard) -> tuple[Any, Any]:
 
 def _columns(schema: Any, source: str) -> Columns:
     """The first column that holds image bytes; the first class label, or a column called so."""
-    import pyarrow.types as kinds  # type: ignore[import-untyped]  # has no stubs
-
     about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     features = about.get("info", {}).get("features", {})
-    images = [
-        field.name for field in schema if kinds.is_struct(field.type) and field.type.get_field_index("bytes") >= 0
-    ]
+    images = image_columns(schema)
     if not images:
         given = ", ".join(f"{field.name} ({field.type})" for field in schema)
         raise DataError(f"the parquet files of {source} have no column of images (bytes and path); given: {given}")
     named = [field.name for field in schema if (features.get(field.name) or {}).get("_type") == "ClassLabel"]
-    simple = (kinds.is_integer, kinds.is_string, kinds.is_large_string, kinds.is_boolean)
-    plain = [
-        field.name for field in schema if field.name in ("label", "labels") and any(fits(field.type) for fits in simple)
-    ]
+    plain = [field.name for field in schema if field.name in LABELS and _is_label(field.type)]
     label = next(iter([*named, *plain]), None)
     names = tuple(features[label].get("names", ())) if label in named else ()
     return Columns(f"{images[0]}.bytes", label, names)
+
+
+def _is_label(kind: Any) -> bool:
+    import pyarrow.types as kinds  # type: ignore[import-untyped]  # has no stubs
+
+    if kinds.is_dictionary(kind):
+        kind = kind.value_type
+    simple = (kinds.is_integer, kinds.is_floating, kinds.is_boolean)
+    words = (kinds.is_string, kinds.is_large_string, kinds.is_string_view)
+    return any(fits(kind) for fits in (*simple, *words))
 
 
 def _groups(shard: Shard, metadata: Any, columns: Columns) -> list[Group]:

@@ -5,13 +5,16 @@ of images or of parquet files; an `.npz` file.
 """
 
 import os
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 from fabulate.config import nearest
 from fabulate.data.arrays import digits, npz
-from fabulate.data.folder import EXTENSIONS, folder
-from fabulate.data.hub import hub, parquet, parquet_files
+from fabulate.data.folder import EXTENSIONS, folder, scan
+from fabulate.data.hub import hub, parquet
 from fabulate.data.listing import Listing
+from fabulate.data.tables import images_in
 from fabulate.errors import DataError
 
 ON_THE_HUB = {
@@ -54,13 +57,36 @@ def place(source: str) -> Path | str:
 def at(path: Path) -> Listing:
     """List the source at a path."""
     if path.is_dir():
-        return parquet(path) if parquet_files(path) else folder(path)
+        return _folder(path)
     if not path.exists():
         raise DataError(_missing(path))
     if path.suffix.lower() == ".npz":
         return npz(path)
     what = "one image" if path.suffix.lower() in EXTENSIONS else "a file of an unknown kind"
     raise DataError(f"{path} is {what}: give the folder around it, or an .npz file")
+
+
+def _folder(path: Path) -> Listing:
+    """A folder of images or of parquet files that hold them; of one with both, whichever holds more."""
+    scanned = scan(path)
+    if not scanned.tables:
+        return folder(path, scanned)
+    if not scanned.images:
+        return parquet(path, scanned.tables)
+    held: list[int] = []
+    for table in scanned.tables:
+        with suppress(DataError):  # a damaged one beside images is what any other file beside them is
+            held += [images_in(table)]
+    in_tables, files = sum(held), len(scanned.images)
+    if in_tables > files:
+        told = f"image files left out: {files:,}, beside parquet files that hold more images"
+        return parquet(path, scanned.tables, (told,))
+    listing = folder(path, scanned)
+    ignored = {**listing.ignored, ".parquet": len(scanned.tables)}
+    if not in_tables:
+        return replace(listing, ignored=ignored)
+    told = f"images in parquet files left out: {in_tables:,}, beside more image files"
+    return replace(listing, ignored=ignored, warnings=(*listing.warnings, told))
 
 
 def _missing(path: Path) -> str:

@@ -16,7 +16,7 @@ from fabulate.data.cache import Stored
 from fabulate.data.decode import Decoded, UnreadableError, decode
 from fabulate.data.images import Images
 from fabulate.data.intake import Progress, mixed
-from fabulate.data.listing import Labels, number
+from fabulate.data.listing import Labels, Numbered, label_of, number
 from fabulate.data.report import Report, counted, listed
 from fabulate.data.shards import Group, Shards, read_images, read_labels
 from fabulate.data.stream import Stream
@@ -43,7 +43,8 @@ def look(shards: Shards, spec: DataSpec, progress: Progress | None = None) -> St
         raise mixed(sizes)
     pixels = [image.pixels for image in sample if image.pixels is not None]
     shape = ImageShape(max(len(x) for x in pixels), *pixels[0].shape[1:])
-    classes, train_y, test_y, told = _labels(train, test, shards)
+    classes, train_y, test_y, warnings = _labels(train, test, shards)
+    told: list[str] = []
     stream, *rest = [
         Stream(groups, shards.columns, shape, y, fitted=spec.size is not None, limit_broken=spec.limit_broken)
         for groups, y in ((train, train_y), (test, test_y))
@@ -73,6 +74,7 @@ def look(shards: Shards, spec: DataSpec, progress: Progress | None = None) -> St
         duplicate_pairs=(),
         shared=0,
         notes=(*shards.notes, *notes, *told, *_about(stream, len(sample) + len(set_aside))),
+        warnings=warnings,
     )
     return Stored(stream, held, classes, report)
 
@@ -115,20 +117,13 @@ def _sample(groups: list[Group], shards: Shards, spec: DataSpec) -> tuple[list[D
     return sound, unread
 
 
-def _labels(
-    train: list[Group], test: list[Group], shards: Shards
-) -> tuple[tuple[str, ...], Labels | None, Labels | None, list[str]]:
+def _labels(train: list[Group], test: list[Group], shards: Shards) -> Numbered:
     """Names of classes, labels of both parts, and what there is to say about them."""
-    read = [read_labels(groups, shards.columns) for groups in (train, test)]
-    labels = [[label for label in part if label is not None and label != -1] for part in read if part is not None]
-    if not labels:
-        return (), None, None, []
-    if any(len(known) < len(part or ()) for known, part in zip(labels, read, strict=True)):
-        return (), None, None, [f"no classes: some images have no {shards.columns.label}"]
-    if shards.columns.names:
-        return shards.columns.names, np.array(labels[0], np.int64), np.array(labels[1], np.int64), []
-    classes, train_y, test_y = number(labels[0], labels[1])
-    return classes, train_y, test_y, []
+    read = [
+        read_labels(groups, shards.columns) or [None] * sum(group.rows for group in groups) for groups in (train, test)
+    ]
+    labels = [[None if label == -1 else label_of(label) for label in part] for part in read]
+    return number(*labels, names=shards.columns.names)
 
 
 def _held(stream: Stream, progress: Progress | None) -> tuple[Images, list[tuple[str, str]]]:

@@ -95,7 +95,7 @@ def known(subject: Subject, images: Images) -> Tensor:
         return torch.arange(len(images))
     if images.y is None:
         return torch.arange(0)
-    numbers = [i for i, name in enumerate(subject.data.classes) if name in subject.model.classes]
+    numbers = [i for i, name in enumerate(subject.data.classes) if name in subject.model.places]
     return torch.isin(torch.from_numpy(images.y), torch.tensor(numbers, dtype=torch.int64)).nonzero()[:, 0]
 
 

@@ -187,7 +187,7 @@ def sampled(
     if model.classes and data.train.y is not None and set(model.classes) <= set(data.classes):
         rows = permutation(len(data.train), seed, "evaluate", "classes")[torch.arange(n) % len(data.train)]
         drawn = torch.from_numpy(data.train.y[rows.numpy()])
-        known = torch.tensor([data.classes.index(name) for name in model.classes])
+        known = torch.tensor([i for i, name in enumerate(data.classes) if name in model.places])
         y = drawn[torch.isin(drawn, known)]  # images may know more classes than the model
         y = y[torch.arange(n) % len(y)] if len(y) else None
     names = None if y is None else [data.classes[int(c)] for c in y]

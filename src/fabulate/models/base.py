@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 TILE = 32  # rows drawn from one generator
 SHOWN = 64  # samples of a picture
+NAMED = 20  # classes that an error names
 
 # Tiles computed together at most, and numbers in their images: as many as make networks faster, as few as can be, since
 # a single image takes as long as all of them.
@@ -80,6 +81,7 @@ class GenerativeModel(Saved, nn.Module, ABC):
         self.config = config
         self.shape = ImageShape(*shape)
         self.classes = tuple(classes)
+        self.places = {name: i for i, name in enumerate(self.classes)}  # there may be thousands
         self.sampling = getattr(config, "sampling", NoChoice())  # how samples are drawn, where a family has a choice
         self.record: dict[str, Any] = {}  # what the model card tells of the training: data, steps, test numbers
 
@@ -219,12 +221,13 @@ class GenerativeModel(Saved, nn.Module, ABC):
 
     def class_number(self, y: int | str) -> int:
         """The number of a class given by name or by number."""
-        if isinstance(y, str) and y in self.classes:
-            return self.classes.index(y)
+        if isinstance(y, str) and y in self.places:
+            return self.places[y]
         if isinstance(y, int) and 0 <= y < len(self.classes):
             return y
         hint = nearest(str(y), list(self.classes))
-        raise ConfigError(f"there is no class {y!r}{hint} (classes: {', '.join(self.classes)})")
+        told = ", ".join(self.classes[:NAMED]) + (", ..." if len(self.classes) > NAMED else "")
+        raise ConfigError(f"there is no class {y!r}{hint} (classes: {told})")
 
     def given(self, x: Tensor, y: Labels = None) -> Batch:
         """The batch for images a user gave, uint8 or floats in [-1, 1], moved to the model's device.

@@ -6,7 +6,7 @@ makes the model, claims the folder and lets a `Session` train.
 
 import platform
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -137,6 +137,9 @@ def run(
         )
     if all(getattr(training, budget) is None for budget in BUDGETS):
         raise ConfigError(f"training needs a budget: {', '.join(BUDGETS)}, or several of them")
+    scored = data.test is None or data.test.y is not None or not training.conditional
+    if not scored:
+        data = replace(data, test=None)
     with flushed(), seeded(training.seed, "weights"):
         model = family(name)(config, data.shape, data.classes if training.conditional else ()).to(pick_device(device))
     with flushed(), together(model.device) as processes:
@@ -159,6 +162,8 @@ def run(
                 with catching(Stop()) as stop, Display(console, name, stop) as display:
                     for sentence in rounding(before, how):
                         display.say(sentence)
+                    if not scored:
+                        display.say("No test loss: the model learns p(x | class), and the test images have no classes.")
                     return Session(learner, folder, data, display, save_every, judge).finish(stop)
             finally:
                 folder.close()

@@ -35,20 +35,21 @@ class Split(NamedTuple):
 def split(data: Data, share: float = SHARE) -> Split:
     """Cut a labelled data set so that at least the `share` of each class, and one image, is kept for the test.
 
-    Errors: `ConfigError` for a share outside 0..1; `DataError` without classes, or for a class of a single image.
+    Errors: `ConfigError` for a share outside 0..1; `DataError` without classes, for a class of a single image, and
+    where test images have none.
     """
     if not 0 <= share < 1:
         raise ConfigError(f"the share of each class kept for the test is 0 to 1; given {share}")
     y = labels(data)
-    test_y = np.zeros(0, np.int64) if data.test is None else data.test.y
-    assert test_y is not None  # one part has classes when the other has
+    tested = data.tested()
+    test_y = np.zeros(0, np.int64) if tested is None or tested.y is None else tested.y
     moved: list[int] = []
     for k, name in enumerate(data.classes):
-        own, tested = np.flatnonzero(y == k), int((test_y == k).sum())
-        missing = max(1, ceil(share * (len(own) + tested))) - tested
+        own, others = np.flatnonzero(y == k), int((test_y == k).sum())
+        missing = max(1, ceil(share * (len(own) + others))) - others
         if len(own) <= max(missing, 0):
             raise DataError(
-                f"class {name} has {len(own)} training and {tested} test images: too few to learn from some and test "
+                f"class {name} has {len(own)} training and {others} test images: too few to learn from some and test "
                 "with others. Give more images of it, or leave the class out"
             )
         order = permutation(len(own), "augment", "hold-out", k)[: max(missing, 0)]
@@ -60,7 +61,8 @@ def rejoined(data: Data, held_out: list[int]) -> Split:
     """The cut in which these images of the training part were moved to the test."""
     keep = np.ones(len(data.train), bool)
     keep[held_out] = False
-    parts = [taken(data.train, np.array(held_out, np.int64))] + ([] if data.test is None else [data.test])
+    test = data.tested()
+    parts = [taken(data.train, np.array(held_out, np.int64))] + ([] if test is None else [test])
     train = data.train if not held_out else taken(data.train, np.flatnonzero(keep))
     return Split(train, parts[-1] if not held_out else joined(*parts), tuple(held_out))
 

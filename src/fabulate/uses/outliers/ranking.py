@@ -53,12 +53,16 @@ def rank(detector: OutlierDetector, data: Data, progress: Progress | None = None
         if progress is not None:
             progress(min(first + PORTION, len(x)), len(x))
     scores = np.concatenate(parts)
-    numbers = [part.y for part in (data.train, data.test) if part is not None]
-    classes = [data.classes[c] if y is not None else "" for y in numbers for c in (y if y is not None else [])]
+    parts_of_data = [part for part in (data.train, data.test) if part is not None]
+    classes = [
+        name
+        for part in parts_of_data
+        for name in ([""] * len(part) if part.y is None else map(data.classes.__getitem__, part.y))
+    ]
     return Ranking(
         order=np.argsort(scores, kind="stable"),
         names=image_names(data),
-        classes=tuple(classes) or ("",) * len(x),
+        classes=tuple(classes),
         scores=scores,
         p_values=detector.p_values_of(scores),
         outliers=scores < detector.threshold_,

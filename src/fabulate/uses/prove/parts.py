@@ -43,7 +43,8 @@ def parts(data: Data, made: Augmented) -> Parts:
     if not len(test):
         raise DataError(f"every test image of {data.spec.source} equals one that was learnt from")
     assert made.images.y is not None
-    numbers = np.array([data.classes.index(name) for name in made.classes], np.int64)
+    places = {name: i for i, name in enumerate(data.classes)}
+    numbers = np.array([places[name] for name in made.classes], np.int64)
     synthetic = Images(made.images.x, numbers[made.images.y])
     return Parts(cut.train, synthetic, test, len(cut.test) - len(test))
 
@@ -55,13 +56,14 @@ def same(data: Data, made: Augmented) -> Split:
 
 def other(data: Data, made: Augmented) -> Split:
     """The source's own cut, of images that are not those the synthetic ones were made from."""
-    if data.test is None:
+    test = data.tested()
+    if test is None:
         raise DataError(f"{data.spec.source} has no test images: it has too few images to hold any out")
-    seen = len(data.test) - len(untouched(data.test, made.learnt_from))
+    seen = len(test) - len(untouched(test, made.learnt_from))
     if seen:
         raise RunError(
-            f"{seen:,} of {len(data.test):,} test images of {data.spec.source} are among those that the synthetic "
+            f"{seen:,} of {len(test):,} test images of {data.spec.source} are among those that the synthetic "
             "images were made from, which would prove nothing. The source changed since then, or is another one: make "
             "the synthetic images anew from it, or give a source whose test part the model never saw"
         )
-    return Split(data.train, data.test)
+    return Split(data.train, test)
