@@ -69,15 +69,26 @@ def test_sizes_halve_rounding_up_until_a_side_is_at_most_four(side):
         assert (lower, narrower) == (-(-height // 2), -(-width // 2))
 
 
-@pytest.mark.parametrize("shape", [(1, 7, 7), (1, 65, 65), (3, 8, 65), (3, 7, 64)], ids=str)
-def test_conv_refuses_other_sides_in_words(shape):
+@pytest.mark.parametrize("side", [65, 100, 127, 255, 256])
+def test_conv_takes_sides_up_to_256(side):
+    for shape in ((1, side, side), (3, 8, side), (1, side, 47)):
+        check_shapes(Conv(width=2), ImageShape(*shape))
+
+
+@pytest.mark.parametrize(
+    ("net", "shape", "words"),
+    [
+        (net, shape, f"the {net.kind} network takes sides from 8 to {largest}, .*--size 32, or --network {other}")
+        for net, largest, other in ((Conv(), 256, "mlp"), (DCGAN(), 64, "conv"))
+        for shape in ((1, 7, 7), (1, largest + 1, largest + 1), (3, 8, largest + 1), (3, 7, largest))
+    ],
+)
+def test_convolutional_networks_refuse_other_sides_in_words(net, shape, words):
     assert (SMALLEST_SIDE, LARGEST_SIDE) == (8, 64)
     shape = ImageShape(*shape)
-    words = f"takes sides from 8 to 64, and the images are {shape}; use --size, e.g. --size 32, or --network mlp"
-    for net in (Conv(), DCGAN()):
-        for build in (lambda net=net: net.encoder(shape, 5), lambda net=net: net.decoder(5, shape)):
-            with pytest.raises(ConfigError, match=words):
-                build()
+    for build in (lambda: net.encoder(shape, 5), lambda: net.decoder(5, shape)):
+        with pytest.raises(ConfigError, match=words):
+            build()
 
 
 @pytest.mark.parametrize("shape", [(1, 129, 129), (3, 8, 129)], ids=str)

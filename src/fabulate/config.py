@@ -102,6 +102,10 @@ class DataSpec:
 BUDGETS = ("epochs", "steps", "minutes")
 
 
+MOST_IMAGES, FEWEST_IMAGES = 128, 16  # of a step, where nobody says
+MOST_NUMBERS = 2**18  # in these images
+
+
 @spec
 class Training:
     """How a model is trained. Of the budgets given (epochs, steps, minutes) the one spent first ends the training."""
@@ -112,12 +116,12 @@ class Training:
     """Budget: steps of one batch each."""
     minutes: PositiveFloat | None = None
     """Budget: minutes by the clock, with pictures, tests and compiling; the learning-rate schedule follows it."""
-    batch_size: PositiveInt = 128
-    """Images per step."""
+    batch_size: PositiveInt | None = None
+    """Images per step (default: 128, fewer of large images, but at least 16)."""
     accumulate: PositiveInt = 1
     """Split each batch into this many equal micro-batches, to save memory."""
-    lr: PositiveFloat = 1e-3
-    """Peak learning rate of Adam."""
+    lr: PositiveFloat | None = None
+    """Peak learning rate of Adam (default: 1e-3, or what suits the network)."""
     betas: tuple[
         Annotated[float, Field(ge=0, lt=1)],
         Annotated[float, Field(ge=0, lt=1)],
@@ -143,8 +147,19 @@ class Training:
     """Seed of everything random: weights, order of images, noise."""
 
     def __post_init__(self) -> None:
-        if self.batch_size % self.accumulate:
+        if self.batch_size is not None and self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} is not a multiple of accumulate {self.accumulate}")
+
+    def batch(self, size: int) -> int:
+        """Images per step, of `size` numbers each; where nobody says, few large ones, for time and memory.
+
+        >>> [Training().batch(size) for size in (28 * 28, 3 * 32 * 32, 3 * 256 * 256)]
+        [128, 64, 16]
+        """
+        batch = self.batch_size or MOST_IMAGES
+        while self.batch_size is None and batch > FEWEST_IMAGES and batch * size > MOST_NUMBERS:
+            batch //= 2
+        return batch
 
 
 class Preset(NamedTuple):

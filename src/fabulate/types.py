@@ -15,6 +15,8 @@ from torch import Tensor
 
 from fabulate.seeds import permutation
 
+TOGETHER = 2**21  # numbers in images that go through a network at once; its layers hold some ten times as many
+
 
 class ImageShape(NamedTuple):
     """The shape of one image: channels (1 or 3), height and width in pixels."""
@@ -34,6 +36,14 @@ class ImageShape(NamedTuple):
         3072
         """
         return self.channels * self.height * self.width
+
+    def together(self, most: int) -> int:
+        """How many images to take through a network at once: `most`, but fewer of large ones, to bound the memory.
+
+        >>> ImageShape(3, 32, 32).together(500), ImageShape(3, 256, 256).together(500)
+        (500, 10)
+        """
+        return max(1, min(most, TOGETHER // self.size))
 
 
 class Batch(NamedTuple):

@@ -12,6 +12,7 @@ from fabulate import models, training
 from fabulate.cli.shared import load_images, parse, where
 from fabulate.config import BUDGETS, DataSpec, PositiveInt, Training, override
 from fabulate.errors import ConfigError
+from fabulate.nets.choice import Auto
 
 Flat = tyro.conf.arg(name="")
 EVALUATE = (
@@ -32,6 +33,7 @@ def main(argv: list[str]) -> None:
     kinds = {part: peek(argv, f"--{part}") for part in training.choices(models.family(name).Config)}
     given = {part: kind for part, kind in kinds.items() if kind is not None}
     config, schedule = training.configure(name, peek(argv, "--preset") or "default", given)
+    refuse_nameless(config, argv)
     flags = parse(arguments(name, config, schedule, argv), argv, f"fabulate train {name}")
 
     if flags.processes > 1 and "WORLD_SIZE" not in os.environ:
@@ -70,6 +72,14 @@ def peek(argv: list[str], flag: str) -> str | None:
         if word.startswith(f"{flag}="):
             return word.removeprefix(f"{flag}=")
     return None
+
+
+def refuse_nameless(config: Any, argv: list[str]) -> None:
+    """Stop at an option of a part whose kind is left to the images: which options there are depends on the kind."""
+    for part in training.choices(type(config)):
+        option = next((word.split("=")[0] for word in argv if word.startswith(f"--{part}.")), None)
+        if option and isinstance(getattr(config, part), Auto):
+            raise ConfigError(f"{option} is an option of a kind of {part}; say which, e.g. --{part} conv {option} ...")
 
 
 def arguments(name: str, config: Any, schedule: Training, argv: list[str]) -> type[Any]:

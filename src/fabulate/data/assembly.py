@@ -139,10 +139,9 @@ def _conversions(intake: Intake, spec: DataSpec) -> list[str]:
 
 def _warnings(n: int, train: Images, classes: tuple[str, ...]) -> list[str]:
     notes = []
-    batch = Training().batch_size
     if n == 1:
         notes.append("there is one training image only: a model can learn nothing but to repeat it")
-    elif n < batch:
+    elif n < (batch := Training().batch(train.shape.size)):
         notes.append(f"the {n:,} training images are fewer than one batch of the default size {batch}")
     bare = [name for name, count in _per_class(train, classes).items() if count == 0]
     if bare:

@@ -21,11 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, spec
+from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, override, spec
 from fabulate.models.base import Conditional, Labels, Player, evaluating
 from fabulate.models.capabilities import Encodes, Reconstructs, Scores
 from fabulate.models.mixture import Mixture, encoded
-from fabulate.nets import MLP, Network
+from fabulate.nets import MLP, Auto, Conv, NetworkOrAuto
+from fabulate.nets.choice import chosen
 from fabulate.types import Batch, BatchSource, ImageShape, unit
 
 
@@ -39,7 +40,7 @@ class AEConfig:
     """Standard deviation of the noise added to the input, in pixels of [0, 1]; above 0 the model denoises."""
     components: PositiveInt = 20
     """Gaussians in the mixture that codes are sampled from (of each class), at most."""
-    network: Network = MLP()
+    network: NetworkOrAuto = Auto()
     """Encoder and decoder."""
 
 
@@ -60,12 +61,15 @@ class AE(Encodes, Reconstructs, Scores, Conditional, family="ae"):
         ),
     }
 
+    networks = {"mlp": MLP(), "conv": Conv(norm="group", activation="silu")}
+
     config: AEConfig
 
     def __init__(self, config: AEConfig, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
-        super().__init__(config, shape, classes)
-        self.encoder = config.network.encoder(self.shape, config.latent_dim, len(classes))
-        self.decoder = config.network.decoder(config.latent_dim, self.shape, len(classes))
+        network = chosen(config.network, shape, self.networks)
+        super().__init__(override(config, {"network": network}), shape, classes)
+        self.encoder = network.encoder(self.shape, config.latent_dim, len(classes))
+        self.decoder = network.decoder(config.latent_dim, self.shape, len(classes))
         self.mixture = Mixture(config.latent_dim, config.components, max(len(classes), 1))
 
     def players(self) -> dict[str, Player]:

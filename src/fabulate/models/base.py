@@ -65,6 +65,8 @@ class GenerativeModel(Saved, nn.Module, ABC):
     family: ClassVar[str]
     Config: ClassVar[type[Any]]
     presets: ClassVar[dict[str, Preset]]
+    usual_lr: float = 1e-3  # the peak learning rate where nobody says
+    networks: ClassVar[Mapping[str, Any]] = {}  # as they suit the family, by kind; other kinds have their defaults
     families: ClassVar[dict[str, type["GenerativeModel"]]] = {}
     units: ClassVar[Mapping[str, str]] = {}  # what the terms of its losses and tests are measured in, by their names
 

@@ -24,11 +24,12 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, spec
+from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, override, spec
 from fabulate.models.base import Conditional, Player
 from fabulate.models.inversion import EncodesBySearch
-from fabulate.nets import DCGAN, MLP, Network
+from fabulate.nets import DCGAN, MLP, Auto, Conv, NetworkOrAuto
 from fabulate.nets.augment import Change, augment
+from fabulate.nets.choice import chosen
 from fabulate.types import Batch, ImageShape
 
 COLLAPSED = 0.4  # diversity below which a generator has lost most of the data
@@ -134,7 +135,7 @@ class GANConfig:
     """Steps of the critic for each of the generator's."""
     augment: tuple[Change, ...] = ()
     """Random changes of all that the critic sees, against learning few images by heart (Zhao et al. 2020)."""
-    network: Network = MLP(activation="leaky_relu")
+    network: NetworkOrAuto = Auto()
     """The critic (an encoder to one number) and the generator (a decoder)."""
 
 
@@ -158,12 +159,15 @@ class GAN(EncodesBySearch, Conditional, family="gan"):
         ),
     }
 
+    networks = {"mlp": MLP(activation="leaky_relu"), "conv": Conv()}
+
     config: GANConfig
 
     def __init__(self, config: GANConfig, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
-        super().__init__(config, shape, classes)
-        self.critic = config.network.encoder(self.shape, 1, len(classes))
-        self.generator = config.network.decoder(config.latent_dim, self.shape, len(classes))
+        network = chosen(config.network, shape, self.networks)
+        super().__init__(override(config, {"network": network}), shape, classes)
+        self.critic = network.encoder(self.shape, 1, len(classes))
+        self.generator = network.decoder(config.latent_dim, self.shape, len(classes))
         self.game = GAMES[config.game]
 
     def players(self) -> dict[str, Player]:

@@ -101,7 +101,9 @@ class EncodesBySearch(Encodes, Reconstructs):
                 continue
             y = None if batch.y is None else torch.full((DRAWN,), group, device=self.device)
             z = self.prior(DRAWN, y, generator(seed, "encode"))  # (M, Z)
-            distances = torch.cdist(batch.x[rows].flatten(1), self.decode(z, y).flatten(1))
+            parts = torch.split(z, self.shape.together(DRAWN))
+            drawn = [self.decode(part, None if y is None else y[: len(part)]) for part in parts]
+            distances = torch.cdist(batch.x[rows].flatten(1), torch.cat(drawn).flatten(1))
             nearest = z[distances.topk(KEPT, largest=False).indices]  # (rows, K, Z)
             starts |= dict(zip(rows.tolist(), nearest, strict=True))
         return torch.stack([starts[row] for row in range(len(batch.x))])

@@ -27,7 +27,7 @@ from fabulate.models.base import GenerativeModel, evaluating
 from fabulate.types import Batch, BatchSource, some_of
 
 MOST_CODES = 8_000  # that a mixture is fitted to: 20 covariances of 32 numbers then take 1.2 s
-AT_ONCE = 500  # images encoded together
+AT_ONCE = 500  # images encoded together, fewer of large ones
 ROUNDS = 20  # of expectation-maximisation at most: fresh codes of MNIST get no likelier after them
 SMALLEST = 1e-6  # a direction varies if its standard deviation is above this share of the largest code
 
@@ -115,7 +115,7 @@ def encoded(
     chosen = some_of(images, MOST_CODES, "settle").sort().values
     codes, classes = [], []
     with evaluating(model):
-        for indices in torch.split(chosen, AT_ONCE):
+        for indices in torch.split(chosen, model.shape.together(AT_ONCE)):
             x, y = images.batch(indices)
             batch = model.given(x, y if model.classes else None)
             codes.append(encode(batch))

@@ -23,19 +23,21 @@ import torch
 from pydantic import Field
 from torch import Tensor
 
-from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, spec
+from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, override, spec
 from fabulate.metrics.latent import active_dimensions
 from fabulate.models.base import Conditional, Labels, Player, evaluating
 from fabulate.models.capabilities import Evidence, HasPosterior, ImportanceWeighted, Reconstructs
 from fabulate.models.importance import bound, path_bound
 from fabulate.models.mixture import Mixture, encoded
 from fabulate.models.priors import PRIORS
-from fabulate.nets import MLP, Conv, Network
+from fabulate.nets import MLP, Auto, Conv, NetworkOrAuto
+from fabulate.nets.choice import chosen
 from fabulate.prob import BINARISATIONS, LIKELIHOODS, Measure
 from fabulate.seeds import generator as generator_at
 from fabulate.seeds import seeded
-from fabulate.types import Batch, BatchSource, ImageShape, some_of, to_float, unit
+from fabulate.types import Batch, BatchSource, ImageShape, some_of, unit
 
+CONV = Conv(norm="group", activation="silu")  # without normalisation codes stray from the prior
 MOST_AVERAGED = 5000  # images in the mean image
 
 
@@ -76,7 +78,7 @@ class VAEConfig:
     """Gaussians in the mixture fitted to the codes that samples are drawn from (of each class), at most."""
     sampling: VAESampling = VAESampling()
     """How samples are drawn."""
-    network: Network = MLP()
+    network: NetworkOrAuto = Auto()
     """Encoder and decoder."""
 
     def __post_init__(self) -> None:
@@ -131,7 +133,7 @@ class VAE(HasPosterior, Reconstructs, ImportanceWeighted, Conditional, family="v
     presets = {
         "default": Preset(VAEConfig(), Training(epochs=200)),  # few images: stop before they are learnt by heart
         "conv": Preset(
-            VAEConfig(latent_dim=40, prior="gaussians", network=Conv(norm="group", activation="silu")),
+            VAEConfig(latent_dim=40, prior="gaussians", network=CONV),
             Training(epochs=200, steps=10_000, batch_size=64, lr=2e-3),
         ),
         "tutorial": Preset(
@@ -151,15 +153,20 @@ class VAE(HasPosterior, Reconstructs, ImportanceWeighted, Conditional, family="v
         "iwae-k50": burda(50, epochs=25, lr=2e-3),  # a higher rate is better in short trainings only
     }
 
+    networks = {"mlp": MLP(), "conv": CONV}
+
     config: VAEConfig
     sampling: VAESampling
     mean_image: Tensor | None
     price = "KL"
 
     def __init__(self, config: VAEConfig, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
-        super().__init__(config, shape, classes)
-        self.encoder = config.network.encoder(self.shape, 2 * config.latent_dim, len(classes))  # mean and log-variance
-        self.decoder = config.network.decoder(config.latent_dim, self.shape, len(classes))
+        network = chosen(config.network, shape, self.networks)
+        super().__init__(override(config, {"network": network}), shape, classes)
+        if isinstance(network, Conv):
+            self.usual_lr = 2e-3  # half of it needs twice the steps; fully connected ones are left where they were
+        self.encoder = network.encoder(self.shape, 2 * config.latent_dim, len(classes))  # mean and log-variance
+        self.decoder = network.decoder(config.latent_dim, self.shape, len(classes))
         self.register_buffer("mean_image", torch.zeros(self.shape) if config.centre == "mean" else None)  # in logits
         self.likelihood = LIKELIHOODS[config.likelihood]()
         self.binarise = BINARISATIONS[config.binarise]
@@ -171,8 +178,10 @@ class VAE(HasPosterior, Reconstructs, ImportanceWeighted, Conditional, family="v
 
     def begin(self, images: BatchSource) -> None:
         if self.mean_image is not None:
-            x = images.batch(some_of(images, MOST_AVERAGED, "begin")).x
-            self.mean_image.copy_(torch.logit(unit(to_float(x)).mean(0), eps=1e-3))
+            parts = torch.split(some_of(images, MOST_AVERAGED, "begin"), self.shape.together(MOST_AVERAGED))
+            sums = [unit(images.batch(part).x).sum(0) for part in parts]
+            mean = torch.stack(sums).sum(0) / sum(map(len, parts))
+            self.mean_image.copy_(torch.logit(mean, eps=1e-3))
 
     def raw(self, z: Tensor, y: Tensor | None) -> Tensor:
         """What the likelihood is given of codes (B, Z): (B, C, H, W)."""

@@ -33,11 +33,11 @@ NORMS: dict[Norm, Callable[[int], nn.Module]] = {
 SMALLEST_SIDE, LARGEST_SIDE = 8, 64  # of images that networks with scales or patches take
 
 
-def check_sides(what: str, shape: ImageShape, otherwise: str = "") -> None:
-    """Errors: `ConfigError` for sides outside 8..64, saying what takes no others and what to do."""
-    if min(shape.height, shape.width) < SMALLEST_SIDE or max(shape.height, shape.width) > LARGEST_SIDE:
+def check_sides(what: str, shape: ImageShape, otherwise: str = "", largest: int = LARGEST_SIDE) -> None:
+    """Errors: `ConfigError` for sides outside 8..largest, saying what takes no others and what to do."""
+    if min(shape.height, shape.width) < SMALLEST_SIDE or max(shape.height, shape.width) > largest:
         raise ConfigError(
-            f"{what} takes sides from {SMALLEST_SIDE} to {LARGEST_SIDE}, and the images are {shape}; "
+            f"{what} takes sides from {SMALLEST_SIDE} to {largest}, and the images are {shape}; "
             f"use --size, e.g. --size 32{otherwise}"
         )
 

@@ -1,4 +1,4 @@
-"""Convolutional networks for any side from 8 to 64, odd ones too.
+"""Convolutional networks for any side from 8 to 256, odd ones too.
 
 The encoder halves the image, rounding up (28 -> 14 -> 7 -> 4), until a side is at most 4; the decoder walks the same
 sizes back, enlarging to each exactly. As in DCGAN (Radford et al. 2016, https://arxiv.org/abs/1511.06434) strides do
@@ -36,6 +36,7 @@ from fabulate.nets.blocks import (
 )
 from fabulate.types import ImageShape
 
+LARGEST_SIDE = 256  # beyond it a step of a batch takes a laptop longer than anybody waits
 SOFTLY = 0.3  # of a residual block's branch: two or three blocks in a row then add up to about the size of their input
 
 
@@ -56,10 +57,12 @@ class Conv:
 
     def encoder(self, shape: ImageShape, outputs: int, classes: int = 0) -> nn.Module:
         """A network from images (B, C, H, W) to vectors (B, outputs)."""
+        _check(shape)
         return ConvEncoder(self, shape, outputs, classes)
 
     def decoder(self, inputs: int, shape: ImageShape, classes: int = 0) -> nn.Module:
         """A network from vectors (B, inputs) to images (B, C, H, W), unbounded."""
+        _check(shape)
         return ConvDecoder(self, inputs, shape, classes)
 
     def channels(self, level: int) -> int:
@@ -75,16 +78,18 @@ class Conv:
         return [NORMS[self.norm](channels), ACTIVATIONS[self.activation]()]
 
 
+def _check(shape: ImageShape) -> None:
+    check_sides("the conv network", shape, otherwise=", or --network mlp", largest=LARGEST_SIDE)
+
+
 def sizes(shape: ImageShape) -> list[tuple[int, int]]:
     """Heights and widths from the whole image down to the smallest.
 
     >>> sizes(ImageShape(1, 28, 28))
     [(28, 28), (14, 14), (7, 7), (4, 4)]
 
-    Errors: `ConfigError` for sides outside 8..64.
     """
     _, height, width = shape
-    check_sides("the conv network", shape, otherwise=", or --network mlp")
     result = [(height, width)]
     while min(height, width) > 4:
         height, width = (height + 1) // 2, (width + 1) // 2

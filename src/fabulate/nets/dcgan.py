@@ -23,7 +23,7 @@ import tyro
 from torch import Tensor, nn
 
 from fabulate.config import PositiveInt, spec
-from fabulate.nets.blocks import ByClass, with_class
+from fabulate.nets.blocks import ByClass, check_sides, with_class
 from fabulate.nets.conv import kernel, sizes
 from fabulate.types import ImageShape
 
@@ -39,10 +39,12 @@ class DCGAN:
 
     def encoder(self, shape: ImageShape, outputs: int, classes: int = 0) -> nn.Module:
         """A network from images (B, C, H, W) to vectors (B, outputs)."""
+        check_sides("the dcgan network", shape, otherwise=", or --network conv")
         return DCGANEncoder(self, shape, outputs, classes)
 
     def decoder(self, inputs: int, shape: ImageShape, classes: int = 0) -> nn.Module:
         """A network from vectors (B, inputs) to images (B, C, H, W), unbounded."""
+        check_sides("the dcgan network", shape, otherwise=", or --network conv")
         return DCGANDecoder(self, inputs, shape, classes)
 
     def channels(self, shape: ImageShape) -> list[int]:

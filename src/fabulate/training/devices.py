@@ -65,7 +65,7 @@ def arithmetic(training: Training, numbers: int, processes: int, before: Mapping
     Errors: `RunError` where its micro-batches cannot be shared evenly, `ConfigError` where new ones cannot.
     """
     begun = None if before is None else before.get("arithmetic")  # older runs do not tell
-    parts = shared_evenly(training, processes) if begun is None else int(begun["micro_batches"])
+    parts = shared_evenly(training, numbers, processes) if begun is None else int(begun["micro_batches"])
     if parts % processes:
         can = [str(n) for n in range(1, parts + 1) if parts % n == 0]
         raise RunError(
@@ -73,16 +73,16 @@ def arithmetic(training: Training, numbers: int, processes: int, before: Mapping
             f"{processes} processes cannot share evenly; another number would draw other noise: another training. "
             f"Continue it with --processes {' or '.join(can)}, or give another --out"
         )
-    few = training.batch_size * numbers // parts < ONE_THREAD
+    few = training.batch(numbers) * numbers // parts < ONE_THREAD
     return {"micro_batches": parts, "threads": 1 if few else torch.get_num_threads()}
 
 
-def shared_evenly(training: Training, processes: int) -> int:
+def shared_evenly(training: Training, numbers: int, processes: int) -> int:
     """The micro-batches of a step: `accumulate` for each process. Errors: `ConfigError` when they are not equal."""
     parts = training.accumulate * processes
-    if training.batch_size % parts:
+    if training.batch(numbers) % parts:
         raise ConfigError(
-            f"batch_size {training.batch_size} must be a multiple of accumulate x processes: "
+            f"batch_size {training.batch(numbers)} must be a multiple of accumulate x processes: "
             f"{training.accumulate} x {processes}"
         )
     return parts

@@ -22,7 +22,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fabulate.config import Training
+from fabulate.config import Training, override
 from fabulate.errors import RunError
 from fabulate.models.base import GenerativeModel, Player
 from fabulate.processes import ALONE, Processes
@@ -34,7 +34,7 @@ from fabulate.training.turns import turns
 from fabulate.training.validation import Validation
 from fabulate.types import Batch, BatchSource, order_of
 
-TEST_BATCH = 500
+TEST_BATCH = 500  # images scored together, fewer of large ones
 WARMUP = 0.05  # of a budget in minutes
 
 
@@ -51,9 +51,10 @@ class Learner:
         parts: int | None = None,
     ) -> None:
         """`parts`: the micro-batches of a step, of all processes together (default: `accumulate` for each process)."""
+        training, self.batch_size, self.lr = settled(training, model)
         self.model, self.training, self.images, self.processes = model, training, images, processes
         self.held_out, self.validation = held_out, Validation()
-        self.parts = shared_evenly(training, processes.count) if parts is None else parts
+        self.parts = shared_evenly(training, model.shape.size, processes.count) if parts is None else parts
         self.device = model.device
         model.begin(images)
         self.players = model.players()
@@ -71,7 +72,7 @@ class Learner:
         self.stepping, self.taken = 0.0, 0  # of them in steps, and how many, in this sitting
         self.reserved = 0.0  # of a budget in minutes, for what comes after the last step
         self.chosen = False  # the average holds the weights of the best step, for good
-        self.guard = Guard(self.device.type != "cpu", training.lr)
+        self.guard = Guard(self.device.type != "cpu", self.lr)
         self.news: list[str] = []  # what whoever watches should be told
         self.turns = turns(model, training, self.total, self.news.append)
 
@@ -81,7 +82,7 @@ class Learner:
         training = self.training
         totals = [] if training.steps is None else [training.steps]
         if training.epochs is not None:
-            totals.append(math.ceil(training.epochs * len(self.images) / training.batch_size))
+            totals.append(math.ceil(training.epochs * len(self.images) / self.batch_size))
         return min(totals, default=None)
 
     @property
@@ -101,7 +102,7 @@ class Learner:
     @property
     def epoch(self) -> float:
         """How often each training image has been seen."""
-        return self.step * self.training.batch_size / len(self.images)
+        return self.step * self.batch_size / len(self.images)
 
     @property
     def weights_of(self) -> int:
@@ -185,7 +186,7 @@ class Learner:
 
     def micro_batches(self) -> list[Batch]:
         """The images of this step. Epoch after epoch, every image once each, in a new order; nothing is dropped."""
-        n, size = len(self.images), self.training.batch_size
+        n, size = len(self.images), self.batch_size
         first, last = self.step * size, (self.step + 1) * size
         epochs = range(first // n, (last - 1) // n + 1)
         order = torch.cat([self.order(epoch)[max(first - epoch * n, 0) : last - epoch * n] for epoch in epochs])
@@ -210,7 +211,7 @@ class Learner:
             warmup = training.warmup if self.total is None else min(training.warmup, self.total // 10)
             rising = min(1.0, (self.step + 1) / (warmup + 1))
         falling = 1.0 if training.schedule == "constant" else (1 + math.cos(math.pi * self.progress)) / 2
-        return training.lr * rising * falling
+        return self.lr * rising * falling
 
     def sampler(self) -> GenerativeModel:
         """The model to use and to save: the averaged weights, with the buffers of now."""
@@ -263,6 +264,12 @@ class Learner:
             raise RunError(f"the checkpoint does not hold all that training needs to continue: {told}") from error
 
 
+def settled(training: Training, model: GenerativeModel) -> tuple[Training, int, float]:
+    """A training with nothing left to the model and its images, its images per step, and its peak learning rate."""
+    batch_size, lr = training.batch(model.shape.size), training.lr or model.usual_lr
+    return override(training, {"batch_size": batch_size, "lr": lr}), batch_size, lr
+
+
 def take(images: BatchSource, indices: Tensor, model: GenerativeModel, device: torch.device) -> Batch:
     """These images on the model's device as they are stored, with their classes only when the model learns them."""
     x, y = images.stored(indices)
@@ -286,8 +293,9 @@ def score_images(
     """
     model.eval()
     found: list[dict[str, float]] = []
-    for first in processes.part(len(images), TEST_BATCH)[::TEST_BATCH]:
-        batch = take(images, torch.arange(first, min(first + TEST_BATCH, len(images))), model, model.device).floats()
+    together = model.shape.together(TEST_BATCH)
+    for first in processes.part(len(images), together)[::together]:
+        batch = take(images, torch.arange(first, min(first + together, len(images))), model, model.device).floats()
         with seeded(seed, "test", first, device=model.device):
             terms = model.test_terms(batch)
         found.append({name: float(value) * len(batch.x) / len(images) for name, value in terms.items()})

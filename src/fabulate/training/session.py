@@ -130,7 +130,7 @@ class Session:
             if learner.step % interval == 0 or learner.progress >= 1:
                 learner.guard.check()
                 means = {name: float(value) / count for name, value in sums.items()}
-                speed = count * learner.training.batch_size / max(learner.stepping - busy, 1e-9)
+                speed = count * learner.batch_size / max(learner.stepping - busy, 1e-9)
                 self.folder.report({**self.where(), "images_per_second": round(speed, 1), "train": means})
                 self.display.update(learner.progress, learner.step, speed, means)
                 self.warn(means)
@@ -173,7 +173,7 @@ class Session:
     @property
     def forward(self) -> float:
         """Seconds of one image's way forward through the networks, by the steps so far."""
-        return self.learner.stepping / max(self.learner.taken, 1) / self.learner.training.batch_size / BACKWARD
+        return self.learner.stepping / max(self.learner.taken, 1) / self.learner.batch_size / BACKWARD
 
     @property
     def drawing(self) -> int:

@@ -19,13 +19,14 @@ from fabulate.config import BUDGETS, Training, nearest, override, to_json
 from fabulate.data import Data, load_data, resident
 from fabulate.errors import ConfigError
 from fabulate.models import GenerativeModel, family
+from fabulate.nets.choice import Auto, reason
 from fabulate.processes import together
 from fabulate.seeds import seeded
 from fabulate.signals import Stop, catching
 from fabulate.training.devices import arithmetic, flushed, pick_device, rounding, threads
 from fabulate.training.folder import Config, RunFolder, read_config
 from fabulate.training.followers import follow
-from fabulate.training.loop import Learner
+from fabulate.training.loop import Learner, settled
 from fabulate.training.progress import Display
 from fabulate.training.session import Session
 from fabulate.training.validation import Selected, split
@@ -85,13 +86,15 @@ def configure(name: str, preset: str, hyperparameters: Mapping[str, Any]) -> tup
             f"{name} has no preset {preset!r}{nearest(preset, [*presets])} (presets: {', '.join(presets)})"
         )
     values = dict(hyperparameters)
+    own = family(name).networks
     for part, kinds in choices(family(name).Config).items():
         if isinstance(kind := values.get(part), str):
             if kind not in kinds:
                 raise ConfigError(
                     f"there is no {part} {kind!r}{nearest(kind, [*kinds])} ({part}s of {name}: {', '.join(kinds)})"
                 )
-            values[part] = kinds[kind]()
+            usual = getattr(presets[preset].model, part)
+            values[part] = usual if usual.kind == kind else own[kind] if kind in own else kinds[kind]()
     of_training = {field.name for field in fields(Training)}
     if any(values.get(budget) is not None for budget in BUDGETS):  # a budget replaces the preset's
         values = dict.fromkeys(BUDGETS) | values
@@ -104,7 +107,7 @@ def choices(config: type[Any]) -> dict[str, dict[str, type[Any]]]:
     """The hyperparameters of a family that are one of several specs, told apart by their kind: {name: {kind: spec}}.
 
     >>> [*choices(family("vae").Config)["network"]]
-    ['mlp', 'conv', 'dcgan']
+    ['auto', 'mlp', 'conv', 'dcgan']
     """
     found = {}
     for field in fields(config):
@@ -142,6 +145,7 @@ def run(
         data = replace(data, test=None)
     with flushed(), seeded(training.seed, "weights"):
         model = family(name)(config, data.shape, data.classes if training.conditional else ()).to(pick_device(device))
+    training, told = settled(training, model)[0], choices_told(config, model)
     with flushed(), together(model.device) as processes:
         before = processes.given(processes.leads(lambda: begun(out)))
         how = processes.given(processes.leads(lambda: arithmetic(training, model.shape.size, processes.count, before)))
@@ -160,13 +164,19 @@ def run(
 
                     judge = Judge.of(evaluate_every, data, model.device)
                 with catching(Stop()) as stop, Display(console, name, stop) as display:
-                    for sentence in rounding(before, how):
+                    for sentence in (*told, *rounding(before, how)):
                         display.say(sentence)
                     if not scored:
                         display.say("No test loss: the model learns p(x | class), and the test images have no classes.")
                     return Session(learner, folder, data, display, save_every, judge).finish(stop)
             finally:
                 folder.close()
+
+
+def choices_told(config: Any, model: GenerativeModel) -> list[str]:
+    """A sentence on each part that was left to the images: what they chose, and why."""
+    left = [part for part in choices(type(config)) if isinstance(getattr(config, part), Auto)]
+    return [f"{part}: {getattr(model.config, part).kind} ({reason(model.shape)})" for part in left]
 
 
 def begun(out: Path) -> Config | None:

@@ -58,9 +58,10 @@ def learn(
     with seeded(seed, "debias", "weights"):
         model = Duotone(config, images.shape)
     source = Resampled(images)
-    training = Training(steps=steps, lr=2e-3, batch_size=min(128, len(images)), seed=seed)
+    batch = min(128, len(images))
+    training = Training(steps=steps, lr=2e-3, batch_size=batch, seed=seed)
     learner = Learner(model.to(device), training, source)
-    every = max(len(images) // training.batch_size, int((1 - FIRST) * steps) // MOST, 1)
+    every = max(len(images) // batch, int((1 - FIRST) * steps) // MOST, 1)
     for _ in learner.steps():
         if learner.step >= FIRST * steps and learner.step % every == 0 and learner.step < steps:
             now = weigh(codes(learner.sampler(), images))  # type: ignore[arg-type]  # the average is a Duotone too

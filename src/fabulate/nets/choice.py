@@ -1,0 +1,53 @@
+"""Which network, where nobody says: the images decide.
+
+Fully connected layers know nothing of which pixels lie side by side and must learn it, from many images, with weights
+for each pixel. Small gray images leave them little to learn, and they are the fastest there. Above that convolutions,
+which know it, are better after the same time on every kind of image that was tried; docs/LOG.md has the race.
+
+The choice is made when the shape is known, as a model is made; a model's hyperparameters then name what was chosen.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal, TypeVar
+
+import tyro
+
+from fabulate.config import spec
+from fabulate.nets.blocks import SMALLEST_SIDE
+from fabulate.types import ImageShape
+
+T = TypeVar("T")
+
+LARGEST_SIMPLE = 16 * 16  # pixels of a gray image up to which fully connected layers are chosen
+
+
+@spec
+class Auto:
+    """Chosen by the images: fully connected up to 16x16 gray, convolutions above."""
+
+    kind: Annotated[Literal["auto"], tyro.conf.Suppress] = "auto"
+
+
+def simple(shape: ImageShape) -> bool:
+    """Whether images are left to fully connected layers.
+
+    >>> simple(ImageShape(1, 16, 16)), simple(ImageShape(1, 28, 28)), simple(ImageShape(3, 8, 8))
+    (True, False, True)
+    """
+    return shape.size <= LARGEST_SIMPLE or min(shape.height, shape.width) < SMALLEST_SIDE
+
+
+def chosen(network: Auto | T, shape: ImageShape, networks: Mapping[str, T]) -> T:
+    """The network as it is, or the one of `networks`, by kind, that suits the images."""
+    if not isinstance(network, Auto):
+        return network
+    return networks["mlp" if simple(shape) else "conv"]
+
+
+def reason(shape: ImageShape) -> str:
+    """Why the images got the network that they got, in words."""
+    if shape.size <= LARGEST_SIMPLE:
+        return f"{shape}: fully connected layers are the fastest up to 16x16 gray"
+    if simple(shape):
+        return f"{shape}: convolutions need sides of {SMALLEST_SIDE} or more"
+    return f"{shape}: fully connected layers blur images above 16x16 gray; --network mlp to have them"
