@@ -164,7 +164,11 @@ class GAN(EncodesBySearch, Conditional, family="gan"):
         super().__init__(config, shape, classes)
         self.critic = config.network.encoder(self.shape, 1, len(classes))
         self.generator = config.network.decoder(config.latent_dim, self.shape, len(classes))
-        self.game = GAMES[config.game]
+
+    @property
+    def game(self) -> Game:
+        """What both minimise; looked up, not kept, since functions without a name cannot be pickled."""
+        return GAMES[self.config.game]
 
     def players(self) -> dict[str, Player]:
         return {
