@@ -117,11 +117,10 @@ def fit(argv: list[str]) -> None:
     with counting("learning what is normal") as progress:
         warned(lambda: detector.fit(x, progress=progress))
     save_detector(detector, out, data=to_json(data.spec), normals=len(x))
-    again = f", {detector.repeated_:,} of them equal to others or nearly so, which count once" * (
-        detector.repeated_ > 0
-    )
     held = f"{len(detector.normals_):,} of them held out"
-    print(f"{len(x):,} normal images{again}; {held}; scores: {', '.join(detector.names_)}")
+    print(f"{len(x):,} normal images, {held}; scores: {', '.join(detector.names_)}")
+    if detector.repeated_:
+        print(f"{detector.repeated_:,} equal others, exactly or nearly; such count once")
     print(f"false alarms: {percent(detector.false_alarm_)} of normal images")
     where("detector", out)
 

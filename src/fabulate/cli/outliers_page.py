@@ -99,11 +99,12 @@ def histogram(scores: Numbers, detector: OutlierDetector) -> str:
     ends = f"{low:.3g}{' and less' if least < low else ''}", f"{edges[-1]:.3g}"
     return (
         f'<svg class="histogram" viewBox="0 0 {WIDE} {HIGH}" role="img"><title>Scores, and the {escape(words)}</title>'
-        f'{bars}<line class="axis" x1="0" x2="{WIDE}" y1="{floor}" y2="{floor}"/>'
-        f'<line class="at" x1="{x:.1f}" x2="{x:.1f}" y1="4" y2="{floor}"/><text {beside} y="14">{escape(words)}</text>'
+        f'{bars}<rect class="axis" y="{floor}" width="{WIDE}" height="1"></rect>'
+        f'<rect class="at" x="{x - 1:.1f}" y="4" width="2" height="{floor - 4}"></rect>'
+        f'<text {beside} y="14">{escape(words)}</text>'
         f'<text x="0" y="{HIGH - 8}">{escape(ends[0])}</text>'
         f'<text x="{WIDE}" y="{HIGH - 8}" text-anchor="end">{escape(ends[1])}</text>'
-        f'<text x="{WIDE / 2}" y="{HIGH - 8}" text-anchor="middle">score: mean log p-value, higher is more normal</text>'
+        f'<text x="{WIDE / 2}" y="{HIGH - 8}" text-anchor="middle">score, mean log p: higher is more normal</text>'
         '</svg><p class="soft"><span class="key judged"></span> these images <span class="key normals"></span> normal '
         "images held out of the fit; shares of each. Left of the line: outliers.</p>"
     )

@@ -80,7 +80,7 @@ figcaption { color: var(--soft); font-size: 13.5px; margin-top: 6px; max-width: 
 .cards figcaption { font-size: 12.5px; line-height: 1.4; overflow-wrap: anywhere; }
 .threshold { grid-column: 1 / -1; margin: 0; padding-top: 8px; border-top: 3px solid var(--poor); font-size: 14.5px; }
 .histogram { display: block; width: 100%; height: auto; margin: 10px 0; } .histogram text { fill: var(--soft);
-  font-size: 13px; } .axis { stroke: var(--line); } .at { stroke: var(--poor); stroke-width: 2; }
+  font-size: 13px; } .axis { fill: var(--line); } .at { fill: var(--poor); }
 .judged { fill: var(--accent); background: var(--accent); opacity: .55; }
 .normals { fill: var(--good); background: var(--good); opacity: .55; }
 .key { display: inline-block; width: 12px; height: 12px; border-radius: 3px; margin-left: 6px; vertical-align: -1px; }
