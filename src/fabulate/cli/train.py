@@ -12,6 +12,7 @@ from fabulate import models, training
 from fabulate.cli.shared import load_images, parse, where
 from fabulate.config import BUDGETS, DataSpec, PositiveInt, Training, override
 from fabulate.errors import ConfigError
+from fabulate.files import outside
 
 Flat = tyro.conf.arg(name="")
 EVALUATE = (
@@ -36,8 +37,10 @@ def main(argv: list[str]) -> None:
 
     if flags.processes > 1 and "WORLD_SIZE" not in os.environ:
         raise SystemExit(training.launch(flags.processes, ["train", name, *argv]))
+    if flags.out is not None:
+        outside(flags.out, flags.data.source)
     data = load_images(flags.data, streams=True)
-    out = flags.out or training.default_out(name, data)
+    out = outside(flags.out or training.default_out(name, data), flags.data.source)
     console = Console()
     model = training.run(
         name,
