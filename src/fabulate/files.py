@@ -138,7 +138,7 @@ def outside(out: Path, source: str | Path) -> Path:
 
     Errors: `RunError` naming both.
     """
-    place = Path(source)
+    place = Path(str(source).removeprefix("stream:"))
     if place.is_dir() and out.resolve().is_relative_to(place.resolve()):
         raise RunError(
             f"{out} lies in {source}, where the images come from: what is written there would be read as images. "

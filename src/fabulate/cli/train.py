@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
     if flags.out is not None:
         outside(flags.out, flags.data.source)
     data = load_images(flags.data, streams=True)
-    out = outside(flags.out or training.default_out(name, data), flags.data.source)
+    out = flags.out or training.default_out(name, data)
     console = Console()
     model = training.run(
         name,

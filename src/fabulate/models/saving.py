@@ -5,6 +5,8 @@ repository on the Hugging Face hub.
 """
 
 import json
+import re
+from html import escape
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -189,11 +191,11 @@ def restored(
 
 def card(model: Any) -> str:
     """The model card, README.md, in the hub's form: a picture, the numbers and how to use the model."""
-    record = model.record
-    data = record.get("data", "images of the author's own")
+    record, classes = model.record, [plain(name) for name in model.classes]
+    data = plain(record.get("data", "images of the author's own"))
     kind = (type(model).__doc__ or model.family).split("(")[0].strip().rstrip(".")
     conditional = ", class-conditional" if model.classes else ""
-    rows = [f"| {name} | {value:.5g} |" for name, value in record.get("test", {}).items()]
+    rows = [f"| {plain(name)} | {value:.5g} |" for name, value in record.get("test", {}).items()]
     numbers = ["", "Measured on test images it was not trained on:", "", "| | |", "|---|---|", *rows] if rows else []
     steps = f" for {record['steps']:,} steps" if "steps" in record else ""
     lines = [
@@ -210,7 +212,7 @@ def card(model: Any) -> str:
         "",
         f"![samples, drawn with seed 0]({PICTURE})",
         *numbers,
-        *(["", f"Classes: {', '.join(model.classes)}."] if model.classes else []),
+        *(["", f"Classes: {', '.join(classes)}."] if classes else []),
         "",
         "```python",
         "import fabulate",
@@ -226,3 +228,12 @@ def card(model: Any) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def plain(text: object) -> str:
+    """A text as Markdown shows it letter by letter, on one line: neither HTML nor a link, a picture or a table.
+
+    >>> plain("<b>*cat*</b>|dog")
+    '&lt;b&gt;\\\\*cat\\\\*&lt;/b&gt;\\\\|dog'
+    """
+    return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", escape(" ".join(str(text).split()), quote=False))
