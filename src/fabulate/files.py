@@ -16,6 +16,7 @@ import re
 import secrets
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from io import StringIO
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Annotated, Any, TypeVar
@@ -204,10 +205,15 @@ def parse_json(text: str | bytes, kind: Any, what: str) -> Any:
     Errors: `RunError`, a line.
     """
     try:
-        return TypeAdapter(kind).validate_json(text)
+        return _form(kind).validate_json(text)
     except ValidationError as error:
         told = explain(error, most=3).replace("\n", " ")
         raise RunError(f"{what} is damaged or of another form: {told[:300]}") from error
+
+
+@cache
+def _form(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)  # takes longer to make than most files to read
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
