@@ -542,9 +542,10 @@ def test_mistakes_in_the_command_end_in_one_line(
 
 
 def test_images_without_classes_are_refused_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "images").mkdir()
     for i, x in enumerate(shapes(20)[0].x):
-        Image.fromarray(x.transpose(1, 2, 0)).save(tmp_path / f"{i}.png")
-    assert ends("debias", tmp_path, "--out", tmp_path / "out") == 2
+        Image.fromarray(x.transpose(1, 2, 0)).save(tmp_path / "images" / f"{i}.png")
+    assert ends("debias", tmp_path / "images", "--out", tmp_path / "out") == 2
     assert "put the images of each class in a folder" in capsys.readouterr().err
 
 
