@@ -46,12 +46,13 @@ def split(images: BatchSource, share: float, seed: int) -> tuple[Tensor, Tensor]
     """Numbers of the images to learn from and of those to validate with; None where these would be too few.
 
     The same share of each class is held out, rounded down, so that a rare class loses none of a handful of images.
-    `images`: those of a data set in memory; streamed ones, which are read in an order of their own, are not split.
+    `images`: those of a data set in memory; streamed ones, which are read in an order of their own, are not split, nor
+    those of which some come several times: copies of what validates would be learnt from.
 
     >>> [len(part) for part in split(Images(np.zeros((200, 1, 8, 8), np.uint8)), 0.1, seed=0)]
     [180, 20]
     """
-    if not isinstance(images, Images):
+    if not isinstance(images, Images) or len(images) != len(images.x):
         return None
     n = len(images)
     share = min(share, MOST / n)
