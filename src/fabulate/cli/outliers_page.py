@@ -6,7 +6,8 @@ from html import escape
 import numpy as np
 
 from fabulate.data import Data
-from fabulate.evaluation.page import facts, img, page
+from fabulate.evaluation.page import facts, page
+from fabulate.notebooks import img
 from fabulate.pictures import grid
 from fabulate.uses.outliers import OutlierDetector, ranking
 from fabulate.uses.outliers.conformal import percent
