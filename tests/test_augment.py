@@ -1,24 +1,29 @@
 """Augmentation: no test image is learnt from, samples are chosen by the stated rule, the record tells the truth."""
 
 import json
+import pickle
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pytest
 import torch
+from imblearn.pipeline import make_pipeline
 from imblearn.utils.estimator_checks import parametrize_with_checks
 from PIL import Image
 from sklearn.base import clone
+from sklearn.linear_model import LogisticRegression
 
 import fabulate
 from fabulate.cli import main
 from fabulate.data import Data, Images, load_data
 from fabulate.errors import ConfigError, DataError, RunError
 from fabulate.types import to_uint8
+from fabulate.uses import columns
 from fabulate.uses.augment import augment, read, rules, sampler
 from fabulate.uses.augment.amounts import missing
 from fabulate.uses.augment.drawing import Synthetic, fill
@@ -306,8 +311,6 @@ def test_mistakes_are_told_before_anything_is_written(
 
 
 def test_what_cannot_be_written_or_judged_is_told_first(data: Data, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="a/b and a_b would share a folder"):
-        augment(replace(data, classes=("a/b", "a_b", "c")), tmp_path / "out")
     large = Images(np.zeros((30, 1, 80, 80), np.uint8), np.arange(30) % 3)
     with pytest.raises(ConfigError, match="8 to 64 pixels a side, given 80x80 gray: --size"):
         augment(replace(data, train=large), tmp_path / "out")
@@ -359,6 +362,73 @@ def test_rows_of_features_are_made_near_their_class_in_units_of_their_own() -> N
     made = x[230:] / units
     assert (labels[230:] == 1).all() and len(np.unique(made, axis=0)) == 170
     assert (np.abs(made.mean(0) - 6) < 1).all()
+
+
+def tables() -> dict[str, np.ndarray]:
+    """Tables (300, 3) of several kinds, the last 60 rows shifted in their second column."""
+    chance = np.random.default_rng(3)
+    plain = chance.normal(size=(300, 3))
+    shifted = plain + np.array([0, 3, 0]) * (np.arange(300) >= 240)[:, None]
+    outlier = shifted.copy()
+    outlier[10, 0] = outlier[250, 1] = 1e9
+    mixed = shifted.copy()
+    mixed[:, 2] = 7.5
+    return {
+        "Gaussian": shifted,
+        "one far row": outlier,
+        "heavy tails": np.sinh(2 * shifted),
+        "a constant": mixed,
+        "units apart": shifted * np.array([1e-6, 1e6, 1]),
+        "integers": np.rint(4 * shifted).astype(np.int64),
+        "small integers": np.rint(20 * shifted + 120).clip(0, 255).astype(np.uint8),
+    }
+
+
+@pytest.mark.parametrize("kind", tables())
+def test_rows_of_any_kind_are_made_as_their_class_is(kind: str) -> None:
+    rows, y = tables()[kind], np.repeat([0, 1], [240, 60])
+    x, _ = GenerativeOverSampler(hyperparameters={"steps": 250}).fit_resample(rows, y)
+    made, real = x[300:].astype(np.float64), rows[240:].astype(np.float64)
+    assert x.dtype == rows.dtype and np.isfinite(made).all()
+    assert (made >= rows.min(0)).all() and (made <= rows.max(0)).all()
+    for column in range(3):
+        if np.ptp(real[:, column]) == 0:
+            assert (made[:, column] == real[0, column]).all()
+            continue
+        low, high = np.quantile(real[:, column], [0.1, 0.9])
+        assert low < np.median(made[:, column]) < high
+        inside = np.mean((made[:, column] > low - (high - low)) & (made[:, column] < high + (high - low)))
+        assert inside > 0.9  # with the range for a scale one row of 1e9 throws all others by millions
+
+
+def test_columns_go_to_normal_scores_and_back() -> None:
+    for kind, rows in tables().items():
+        x = torch.from_numpy(rows.astype(np.float64))
+        state = columns.fit_columns(x)
+        scores = columns.normal_scores(state, x)
+        assert scores.median(0).values.abs().max() < 0.2, kind
+        back = columns.from_normal_scores(state, scores)
+        inner = ((x >= state["values"][0]) & (x <= state["values"][-1])).numpy()
+        if rows.dtype.kind == "f":
+            np.testing.assert_allclose(back.numpy()[inner], rows[inner], atol=0.1 * float(state["width"].max()))
+    with_far, without = (columns.fit_columns(torch.from_numpy(tables()[kind])) for kind in ("one far row", "Gaussian"))
+    torch.testing.assert_close(with_far["width"], without["width"], rtol=0.05, atol=0)
+
+
+@pytest.mark.parametrize("image_shape", [None, (1, 8, 8)])
+@pytest.mark.filterwarnings("ignore:.*repeated real images")
+def test_a_fitted_over_sampler_and_its_pipeline_can_be_dumped(
+    image_shape: tuple[int, int, int] | None, tmp_path: Path
+) -> None:
+    images = labelled(COUNTS)
+    rows = images.x.reshape(len(images), -1) if image_shape else images.x.reshape(len(images), -1)[:, :5] / 255.0
+    over = GenerativeOverSampler(image_shape=image_shape, hyperparameters={"steps": 5})
+    pipeline = make_pipeline(over, LogisticRegression(max_iter=20, tol=1.0)).fit(rows, images.y)
+    joblib.dump(pipeline, tmp_path / "pipeline.joblib")
+    again = joblib.load(tmp_path / "pipeline.joblib")
+    assert np.array_equal(again.predict(rows), pipeline.predict(rows))
+    x, _ = clone(over).fit_resample(rows, images.y)
+    assert np.array_equal(clone(pickle.loads(pickle.dumps(over))).fit_resample(rows, images.y)[0], x)
 
 
 def test_too_few_good_samples_are_made_up_for_by_repeated_images_with_a_warning(

@@ -6,6 +6,7 @@ A family added to `fabulate/models` is tested here without a line of new code; n
 import ast
 import inspect
 import json
+import pickle
 import textwrap
 from collections import Counter
 from dataclasses import fields, replace
@@ -527,3 +528,10 @@ def test_specs_have_defaults_and_cannot_be_changed(spec):
     for field in fields(spec):
         with pytest.raises(AttributeError):
             setattr(value, field.name, None)
+
+
+@each(CASES)
+def test_a_model_survives_pickling_and_draws_the_same_images(case):
+    model = make(case)
+    again = pickle.loads(pickle.dumps(model))
+    assert torch.equal(again.sample(3, seed=5), model.sample(3, seed=5))

@@ -1,6 +1,9 @@
 """Debiasing: densities, weights that make a factor independent of the class, recoloured images, and the command."""
 
 import csv
+import json
+import pickle
+from dataclasses import replace
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -12,11 +15,12 @@ from PIL import Image
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
+from fabulate.cli import debias
 from fabulate.data import Data, Images, load_data
 from fabulate.errors import ConfigError, DataError
 from fabulate.seeds import generator
 from fabulate.types import ImageShape, to_float
-from fabulate.uses.debias import Debiaser, columns, densities, factors, filling, proof, views, weights
+from fabulate.uses.debias import Debiaser, columns, densities, factors, filling, proof, verdict, views, weights
 from fabulate.uses.debias.debiaser import counterfactual
 from fabulate.uses.debias.duotone import Duotone, DuotoneConfig, Palette, paint, unpaint
 from pages import loads
@@ -397,6 +401,11 @@ def test_images_that_tell_nothing_are_refused() -> None:
         (None, "cannot be read"),
         ("", "given: nothing"),
         ("image,group\na.png\n", "two columns"),
+        ("a.png,x\nb.png,y\n", "no column called group"),
+        ("image,colour,shape\na.png,x,y\nb.png,y,x\n", "no column called group .its first line: image, colour, shape"),
+        ("image,group,Groups\na.png,x,y\nb.png,y,x\n", "several columns called group"),
+        ("image,group\na.png,x\nb.png,y\na.png,y\n", "two things of a.png: its group is x in line 2 and y in line 4"),
+        ("image,group\na.png,x\nb.png,\n", "does not name the group of 1 of 2 images: b.png"),
         ("image,group\na.png,x\n", "does not name the group of 1 of 2 images: b.png"),
     ],
 )
@@ -405,6 +414,47 @@ def test_tables_that_do_not_fit_are_told(tmp_path: Path, text: str | None, messa
         (tmp_path / "t.csv").write_text(text)
     with pytest.raises(DataError, match=message):
         columns.read_column(tmp_path / "t.csv", ["a.png", "b.png"], "group")
+
+
+def test_a_table_is_read_by_the_name_of_its_column_and_as_a_spreadsheet_got_it(tmp_path: Path) -> None:
+    (tmp_path / "scanners.csv").write_text("image,hospital,scanner\n'=a.png,h,x\nb.png,h,y\nb.png,h,y\n")
+    assert columns.read_column(tmp_path / "scanners.csv", ["=a.png", "b.png"], "attribute") == ["x", "y"]
+
+
+def proof_of(right: list[int], groups: list[str] | None = None) -> proof.Proof:
+    """A proof of a classifier that is right for these images."""
+    found = np.array(right, bool)
+    share = proof.share(found)
+    members = {group: np.array(groups) == group for group in sorted(set(groups or []))}
+    pairs = {group: proof.share(found[own]) for group, own in members.items()}
+    return proof.Proof(share, share, {}, pairs, found, np.ones(len(found)), members)
+
+
+def test_the_verdict_follows_from_the_difference_and_says_when_not_to_use_it() -> None:
+    plain = proof_of([1, 0] * 200)
+    assert verdict.verdict(proof_of([0, 0] * 200), plain).word == "do not use this"
+    assert verdict.verdict(proof_of([1, 1] * 200), plain).word == "it helps"
+    assert verdict.verdict(proof_of([1, 0] * 200), plain).word == "no difference to be seen"
+    groups = ["rare"] * 40 + ["common"] * 360
+    before = proof_of([0] * 40 + [1] * 360, groups)
+    priced = verdict.verdict(proof_of([1] * 40 + [1] * 260 + [0] * 100, groups), before)
+    assert priced.word == "it helps, at a price" and "mean of pairs" in priced.because
+    worse = verdict.verdict(proof_of([0] * 40 + [1] * 300 + [0] * 60, groups), before)
+    assert worse.word == "do not use this" and worse.grade == "poor"
+
+
+def test_classes_whose_names_differ_only_in_signs_keep_folders_of_their_own(tmp_path: Path) -> None:
+    images, _ = shapes(60)
+    data = replace(load_data("digits"), train=images, classes=("a/b", "a_b", "=c"))
+    found = debias.class_folders(tmp_path / "recoloured", data)
+    assert len({place.name for place in found}) == 3 and all(place.is_dir() for place in found)
+
+
+def test_a_fitted_debiaser_can_be_pickled(digits: Data) -> None:
+    for density in ("mixture", "histogram"):
+        debiaser = Debiaser(steps=20, density=density).fit(digits.train)
+        again = pickle.loads(pickle.dumps(debiaser))
+        assert np.array_equal(again.weigh(digits.train), debiaser.weigh(digits.train))
 
 
 def test_a_table_is_read_in_the_order_of_the_images(tmp_path: Path) -> None:
@@ -422,12 +472,12 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of classes and a table of colours."""
     root = tmp_path_factory.mktemp("debias")
     images, colour = shapes(240)
-    rows = [("image", "colour")]
+    rows = [("image", "size", "colour")]
     for i, (x, y) in enumerate(zip(images.x, images.y, strict=True)):
         place = Path(("bar", "cross", "ring")[y]) / f"{i:03}.png"
         (root / "images" / place).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(x.transpose(1, 2, 0)).save(root / "images" / place)
-        rows.append((place.as_posix(), ("red", "green", "blue")[colour[i]]))
+        rows.append((place.as_posix(), "small", ("red", "green", "blue")[colour[i]]))
     with (root / "colours.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
     return root
@@ -453,7 +503,11 @@ def test_the_command_weighs_shows_and_proves(folder: Path, capsys: pytest.Captur
     with Image.open(out / "factors.png") as picture:
         assert picture.width > 300
     assert ends("debias", folder / "images", "--out", out, *QUICK) == 2  # refused
-    assert "exists; give --overwrite" in capsys.readouterr().err
+    assert "is not empty; give --overwrite" in capsys.readouterr().err
+    record = json.loads((out / "debias.json").read_text())
+    assert record["independent"] == ["palette"] and record["verdicts"].keys() == {"weights", "recolour"}
+    page = (out / "debias.html").read_text()
+    assert page.index("Teach by weight?") < page.index("images teach like")
 
 
 def test_the_command_fills_up_pairs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -488,9 +542,10 @@ def test_mistakes_in_the_command_end_in_one_line(
 
 
 def test_images_without_classes_are_refused_by_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "images").mkdir()
     for i, x in enumerate(shapes(20)[0].x):
-        Image.fromarray(x.transpose(1, 2, 0)).save(tmp_path / f"{i}.png")
-    assert ends("debias", tmp_path, "--out", tmp_path / "out") == 2
+        Image.fromarray(x.transpose(1, 2, 0)).save(tmp_path / "images" / f"{i}.png")
+    assert ends("debias", tmp_path / "images", "--out", tmp_path / "out") == 2
     assert "put the images of each class in a folder" in capsys.readouterr().err
 
 

@@ -393,7 +393,7 @@ def test_evaluate_writes_a_page_and_numbers_once(runs: Path, capsys: pytest.Capt
     report = Report.from_json(json.loads((runs / "vae" / "report" / "metrics.json").read_text()))
     assert (report.name, report.settings.n, report.settings.features) == ("vae", 40, "pixels")
     assert ends("evaluate", runs / "vae", *QUICK) == 2
-    assert "exists; give --overwrite" in capsys.readouterr().err
+    assert "is not empty; give --overwrite" in capsys.readouterr().err
     assert ends("evaluate", runs / "vae", *QUICK, "--seed", 1, "--overwrite") == 0
 
 

@@ -2,10 +2,12 @@
 
 import csv
 import warnings
+from html import escape
 from math import sqrt
 from pathlib import Path
 from typing import Any
 
+import joblib
 import numpy as np
 import pytest
 import torch
@@ -24,11 +26,12 @@ from fabulate.uses.outliers import OutlierDetector, conformal, load_detector, sa
 from fabulate.uses.outliers.complexity import code_length
 from fabulate.uses.outliers.judges import SHRUNK, fit_gaussian, gaussian
 from fabulate.uses.outliers.regret import regret
+from fabulate.uses.outliers.repeats import repeats
 from fabulate.uses.outliers.scattering import scattering
 from fabulate.uses.outliers.scores import SCORES
 from fabulate.uses.outliers.variants import with_variants
 from pages import loads
-from tiny import SMALL, pictures, small
+from tiny import SMALL, ends, pictures, small
 
 FEW = "ignore:a false-alarm rate of"  # tiny data sets, where the warning is right
 SIDE = 12
@@ -298,6 +301,93 @@ def test_what_was_not_fitted_or_is_no_detector_is_told(tmp_path: Path) -> None:
         detector.heat_maps(rows(5))
     with pytest.raises(DataError, match="images must have the shape"):
         OutlierDetector().fit(waves(30)).predict(waves(5)[..., 1:])
+
+
+@pytest.fixture(scope="module")
+def digits() -> np.ndarray[Any, Any]:
+    """All digits inside scikit-learn, in no order: uint8 (N, 1, 8, 8)."""
+    x = load_data("digits").train.x
+    return x[np.random.default_rng(4).permutation(len(x))]
+
+
+def grain(x: np.ndarray, seed: int) -> np.ndarray:
+    """Images with a little noise, as another file format would leave it."""
+    noise = np.random.default_rng(seed).normal(0, 1.5, x.shape)
+    return np.clip(np.rint(x + noise), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("scores", [None, "gaussian", "neighbours"])
+def test_normals_that_are_there_several_times_break_no_promise(digits: np.ndarray, scores: str | None) -> None:
+    normals, others = digits[:300], digits[300:1500]
+    for times in (3, 5):
+        for copies in ([normals] * (times - 1), [grain(normals, seed) for seed in range(times - 1)]):
+            given = np.concatenate([normals, *copies])
+            detector = OutlierDetector(scores).fit(given)
+            assert detector.repeated_ == (times - 1) * 300 and len(detector.normals_) == 300
+            assert np.mean(detector.predict(others) < 0) < 0.08  # 5 % are promised; it was 9 to 80
+
+
+def test_rows_that_are_there_several_times_break_no_promise() -> None:
+    chance = np.random.default_rng(5)
+    normals, others = chance.normal(size=(200, 6)), chance.normal(size=(4000, 6))
+    near = normals + 1e-4 * chance.normal(size=normals.shape)
+    for given in (np.concatenate([normals] * 5), np.concatenate([normals, near, near])):
+        detector = OutlierDetector().fit(given * np.array([1, 1e3, 1, 1, 1e-3, 1]))
+        assert detector.repeated_ == len(given) - 200
+        assert np.mean(detector.predict(others * np.array([1, 1e3, 1, 1, 1e-3, 1])) < 0) < 0.09
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 10, 40])
+def test_rows_that_repeat_nothing_are_hardly_ever_taken_for_repeats(d: int) -> None:
+    chance = np.random.default_rng(d)
+    for x in (chance.normal(size=(1500, d)), chance.random((1500, d)), np.sinh(2 * chance.normal(size=(1500, d)))):
+        assert repeats(torch.from_numpy(x)).double().mean() < 0.02
+
+
+def test_images_that_differ_by_noise_alone_are_no_copies() -> None:
+    scene = np.random.default_rng(0).integers(0, 256, (1, 1, 16, 16)).repeat(200, 0)  # one camera, one place
+    x = torch.from_numpy(grain(scene, 1)).flatten(1).double()
+    assert not repeats(x).any()
+
+
+def test_normals_that_are_all_equal_are_told() -> None:
+    with pytest.raises(DataError, match="all normals are equal"):
+        OutlierDetector().fit(np.ones((30, 4)))
+
+
+def test_beside_one_far_normal_what_is_farther_out_still_scores_lower() -> None:
+    normals = np.random.default_rng(0).normal(size=(300, 3))
+    normals[7] = 1e9
+    near, far = OutlierDetector().fit(normals).score_samples([[10.0, 0, 0], [40.0, 0, 0]])
+    assert far < near - 0.5
+
+
+@pytest.mark.parametrize("scores", [["gaussian"], ["reconstruction"]])
+def test_a_fitted_detector_can_be_dumped(scores: list[str], tmp_path: Path) -> None:
+    detector = OutlierDetector(scores, hyperparameters={"steps": 3}, false_alarm=0.2).fit(waves(60))
+    joblib.dump(detector, tmp_path / "detector.joblib")
+    again = joblib.load(tmp_path / "detector.joblib")
+    assert np.array_equal(again.score_samples(waves(9, 1)), detector.score_samples(waves(9, 1)))
+    assert clone(again).get_params() == detector.get_params()
+
+
+def test_the_page_names_each_image_and_escapes_it_and_the_table_holds_no_formula(tmp_path: Path) -> None:
+    (tmp_path / "normal").mkdir()
+    (tmp_path / "others").mkdir()
+    for i, image in enumerate(waves(60)):
+        Image.fromarray(image[0]).save(tmp_path / "normal" / f"{i:03}.png")
+    names = ["=1+1.png", "@b.png", "-c.png", "<b>.png", *(f"{i}.png" for i in range(8))]
+    for name, image in zip(names, waves(len(names), 1), strict=True):
+        Image.fromarray(image[0]).save(tmp_path / "others" / name)
+    assert ends("outliers", "fit", tmp_path / "normal", "--out", tmp_path / "run") == 0
+    assert ends("outliers", "score", tmp_path / "run", tmp_path / "others") == 0
+    page = (tmp_path / "run" / "others" / "outliers.html").read_text()
+    assert page.count("<figure>") == len(names) and "Threshold: score" in page
+    assert "<b>.png" not in page and all(page.count(escape(name)) >= 2 for name in names)
+    with (tmp_path / "run" / "others" / "outliers.csv").open() as file:
+        table = list(csv.DictReader(file))
+    assert {row["image"] for row in table} >= {"'=1+1.png", "'@b.png", "'-c.png", "<b>.png"}
+    assert all(float(row["score"]) <= 0 for row in table)
 
 
 @pytest.fixture

@@ -8,13 +8,16 @@ Reading JSON has one way in, `read_json`: its size is bounded before it is read,
 declaration, and a name that it gives of another file stays within its folder (`Name`, `inside`).
 """
 
+import csv
 import hashlib
 import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import cache
+from io import StringIO
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, Annotated, Any, TypeVar
 
@@ -27,6 +30,8 @@ T = TypeVar("T")
 
 LARGEST_JSON = 64 << 20  # bytes: the manifest of a million images
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.fabulate-tmp")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # https://owasp.org/www-community/attacks/CSV_Injection
+_NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -112,12 +117,29 @@ def vacant_folder(folder: Path, overwrite: bool) -> Path:
     return folder
 
 
+def replaceable_folder(folder: Path, overwrite: bool, record: str, kind: Any) -> Path:
+    """As `vacant_folder`; and what is overwritten must be ours, as the folder's `record`, of a declared form, says.
+
+    Errors: `RunError` for a folder that holds something without such a record, whatever `overwrite` says.
+    """
+    if not overwrite or not folder.is_dir() or all(is_leftover(entry.name) for entry in folder.iterdir()):
+        return vacant_folder(folder, overwrite)
+    try:
+        read_json(folder / record, kind)
+    except (FileNotFoundError, RunError) as error:
+        raise RunError(
+            f"{folder} holds files, and no {record} that says they are fabulate's: --overwrite replaces only what "
+            "fabulate wrote. Give another --out"
+        ) from error
+    return folder
+
+
 def outside(out: Path, source: str | Path) -> Path:
     """A path for results that does not lie in the folder of a source, where its pictures would become data.
 
     Errors: `RunError` naming both.
     """
-    place = Path(source)
+    place = Path(str(source).removeprefix("stream:"))
     if place.is_dir() and out.resolve().is_relative_to(place.resolve()):
         raise RunError(
             f"{out} lies in {source}, where the images come from: what is written there would be read as images. "
@@ -135,6 +157,26 @@ def sync_folder(folder: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def write_table(path: Path, names: Iterable[str], rows: Iterable[Iterable[str | float]]) -> None:
+    """Write a CSV file with a heading, atomically; numbers to six digits, and text never as a spreadsheet's formula."""
+    text = StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow([cell(name) for name in names])
+    writer.writerows([value if isinstance(value, int) else cell(value) for value in row] for row in rows)
+    write_file(path, lambda file: file.write(text.getvalue().encode(errors="surrogateescape")))
+
+
+def cell(value: str | float) -> str:
+    """What stands in a table: a number, or a text with an apostrophe before what a spreadsheet takes for a formula.
+
+    >>> cell("=1+1.png"), cell("cat/01.png"), cell("-3"), cell(-2 / 3)
+    ("'=1+1.png", 'cat/01.png', '-3', '-0.666667')
+    """
+    if not isinstance(value, str):
+        return f"{value:.6g}"
+    return f"'{value}" if value.startswith(_FORMULA) and not _NUMBER.fullmatch(value) else value
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -163,10 +205,15 @@ def parse_json(text: str | bytes, kind: Any, what: str) -> Any:
     Errors: `RunError`, a line.
     """
     try:
-        return TypeAdapter(kind).validate_json(text)
+        return _form(kind).validate_json(text)
     except ValidationError as error:
         told = explain(error, most=3).replace("\n", " ")
         raise RunError(f"{what} is damaged or of another form: {told[:300]}") from error
+
+
+@cache
+def _form(kind: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)  # takes longer to make than most files to read
 
 
 def read_bytes(path: Path, limit: int) -> bytes:

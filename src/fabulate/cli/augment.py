@@ -1,19 +1,19 @@
 """`fabulate augment SOURCE`: more images of rare classes, real and synthetic ones apart, with a record of both."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from pydantic import Field
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from fabulate.cli.shared import load_images, parse, where
+from fabulate.cli.shared import counting, load_images, parse, where
 from fabulate.config import DataSpec, PositiveInt, spec
 from fabulate.errors import ConfigError
+from fabulate.files import outside
 from fabulate.uses.augment.drawing import Synthetic
 from fabulate.uses.augment.make import Progress as Told
 from fabulate.uses.augment.make import augment
@@ -54,6 +54,7 @@ def main(argv: list[str]) -> None:
     flags = parse(Arguments, argv, "fabulate augment")
     if flags.run is not None and (flags.family is not None or flags.steps is not None):
         raise ConfigError("give --run (a model that is there) or --family and --steps (one to train), not both")
+    outside(flags.out, flags.source)
     data = load_images(DataSpec(source=flags.source, size=flags.size, limit_broken=flags.limit_broken))
     with stages() as progress:
         made = augment(
@@ -91,24 +92,14 @@ def table(made: Synthetic) -> Table:
 
 @contextmanager
 def stages() -> Iterator[Told]:
-    """A bar on a terminal for each stage, which begins with its first progress; nothing elsewhere."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description:20}"), BarColumn(), MofNCompleteColumn())
-    bars: dict[str, Progress] = {}
+    """Counts each stage, which begins with its first progress and ends with that of the next."""
+    with ExitStack() as stage:
+        counts: dict[str, Callable[[int, int], None]] = {}
 
-    def told(what: str, done: int, total: int) -> None:
-        if what not in bars:
-            close()
-            bars[what] = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-            bars[what].start()
-            bars[what].add_task(what)
-        bars[what].update(bars[what].task_ids[0], completed=done, total=total)
+        def told(what: str, done: int, total: int) -> None:
+            if what not in counts:
+                stage.close()
+                counts[what] = stage.enter_context(counting(what))
+            counts[what](done, total)
 
-    def close() -> None:
-        for bar in bars.values():
-            bar.stop()
-
-    try:
         yield told
-    finally:
-        close()

@@ -10,15 +10,16 @@ import tyro
 from rich.console import Console
 
 from fabulate.cli.evaluate import Flat, Measuring, knows_images, stages
-from fabulate.cli.shared import absent, load_images, parse, run_config, run_data, where
+from fabulate.cli.shared import load_images, parse, run_config, run_data, where
 from fabulate.config import DataSpec, spec
 from fabulate.errors import ConfigError
 from fabulate.evaluation.compare import compare
-from fabulate.evaluation.comparison import table, write
+from fabulate.evaluation.comparison import Record, table, write
 from fabulate.evaluation.evaluate import Progress, check, evaluate, sampled, settings
 from fabulate.evaluation.fidelity import SHOWN, picture
-from fabulate.evaluation.report import HTML, kept
+from fabulate.evaluation.report import HTML, JSON, kept
 from fabulate.evaluation.report import write as write_report
+from fabulate.files import outside, replaceable_folder
 from fabulate.training import load
 
 
@@ -47,8 +48,11 @@ def main(argv: list[str]) -> None:
     knows_images(argv)
     same_images(flags.runs, argv)
     names = apart(flags.runs)
-    out = absent(flags.out or flags.runs[0].parent / f"compare-{'-'.join(names)}", flags.overwrite)
+    out = flags.out or flags.runs[0].parent / f"compare-{'-'.join(names)}"
+    if not flags.overwrite or any((out / name).exists() for name in (JSON, HTML)):  # else only reports of ours may be
+        replaceable_folder(out, flags.overwrite, JSON, Record)
     data = load_images(flags.data)
+    outside(out, data.spec.source)
     for model in models:
         check(model, data, flags.measuring.n)
     asked = settings(data, **vars(flags.measuring))

@@ -10,6 +10,7 @@ from fabulate.cli.shared import load_images, parse, where
 from fabulate.config import DataSpec, override, spec
 from fabulate.data import render
 from fabulate.errors import MixedSizesError
+from fabulate.files import outside, vacant_file
 from fabulate.pictures import save_png
 
 
@@ -19,22 +20,25 @@ class Arguments:
 
     spec: Annotated[DataSpec, tyro.conf.arg(name="")]
     out: Path | None = None
-    """Save a picture of 100 training images here (a .png), by class where there are any."""
+    """Save a picture of 100 training images here (a .png, outside of them), by class where there are any."""
     seed: int = 0
     """Which random images."""
+    overwrite: bool = False
+    """Replace an existing picture."""
 
 
 def main(argv: list[str]) -> None:
     if argv and not argv[0].startswith("-"):
         argv = ["--data", *argv]
     flags = parse(Arguments, argv, "fabulate data [SOURCE]")
+    if flags.out is not None:
+        vacant_file(outside(flags.out, flags.spec.source), flags.overwrite)
     try:
         data, mixed = load_images(flags.spec, streams=True), None
     except MixedSizesError as error:  # look at everything all the same, as it would be with --size
         data, mixed = load_images(override(flags.spec, {"size": error.size}), streams=True), error
     Console().print(render(data.report))
     if flags.out is not None:
-        flags.out.parent.mkdir(parents=True, exist_ok=True)
         save_png(data.show(100, seed=flags.seed), flags.out)
         where("picture", flags.out)
     if mixed is not None:

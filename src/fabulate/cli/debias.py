@@ -1,5 +1,6 @@
 """`fabulate debias SOURCE`: who is rare in its class, how much must it count, and what does that change?"""
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -13,16 +14,17 @@ from fabulate.cli.shared import counting, load_images, parse, where
 from fabulate.config import DataSpec, PositiveInt, spec
 from fabulate.data import Data, Images
 from fabulate.data.names import image_names
-from fabulate.errors import ConfigError, RunError
-from fabulate.files import write_file
+from fabulate.errors import ConfigError
+from fabulate.files import outside, own_folder, place_file, replaceable_folder, write_file, write_json
+from fabulate.folder_names import folder_name, folder_names
 from fabulate.nets.blocks import check_sides
 from fabulate.pictures import save_png, to_image
-from fabulate.samples import folder_name
 from fabulate.types import to_float, to_uint8
 from fabulate.uses.debias import Debiaser, factors, filling, proof, views
 from fabulate.uses.debias.columns import read_column
 from fabulate.uses.debias.densities import Labels, Numbers
 from fabulate.uses.debias.duotone import DuotoneConfig
+from fabulate.uses.debias.verdict import RECORD, Record, record, verdicts
 
 PORTION = 500  # images recoloured at a time
 Proofs = dict[str, proof.Proof]
@@ -68,7 +70,7 @@ class Arguments:
     out: Path | None = None
     """The folder to write (default: runs/debias-SOURCE)."""
     overwrite: bool = False
-    """Write into a folder that exists; other files in it stay."""
+    """Replace the results of an earlier `debias`; other files in the folder stay."""
 
 
 def main(argv: list[str]) -> None:
@@ -78,22 +80,20 @@ def main(argv: list[str]) -> None:
             "--attribute names the bias, so --by, --environments, --groups, --target and --recoloured do not go with it"
         )
     if flags.out is not None:
-        refuse(flags.out, flags.overwrite)
+        vacant(flags.out, flags)
     if flags.by:
         factors.columns(flags.by, DuotoneConfig())
     data = load_images(DataSpec(source=flags.source, size=flags.size, limit_broken=flags.limit_broken))
     check(flags, data)
     if flags.classifier_steps:
         data.tested()  # refuses test images without classes before anything is trained
-    out = flags.out or Path("runs") / f"debias-{data.name}"
-    refuse(out, flags.overwrite)
+    out = vacant(flags.out or Path("runs") / f"debias-{data.name}", flags)
     (by_attribute if flags.attribute else by_codes)(flags, data, out)
 
 
-def refuse(out: Path, overwrite: bool) -> None:
-    """Stop before anything is overwritten."""
-    if out.exists() and not overwrite:
-        raise RunError(f"{out} exists; give --overwrite to write into it, or another --out")
+def vacant(out: Path, flags: Arguments) -> Path:
+    """A folder to write, outside of the images; only what an earlier `debias` wrote is replaced."""
+    return replaceable_folder(outside(out, flags.source), flags.overwrite, RECORD, Record)
 
 
 def check(flags: Arguments, data: Data) -> None:
@@ -137,7 +137,7 @@ def by_codes(flags: Arguments, data: Data, out: Path) -> None:
                     progress=progress,
                 )
             proofs[way] = proof.prove(taught, data.test, weights, data.classes, groups)
-    out.mkdir(parents=True, exist_ok=True)
+    write_json(own_folder(out) / RECORD, record(flags.source, list(debiaser.chosen_), debiaser.weights_, proofs))
     labels = class_names(data, data.train)
     views.write_weights(known[: len(data.train)], labels, debiaser.weights_, out / "weights.csv")
     picture = views.factors_picture(debiaser, data.train, f"{data.name}: what is rare in its class")
@@ -145,7 +145,7 @@ def by_codes(flags: Arguments, data: Data, out: Path) -> None:
     body = debias_page.of_codes(data.name, debiaser, picture, views.recoloured_picture(debiaser, data.train), proofs)
     write_file(out / "debias.html", lambda file: file.write(body.encode()))
     if flags.recoloured:
-        write_recoloured(debiaser, data, known, out / "recoloured")
+        write_recoloured(debiaser, data, out / "recoloured")
     print(debias_page.sentence(debiaser))
     tell(proofs)
     where("weights", out / "weights.csv")
@@ -187,7 +187,7 @@ def by_attribute(flags: Arguments, data: Data, out: Path) -> None:
                     images, data.classes, show, seed=flags.seed, steps=flags.classifier_steps, progress=progress
                 )
             proofs[way] = proof.prove(taught, test, filling.pair_weights(test.y, others), data.classes, others)
-    out.mkdir(parents=True, exist_ok=True)
+    write_json(own_folder(out) / RECORD, record(flags.source, [str(flags.attribute)], filled.weights, proofs))
     made = [f"generated/{place}" for place in write_generated(filled, data, out / "generated")]
     labels = class_names(data, filled.images)
     views.write_weights([*known[: len(train)], *made], labels, filled.weights, out / "weights.csv")
@@ -214,34 +214,39 @@ def class_names(data: Data, images: Images) -> list[str]:
     return [data.classes[k] for k in images.y]
 
 
-def write_recoloured(debiaser: Debiaser, data: Data, known: tuple[str, ...], folder: Path) -> None:
+def class_folders(folder: Path, data: Data) -> list[Path]:
+    """A folder for each class, in their order."""
+    own_folder(folder)
+    return [own_folder(folder / name) for name in folder_names(data.classes).values()]
+
+
+def write_recoloured(debiaser: Debiaser, data: Data, folder: Path) -> None:
     """Write each training image in the palette of another, under its class."""
-    labels = class_names(data, data.train)
+    assert data.train.y is not None
+    places = class_folders(folder, data)
     with counting("recolouring") as progress:
         for first in range(0, len(data.train), PORTION):
             indices = torch.arange(first, min(first + PORTION, len(data.train)))
             x = to_float(torch.from_numpy(data.train.pixels(indices)))
             new = to_uint8(debiaser.recoloured(x, "written", first)).numpy()
             for i, image in zip(indices.tolist(), new, strict=True):
-                place = folder / folder_name(labels[i])
-                place.mkdir(parents=True, exist_ok=True)
-                to_image(image).save(place / f"{i:06}.png")
+                place_file(places[data.train.y[i]] / f"{i:06}.png", partial(to_image(image).save, format="PNG"))
             progress(first + len(indices), len(data.train))
 
 
 def write_generated(filled: filling.Filled, data: Data, folder: Path) -> list[str]:
     """Write the generated images under their classes; their paths within the folder."""
-    labels, places = class_names(data, filled.images), []
+    assert filled.images.y is not None
+    within, places = class_folders(folder, data), []
     for i in range(filled.real, len(filled.images)):
-        place = Path(folder_name(labels[i])) / f"{folder_name(filled.attributes[i])}-{i:06}.png"
-        (folder / place).parent.mkdir(parents=True, exist_ok=True)
-        to_image(filled.images.x[i]).save(folder / place)
-        places.append(place.as_posix())
+        place = within[filled.images.y[i]] / f"{folder_name(filled.attributes[i])}-{i:06}.png"
+        place_file(place, partial(to_image(filled.images.x[i]).save, format="PNG"))
+        places.append(place.relative_to(folder).as_posix())
     return places
 
 
 def tell(proofs: Proofs) -> None:
-    """One line for each classifier."""
+    """One line for each classifier, and what to do."""
     for way, found in proofs.items():
         parts = [f"test {found.overall.value:.1%}", f"weighted {found.unbiased.value:.1%}"]
         if found.balanced is not None and found.worst is not None:
@@ -250,3 +255,5 @@ def tell(proofs: Proofs) -> None:
                 f"worst {found.worst[1].value:.1%} ({found.worst[0]})",
             ]
         print(f"{debias_page.WAYS[way]:22} {', '.join(parts)}")
+    for way, said in verdicts(proofs).items():
+        print(f"{debias_page.WAYS[way]}: {said.word}. {said.because}")

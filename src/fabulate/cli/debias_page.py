@@ -6,12 +6,14 @@ from html import escape
 import numpy as np
 from PIL import Image
 
-from fabulate.evaluation.page import facts, figure, page
+from fabulate.evaluation.page import answers, facts, figure, page
+from fabulate.evaluation.sections import Answer
 from fabulate.metrics.intervals import Estimate
 from fabulate.pictures import grid
 from fabulate.uses.debias import Debiaser, Factor
 from fabulate.uses.debias.filling import Filled
 from fabulate.uses.debias.proof import Proof
+from fabulate.uses.debias.verdict import verdicts
 from fabulate.uses.debias.weights import effective
 
 WAYS = {
@@ -49,8 +51,8 @@ def of_codes(
         "their class though they are common in others: a bias shows where they look as they should, and are few."
     )
     body = (
-        f'<p class="eyebrow">fabulate debias</p><h1>{escape(name)}</h1><section>{facts(told)}</section>'
-        + proof_section(proofs)
+        f'<p class="eyebrow">fabulate debias</p><h1>{escape(name)}</h1>{verdict_cards(proofs)}'
+        + f"<section>{facts(told)}</section>{proof_section(proofs)}"
         + f'<section><h2>What varies, and who is rare</h2><div class="pictures">{figure(caption, factors)}</div>'
         + f"{factor_table(debiaser.factors_)}</section><section><h2>The same images, recoloured</h2>"
         + '<div class="pictures">'
@@ -75,10 +77,27 @@ def of_pairs(name: str, filled: Filled, classes: Sequence[str], proofs: Mapping[
         picture = figure("Drawn for pairs of class and attribute that were rare.", grid(shown, columns=SHOWN))
         pictures = f'<section><h2>Generated images</h2><div class="pictures">{picture}</div></section>'
     body = (
-        f'<p class="eyebrow">fabulate debias</p><h1>{escape(name)}</h1><section>{facts(told)}</section>'
-        f"{proof_section(proofs)}{pictures}"
+        f'<p class="eyebrow">fabulate debias</p><h1>{escape(name)}</h1>{verdict_cards(proofs)}'
+        f"<section>{facts(told)}</section>{proof_section(proofs)}{pictures}"
     )
     return page(f"Bias in {name}", body)
+
+
+QUESTIONS = {
+    "weights": "Teach by weight?",
+    "recolour": "Teach with recoloured images?",
+    "generated": "Teach with generated images?",
+}
+
+
+def verdict_cards(proofs: Mapping[str, Proof]) -> str:
+    """What to do, first of all; that nobody knows, where nothing was tested."""
+    if not proofs:
+        because = (
+            "No classifier was tested, so nobody knows what this changes: it takes test images, and steps for them."
+        )
+        return answers([Answer("Does it help?", "not tested", because, "unknown")])
+    return answers(Answer(QUESTIONS[way], *said) for way, said in verdicts(proofs).items())
 
 
 def proof_section(proofs: Mapping[str, Proof]) -> str:

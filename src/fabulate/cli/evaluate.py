@@ -10,13 +10,14 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from fabulate.cli.several import several, start
-from fabulate.cli.shared import absent, load_images, parse, run_config, run_data, told, where
+from fabulate.cli.shared import load_images, parse, run_config, run_data, told, where
 from fabulate.config import Compile, DataSpec, PositiveInt, spec
 from fabulate.data import Data
 from fabulate.errors import ConfigError
 from fabulate.evaluation.evaluate import Progress as Told
 from fabulate.evaluation.evaluate import check, evaluate
-from fabulate.evaluation.report import Report, table, write
+from fabulate.evaluation.report import JSON, Head, Report, table, write
+from fabulate.files import outside, replaceable_folder
 from fabulate.training import load
 
 Flat = tyro.conf.arg(name="")
@@ -69,8 +70,9 @@ def main(argv: list[str]) -> None:
 
     def begin() -> Data:
         model = load(flags.run, flags.device)
-        absent(out, flags.overwrite)
+        replaceable_folder(out, flags.overwrite, JSON, Head)
         data = load_images(flags.data)
+        outside(out, data.spec.source)
         check(model, data, flags.measuring.n)
         return data
 

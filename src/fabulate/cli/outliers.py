@@ -1,8 +1,7 @@
 """`fabulate outliers fit SOURCE` and `fabulate outliers score RUN SOURCE`: which images do not belong?"""
 
 import warnings
-from collections.abc import Callable, Sequence
-from html import escape
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,13 +10,14 @@ import tyro
 from pydantic import Field
 from rich.console import Console
 
-from fabulate.cli.shared import absent, counting, load_images, parse, where
+from fabulate.cli.outliers_page import ranking_page
+from fabulate.cli.shared import counting, load_images, parse, where
 from fabulate.config import DataSpec, PositiveInt, nearest, spec, to_json
 from fabulate.errors import ConfigError, RunError
-from fabulate.evaluation.page import facts, figure, page
-from fabulate.files import read_json, write_file
-from fabulate.metrics.intervals import Estimate
+from fabulate.files import outside, own_folder, replaceable_folder, write_file, write_json
 from fabulate.uses.outliers import OutlierDetector, load_detector, ranking, save_detector
+from fabulate.uses.outliers.conformal import percent
+from fabulate.uses.outliers.saving import CONFIG, Mark
 from fabulate.uses.outliers.scores import chosen
 
 USAGE = """\
@@ -94,10 +94,10 @@ def fit(argv: list[str]) -> None:
     """Learn normals and say what is promised."""
     flags = parse(Fitting, argv, "fabulate outliers fit")
     chosen(flags.scores or None, flags.family, images=True)  # refuses what cannot be before images are read
+    if flags.out is not None:
+        vacant(flags.out, flags)
     data = load_images(DataSpec(source=flags.source, size=flags.size, limit_broken=flags.limit_broken))
-    out = flags.out or Path("runs") / f"outliers-{data.name}"
-    if (out / "config.json").exists() and not flags.overwrite:  # its folder is made when there is something to write
-        raise RunError(f"{out} exists; give --overwrite to replace it, or another --out")
+    out = vacant(flags.out or Path("runs") / f"outliers-{data.name}", flags)
     detector = OutlierDetector(
         list(flags.scores) or None,
         false_alarm=flags.false_alarm,
@@ -117,9 +117,10 @@ def fit(argv: list[str]) -> None:
     with counting("learning what is normal") as progress:
         warned(lambda: detector.fit(x, progress=progress))
     save_detector(detector, out, data=to_json(data.spec), normals=len(x))
-    print(
-        f"{len(x):,} normal images, {len(detector.normals_):,} of them held out; scores: {', '.join(detector.names_)}"
-    )
+    held = f"{len(detector.normals_):,} of them held out"
+    print(f"{len(x):,} normal images, {held}; scores: {', '.join(detector.names_)}")
+    if detector.repeated_:
+        print(f"{detector.repeated_:,} equal others, exactly or nearly; such count once")
     print(f"false alarms: {percent(detector.false_alarm_)} of normal images")
     where("detector", out)
 
@@ -134,64 +135,31 @@ def score(argv: list[str]) -> None:
     if not detector.shape_:
         raise RunError(f"{flags.run} learnt rows of numbers; score them from Python: load_detector(...).predict(rows)")
     channels, height, width = detector.shape_
-    own = read_json(flags.run / "config.json", Any).get("data", {}).get("size")
-    size = own or (height if height == width else None)
+    size = height if height == width else None
     options: dict[str, Any] = {"channels": channels, "size": size, "limit_broken": flags.limit_broken}
+    if flags.out is not None:
+        vacant(flags.out, flags)
     data = load_images(DataSpec(source=flags.source, **options))
-    out = flags.out or flags.run / data.name
-    absent(out, flags.overwrite)
+    out = vacant(flags.out or flags.run / data.name, flags)
     with counting("judging images") as progress:
         ranked = ranking.rank(detector, data, progress)
-    out.mkdir(exist_ok=True)
-    ranking.write_csv(ranked, out / "outliers.csv")
-    write_file(out / "outliers.html", lambda file: file.write(gallery_page(flags, detector, data.name, data, ranked)))
     found, n = int(ranked.outliers.sum()), len(ranked.scores)
+    with counting("drawing heat maps") as progress:
+        body = ranking_page(str(flags.run), detector, data, ranked, flags.n, progress)
+    own_folder(out)
+    write_json(out / ranking.RECORD, ranking.record(detector, ranked, flags.source))
+    ranking.write_csv(ranked, out / "outliers.csv")
+    write_file(out / "outliers.html", lambda file: file.write(body.encode()))
     print(f"{found:,} of {n:,} images are outliers; of normal images {percent(detector.false_alarm_)} would be")
     where("ranking", out / "outliers.csv")
     where("page", out / "outliers.html")
 
 
-def gallery_page(flags: Scoring, detector: OutlierDetector, name: str, data: Any, ranked: ranking.Ranking) -> bytes:
-    """The page: what was asked, what was found, and the strangest images above their heat maps."""
-    order = ranked.order[: flags.n]
-    x = ranking.pixels(data)[order]
-    picture = ranking.gallery(x, detector.heat_maps(x))
-    told = [
-        ("images", f"{len(ranked.scores):,}"),
-        ("outliers", f"{int(ranked.outliers.sum()):,}"),
-        ("false alarms expected", f"{percent(detector.false_alarm_)} of normal images"),
-        ("held-out normals", f"{len(detector.normals_):,}"),
-        ("scores", ", ".join(detector.names_)),
-        ("detector", str(flags.run)),
-    ]
-    caption = "The strangest first. Below each: red where it departs from what a model of normal images makes of it."
-    known = any(ranked.classes)
-    head = row("th", ["rank", "image", *(["class"] if known else []), "score", "p-value", "outlier"])
-    rows = ""
-    for place, i in enumerate(order.tolist(), start=1):
-        called = [ranked.names[i], ranked.classes[i]] if known else [ranked.names[i]]
-        verdict = "yes" if ranked.outliers[i] else "no"
-        rows += row("td", [str(place), *called, f"{ranked.scores[i]:.4g}", f"{ranked.p_values[i]:.3g}", verdict])
-    table = f'<div class="wide"><table><thead>{head}</thead><tbody>{rows}</tbody></table></div>'
-    body = (
-        f'<p class="eyebrow">fabulate outliers</p><h1>{escape(name)}</h1><section>{facts(told)}</section>'
-        f'<section><h2>The strangest images</h2><div class="pictures">{figure(caption, picture)}</div>{table}</section>'
-    )
-    return page(f"Outliers of {name}", body).encode()
-
-
-def row(kind: str, cells: Sequence[str]) -> str:
-    """A row of a table, its cells of the kind th or td."""
-    return f"<tr>{''.join(f'<{kind}>{escape(cell)}</{kind}>' for cell in cells)}</tr>"
-
-
-def percent(rate: Estimate) -> str:
-    """A share as people say it.
-
-    >>> percent(Estimate(0.01, 0.0048, 0.017))
-    '1 % (0.48 % to 1.7 %)'
-    """
-    return f"{100 * rate.value:.3g} % ({100 * rate.low:.2g} % to {100 * rate.high:.2g} %)"
+def vacant(out: Path, flags: Fitting | Scoring) -> Path:
+    """A folder to write, outside of the images; only what is a verb's own is replaced."""
+    outside(out, flags.source)
+    record = (CONFIG, Mark) if isinstance(flags, Fitting) else (ranking.RECORD, ranking.Record)
+    return replaceable_folder(out, flags.overwrite, *record)
 
 
 def warned(work: Callable[[], object]) -> None:

@@ -11,11 +11,11 @@ from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
-from fabulate.cli.shared import absent, counting, load_images, parse, where
+from fabulate.cli.shared import counting, load_images, parse, where
 from fabulate.config import PositiveInt, spec
 from fabulate.evaluation.page import answers, facts, figure, page
 from fabulate.evaluation.sections import Answer
-from fabulate.files import write_file, write_json
+from fabulate.files import outside, own_folder, replaceable_folder, write_file, write_json
 from fabulate.metrics.intervals import Estimate
 from fabulate.pictures import save_png, sheet
 from fabulate.uses.augment import read
@@ -23,7 +23,7 @@ from fabulate.uses.augment.folder import Augmented
 from fabulate.uses.prove import ARMS, Proof, parts, prove, verdict
 from fabulate.uses.prove.chart import chart
 from fabulate.uses.prove.parts import Parts
-from fabulate.uses.prove.verdict import points, to_json
+from fabulate.uses.prove.verdict import RECORD, Record, points, to_json
 
 SHOWN = 8  # real and synthetic images of each class on the page
 CLASSES = 12  # shown on the page, the rarest
@@ -52,7 +52,8 @@ class Arguments:
 def main(argv: list[str]) -> None:
     flags = parse(Arguments, argv, "fabulate prove")
     made = read(flags.synthetic)
-    out = absent(flags.out or flags.synthetic / "proof", flags.overwrite)
+    out = outside(flags.out or flags.synthetic / "proof", flags.source)
+    replaceable_folder(out, flags.overwrite, RECORD, Record)
     data = load_images(made.spec_of(flags.source))
     material = parts(data, made)
     with counting("training classifiers") as progress:
@@ -66,9 +67,9 @@ def main(argv: list[str]) -> None:
             device=flags.device,
             progress=progress,
         )
-    out.mkdir(exist_ok=True)
+    own_folder(out)
     about = {"source": flags.source, "synthetic": str(flags.synthetic), "seeds": flags.seeds, **made.origin}
-    write_json(out / "proof.json", {**about, **to_json(proof)})
+    write_json(out / RECORD, {**about, **to_json(proof)})
     save_png(chart(proof), out / "proof.png")
     write_file(out / "proof.html", lambda file: file.write(proof_page(data.name, proof, material, made).encode()))
     console = Console()
@@ -77,7 +78,7 @@ def main(argv: list[str]) -> None:
         console.print(sentence, highlight=False, markup=False)
     where("page", out / "proof.html")
     where("chart", out / "proof.png")
-    where("numbers", out / "proof.json")
+    where("numbers", out / RECORD)
 
 
 def table(proof: Proof) -> Table:

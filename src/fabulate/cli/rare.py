@@ -11,10 +11,10 @@ import tyro
 from fabulate.cli.shared import counting, load_images, parse, run_data, where
 from fabulate.cli.traverse import PROBES, drawn
 from fabulate.config import DataSpec, PositiveInt, nearest, spec
-from fabulate.errors import CapabilityError, ConfigError, RunError
+from fabulate.errors import CapabilityError, ConfigError
 from fabulate.evaluation.page import facts, figure, number, page
 from fabulate.features import ClassifierFeatures, features_for
-from fabulate.files import write_file
+from fabulate.files import outside, replaceable_folder, write_file
 from fabulate.metrics.intervals import Estimate
 from fabulate.models.base import GenerativeModel, able
 from fabulate.models.capabilities import HasBound, HasLatent, HasLikelihood
@@ -23,7 +23,7 @@ from fabulate.pictures import sheet
 from fabulate.samples import folder_name
 from fabulate.training import load
 from fabulate.uses.rare import Tail, tail
-from fabulate.uses.rare.folder import curve, model_column, write_tail
+from fabulate.uses.rare.folder import RECORD, Record, curve, model_column, write_tail
 from fabulate.uses.rare.scores import SCORES, along, odds
 from fabulate.uses.rare.simulator import Score, Simulator
 from fabulate.uses.rare.tail import check
@@ -70,7 +70,7 @@ class Arguments:
     device: str = "cpu"
     """Where to draw: cpu, cuda, ..."""
     overwrite: bool = False
-    """Write into a folder that is not empty."""
+    """Replace the results of an earlier `rare`; other files in the folder stay."""
 
 
 def main(argv: list[str]) -> None:
@@ -92,8 +92,7 @@ def main(argv: list[str]) -> None:
         raise ConfigError(f"this model draws a class that is asked for: give --label ({', '.join(model.classes)})")
     model.labels(flags.label, 1)  # refuses what the model does not know before any work is done
     out = flags.out or flags.run / "drawn" / f"rare-{folder(flags)}"
-    if not flags.overwrite and out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise RunError(f"{out} is not empty; give --overwrite to write into it, or another --out")
+    replaceable_folder(outside(out, flags.data.source), flags.overwrite, RECORD, Record)
     score, what = asked_for(flags, model)
     with counting("decoding") as progress:
         found = tail(

@@ -12,6 +12,7 @@ from fabulate import models, training
 from fabulate.cli.shared import load_images, parse, where
 from fabulate.config import BUDGETS, DataSpec, PositiveInt, Training, override
 from fabulate.errors import ConfigError
+from fabulate.files import outside
 from fabulate.nets.choice import Auto
 
 Flat = tyro.conf.arg(name="")
@@ -38,6 +39,8 @@ def main(argv: list[str]) -> None:
 
     if flags.processes > 1 and "WORLD_SIZE" not in os.environ:
         raise SystemExit(training.launch(flags.processes, ["train", name, *argv]))
+    if flags.out is not None:
+        outside(flags.out, flags.data.source)
     data = load_images(flags.data, streams=True)
     out = flags.out or training.default_out(name, data)
     console = Console()

@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
 
 from fabulate.evaluation import page
 from fabulate.evaluation.compare import Comparison, Verdict
-from fabulate.evaluation.report import HTML, JSON, Report
-from fabulate.files import write_file, write_json
+from fabulate.evaluation.report import HTML, JSON, Report, Written
+from fabulate.files import own_folder, write_file, write_json
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -106,15 +108,25 @@ def line(verdict: Verdict, names: list[str]) -> str:
 def write(
     comparison: Comparison, pictures: Mapping[str, Image.Image], links: Mapping[str, str], folder: Path
 ) -> list[Path]:
-    """Write comparison.json and index.html into a folder; returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
+    """Write metrics.json and index.html into a folder; returns their paths."""
+    own_folder(folder)
+    write_json(folder / JSON, to_json(comparison))  # first: it says whose the folder is
     write_file(folder / HTML, lambda file: file.write(to_html(comparison, pictures, links).encode()))
-    write_json(folder / JSON, to_json(comparison))
     return [folder / JSON, folder / HTML]
 
 
+@with_config(ConfigDict(extra="ignore"))
+class Record(TypedDict):
+    """A comparison in metrics.json."""
+
+    overall: str
+    verdicts: dict[str, str]
+    costs: dict[str, dict[str, str]]
+    reports: dict[str, Written]
+
+
 def to_json(comparison: Comparison) -> dict[str, object]:
-    """The verdicts and the whole reports."""
+    """As `Record`: the verdicts and the whole reports."""
     return {
         "overall": comparison.overall,
         "verdicts": {verdict.metric: verdict.words for verdict in comparison.verdicts},

@@ -76,6 +76,14 @@ th:last-child, td:last-child { padding-right: 0; }
 figure { margin: 0; max-width: 100%; }
 figure img { max-width: 100%; height: auto; border-radius: 6px; background: #fff; display: block; }
 figcaption { color: var(--soft); font-size: 13.5px; margin-top: 6px; max-width: 56em; }
+.cards { display: grid; grid-template-columns: repeat(auto-fill, minmax(132px, 1fr)); gap: 18px; margin-top: 18px; }
+.cards figcaption { font-size: 12.5px; line-height: 1.4; overflow-wrap: anywhere; }
+.threshold { grid-column: 1 / -1; margin: 0; padding-top: 8px; border-top: 3px solid var(--poor); font-size: 14.5px; }
+.histogram { display: block; width: 100%; height: auto; margin: 10px 0; } .histogram text { fill: var(--soft);
+  font-size: 13px; } .axis { fill: var(--line); } .at { fill: var(--poor); }
+.judged { fill: var(--accent); background: var(--accent); opacity: .55; }
+.normals { fill: var(--good); background: var(--good); opacity: .55; }
+.key { display: inline-block; width: 12px; height: 12px; border-radius: 3px; margin-left: 6px; vertical-align: -1px; }
 .absent { font-size: 14.5px; } .absent dt { font-weight: 600; margin-top: 8px; }
 .absent dd { margin: 0; color: var(--soft); }
 details { margin-top: 18px; } summary { cursor: pointer; color: var(--accent); font-size: 14.5px; }

@@ -8,11 +8,15 @@ from html import escape
 from importlib.metadata import version
 from math import isnan, nan
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from pydantic import ConfigDict, TypeAdapter, with_config
+from typing_extensions import TypedDict
+
+from fabulate.errors import RunError
 from fabulate.evaluation import page
-from fabulate.evaluation.sections import Answer, Row, Section
-from fabulate.files import read_json, write_file, write_json
+from fabulate.evaluation.sections import Answer, Better, Grade, Row, Section
+from fabulate.files import own_folder, read_json, write_file, write_json
 from fabulate.metrics.intervals import Estimate
 from fabulate.models import GenerativeModel
 from fabulate.notebooks import card
@@ -22,6 +26,53 @@ if TYPE_CHECKING:
 
 FORMAT = 1  # of metrics.json; raised when a newer fabulate could misread an older file
 JSON, HTML = "metrics.json", "index.html"
+
+
+@with_config(ConfigDict(extra="ignore"))
+class Head(TypedDict):
+    """What metrics.json of every version says: by which it was written."""
+
+    format: int
+    versions: dict[str, str]
+
+
+class Number(TypedDict):
+    """A value and its interval; None for what is not a number, of which JSON knows none."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class WrittenRow(TypedDict):
+    """A `Row` in metrics.json."""
+
+    name: str
+    value: Number
+    better: Better
+    floor: float | None
+    noise: float | None
+    words: str
+
+
+class WrittenAnswer(TypedDict):
+    """An `Answer` in metrics.json."""
+
+    question: str
+    verdict: str
+    because: str
+    grade: Grade
+
+
+@with_config(ConfigDict(extra="ignore"))
+class WrittenSection(TypedDict):
+    """A `Section` in metrics.json, which has no pictures."""
+
+    title: str
+    rows: list[WrittenRow]
+    sentences: list[str]
+    absent: dict[str, str]
+    answers: list[WrittenAnswer]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,6 +90,29 @@ class Settings:
     """Codes of each image in the importance-weighted bound."""
     images: int
     """Whose likelihood is computed, at most."""
+
+
+class Written(TypedDict):
+    """A `Report` in metrics.json."""
+
+    format: Literal[1]
+    name: str
+    family: str
+    model_sha256: str
+    classes: list[str]
+    parameters: int
+    trained: dict[str, Any]
+    data: str
+    settings: Settings
+    reference: str
+    real: int
+    features: dict[str, Any]
+    sampling_seconds: float
+    seconds: dict[str, float]
+    versions: dict[str, str]
+    date: str
+    warnings: list[str]
+    sections: list[WrittenSection]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,16 +166,15 @@ class Report:
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "Report":
-        """A report without pictures.
+        """A report without pictures. Errors: pydantic's `ValidationError`, a `ValueError`, when it is none."""
+        return cls.of(TypeAdapter(Written).validate_python(value))
 
-        Errors: `ValueError`, `KeyError` or `TypeError` when it is none, or of another format.
-        """
-        values: dict[str, Any] = dict(value)
-        if values.pop("format") != FORMAT:
-            raise ValueError(f"a report of another format than {FORMAT}")
-        sections = tuple(_section(section) for section in values.pop("sections"))
+    @classmethod
+    def of(cls, written: Written) -> "Report":
+        """The report that metrics.json holds."""
+        values: dict[str, Any] = {name: value for name, value in written.items() if name != "format"}
         values |= {name: tuple(values[name]) for name in ("classes", "warnings")}
-        return cls(settings=Settings(**values.pop("settings")), sections=sections, **values)
+        return cls(**{**values, "sections": tuple(_section(section) for section in written["sections"])})
 
 
 def _plain(value: Any) -> Any:
@@ -115,10 +188,10 @@ def _plain(value: Any) -> Any:
     return None if isinstance(value, float) and isnan(value) else value
 
 
-def _section(value: dict[str, Any]) -> Section:
-    def row(values: dict[str, Any]) -> Row:
-        numbers = {name: nan if number is None else number for name, number in values["value"].items()}
-        return Row(**{**values, "value": Estimate(**numbers)})
+def _section(value: WrittenSection) -> Section:
+    def row(values: WrittenRow) -> Row:
+        low, middle, high = (nan if n is None else n for n in map(values["value"].get, ("low", "value", "high")))
+        return Row(**{**values, "value": Estimate(middle, low, high)})  # type: ignore[arg-type]  # its keys are Row's
 
     return Section(
         title=value["title"],
@@ -131,20 +204,27 @@ def _section(value: dict[str, Any]) -> Section:
 
 def write(report: Report, folder: Path) -> list[Path]:
     """Write metrics.json and index.html into a folder, each whole or not at all; returns their paths."""
-    folder.mkdir(parents=True, exist_ok=True)
+    own_folder(folder)
+    write_json(folder / JSON, report.to_json())  # first: it says whose the folder is
     write_file(folder / HTML, lambda file: file.write(to_html(report).encode()))
-    write_json(folder / JSON, report.to_json())
     return [folder / JSON, folder / HTML]
 
 
 def kept(folder: Path, model: GenerativeModel, settings: Settings) -> Report | None:
-    """The report in a folder, when it is of this very model, made with these settings by this version; else None."""
+    """The report in a folder, when it is of this very model, made with these settings by this version; else None.
+
+    Errors: `RunError` when it is damaged.
+    """
     try:
-        report = Report.from_json(read_json(folder / JSON, Any))
-    except (OSError, ValueError, KeyError, TypeError):  # none there, cut off, or of another version
+        head: Head = read_json(folder / JSON, Head)
+        if head["format"] != FORMAT or head["versions"].get("fabulate") != version("fabulate"):
+            return None
+        report = Report.of(read_json(folder / JSON, Written))
+    except FileNotFoundError:
         return None
-    same = report.settings == settings and report.model_sha256 == model.weights_hash()
-    return report if same and report.versions["fabulate"] == version("fabulate") else None
+    except RunError as error:
+        raise RunError(f"{error}. Remove it, and it is made anew") from error
+    return report if report.settings == settings and report.model_sha256 == model.weights_hash() else None
 
 
 def to_html(report: Report) -> str:

@@ -21,7 +21,7 @@ D = D(u) + guidance (D(u | y) - D(u)) (Ho, Salimans 2022, https://arxiv.org/abs/
 Legend: B batch, N images, C H W image, Z = C * H * W.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Literal
 
 import torch
@@ -34,7 +34,7 @@ from fabulate.errors import ConfigError
 from fabulate.models.base import Conditional, Labels, Player, evaluating
 from fabulate.models.capabilities import Encodes, HasLikelihood, Reconstructs
 from fabulate.nets import Backbone, UNet
-from fabulate.paths import FIRST, LAST, PATHS, TARGETS, TIMES, invert
+from fabulate.paths import FIRST, LAST, PATHS, TARGETS, TIMES, Level, Path, Row, invert
 from fabulate.samplers import (
     HIGHEST,
     SOLVERS,
@@ -112,7 +112,16 @@ class Flow(Encodes, Reconstructs, HasLikelihood, Conditional, family="flow"):
     def __init__(self, config: FlowConfig, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
         super().__init__(config, shape, classes)
         self.network = config.network.denoiser(self.shape, len(classes))
-        self.path, self.row = PATHS[config.path], TARGETS[config.target]
+
+    @property
+    def path(self) -> Path:
+        """How images turn into noise; looked up, not kept, since functions without a name cannot be pickled."""
+        return PATHS[self.config.path]
+
+    @property
+    def row(self) -> Callable[[Level], Row]:
+        """What the network predicts at a level."""
+        return TARGETS[self.config.target]
 
     def players(self) -> dict[str, Player]:
         return {"model": Player(self, self.loss)}

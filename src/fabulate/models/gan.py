@@ -168,7 +168,11 @@ class GAN(EncodesBySearch, Conditional, family="gan"):
         super().__init__(override(config, {"network": network}), shape, classes)
         self.critic = network.encoder(self.shape, 1, len(classes))
         self.generator = network.decoder(config.latent_dim, self.shape, len(classes))
-        self.game = GAMES[config.game]
+
+    @property
+    def game(self) -> Game:
+        """What both minimise; looked up, not kept, since functions without a name cannot be pickled."""
+        return GAMES[self.config.game]
 
     def players(self) -> dict[str, Player]:
         return {

@@ -5,6 +5,8 @@ repository on the Hugging Face hub.
 """
 
 import json
+import re
+from html import escape
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -12,6 +14,7 @@ import torch
 from huggingface_hub import ModelHubMixin, hf_hub_download
 from huggingface_hub.errors import HFValidationError
 from pydantic import ConfigDict, with_config
+from torch import Tensor
 from typing_extensions import TypedDict
 
 from fabulate.config import PositiveInt, from_json, to_json
@@ -153,36 +156,46 @@ def build(config: Description, weights: Path, where: str, expected: type[Any]) -
     if not issubclass(cls, expected):
         raise RunError(f"{where} holds a model of the family {cls.family!r}, not {expected.family!r}")
     state, _ = read_weights(weights)
-    shape = ImageShape(*config["shape"])
+    model = restored(cls, config["model"], ImageShape(*config["shape"]), config["classes"], state, where)
+    model.record = dict(config["record"])
+    return model
+
+
+def restored(
+    cls: Any, model: dict[str, Any], shape: ImageShape, classes: list[str], state: dict[str, Tensor], where: str
+) -> Any:
+    """A model of the class `cls` with these hyperparameters and weights, which lie in the folder `where`.
+
+    Errors: `RunError` when they do not fit together; no memory is taken before it is known that they do.
+    """
     try:
-        hyperparameters = from_json(cls.Config, config["model"])
+        hyperparameters = from_json(cls.Config, model)
         with torch.device("meta"):  # takes no memory, however large the sizes are that a damaged file gives
-            wanted = cls(hyperparameters, shape, config["classes"]).state_dict()
+            wanted = cls(hyperparameters, shape, classes).state_dict()
     except ConfigError as error:
         raise RunError(f"{where}: {CONFIG} is damaged: {error}") from error
     changed = [name for name, value in wanted.items() if name in state and state[name].shape != value.shape]
     if changed:
         raise RunError(
-            f"{where}: {WEIGHTS} is of another model than {CONFIG} tells: {changed[0]} is "
+            f"{where}: its weights are of another model than {CONFIG} tells: {changed[0]} is "
             f"{tuple(state[changed[0]].shape)}, and {tuple(wanted[changed[0]].shape)} is told"
         )
-    model = cls(hyperparameters, shape, config["classes"])
+    found = cls(hyperparameters, shape, classes)
     try:
-        model.load_state_dict(state)
+        found.load_state_dict(state)
     except RuntimeError as error:
         told = " ".join(str(error).split())[:300]
-        raise RunError(f"{where}: {WEIGHTS} is of another model than {CONFIG} tells: {told}") from error
-    model.record = dict(config["record"])
-    return model.eval().requires_grad_(False)  # as training returns it: gradients asked for change the rounding
+        raise RunError(f"{where}: its weights are of another model than {CONFIG} tells: {told}") from error
+    return found.eval().requires_grad_(False)  # as training returns it: gradients asked for change the rounding
 
 
 def card(model: Any) -> str:
     """The model card, README.md, in the hub's form: a picture, the numbers and how to use the model."""
-    record = model.record
-    data = record.get("data", "images of the author's own")
+    record, classes = model.record, [plain(name) for name in model.classes]
+    data = plain(record.get("data", "images of the author's own"))
     kind = (type(model).__doc__ or model.family).split("(")[0].strip().rstrip(".")
     conditional = ", class-conditional" if model.classes else ""
-    rows = [f"| {name} | {value:.5g} |" for name, value in record.get("test", {}).items()]
+    rows = [f"| {plain(name)} | {value:.5g} |" for name, value in record.get("test", {}).items()]
     numbers = ["", "Measured on test images it was not trained on:", "", "| | |", "|---|---|", *rows] if rows else []
     steps = f" for {record['steps']:,} steps" if "steps" in record else ""
     lines = [
@@ -199,7 +212,7 @@ def card(model: Any) -> str:
         "",
         f"![samples, drawn with seed 0]({PICTURE})",
         *numbers,
-        *(["", f"Classes: {', '.join(model.classes)}."] if model.classes else []),
+        *(["", f"Classes: {', '.join(classes)}."] if classes else []),
         "",
         "```python",
         "import fabulate",
@@ -215,3 +228,12 @@ def card(model: Any) -> str:
         "",
     ]
     return "\n".join(lines)
+
+
+def plain(text: object) -> str:
+    """A text as Markdown shows it letter by letter, on one line: neither HTML nor a link, a picture or a table.
+
+    >>> plain("<b>*cat*</b>|dog")
+    '&lt;b&gt;\\\\*cat\\\\*&lt;/b&gt;\\\\|dog'
+    """
+    return re.sub(r"([\\`*_{}\[\]()#+!|~])", r"\\\1", escape(" ".join(str(text).split()), quote=False))

@@ -17,6 +17,7 @@ fitted to the codes of the training images (`mixture.py`); the loss, the bound a
 Legend: B batch, C H W image, Z latent, K samples.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Literal
 
 import torch
@@ -169,9 +170,13 @@ class VAE(HasPosterior, Reconstructs, ImportanceWeighted, Conditional, family="v
         self.decoder = network.decoder(config.latent_dim, self.shape, len(classes))
         self.register_buffer("mean_image", torch.zeros(self.shape) if config.centre == "mean" else None)  # in logits
         self.likelihood = LIKELIHOODS[config.likelihood]()
-        self.binarise = BINARISATIONS[config.binarise]
         self.p_z = PRIORS[config.prior](config.latent_dim, config.prior_components, len(classes))
         self.mixture = Mixture(config.latent_dim, config.components, max(len(classes), 1))
+
+    @property
+    def binarise(self) -> Callable[[Tensor], Tensor]:
+        """What images are made of black and white by; looked up: functions without a name cannot be pickled."""
+        return BINARISATIONS[self.config.binarise]
 
     def players(self) -> dict[str, Player]:
         return {"model": Player(self, self.loss)}

@@ -18,6 +18,7 @@ from rich.console import Console
 from fabulate.config import BUDGETS, Training, nearest, override, to_json
 from fabulate.data import Data, load_data, resident
 from fabulate.errors import ConfigError
+from fabulate.files import outside
 from fabulate.models import GenerativeModel, family
 from fabulate.nets.choice import Auto, reason
 from fabulate.processes import together
@@ -131,6 +132,7 @@ def run(
     console: Console,
 ) -> GenerativeModel:
     """Train what the specs say on `data` in the run folder `out`, continuing what is there."""
+    outside(out, data.spec.source)
     for flag, every in (("save_every", save_every), ("evaluate_every", evaluate_every)):
         if every is not None and every < 1:
             raise ConfigError(f"{flag} is a number of steps, at least 1; given {every}")

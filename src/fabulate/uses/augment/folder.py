@@ -12,25 +12,102 @@
 Legend: N images, C H W image.
 """
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple, NotRequired
 
 import numpy as np
 from PIL import Image
+from pydantic import ConfigDict, Field, with_config
+from typing_extensions import TypedDict
 
-from fabulate.config import DataSpec, from_json, to_json
+from fabulate.config import DataSpec, to_json
 from fabulate.data import Data, Images
 from fabulate.errors import DataError, RunError
-from fabulate.files import read_json, write_file, write_json
+from fabulate.files import (
+    Name,
+    inside,
+    own_folder,
+    place_file,
+    read_bytes,
+    read_json,
+    replaceable_folder,
+    write_file,
+    write_json,
+)
+from fabulate.folder_names import folder_names
 from fabulate.pictures import to_image
-from fabulate.samples import folder_name
 from fabulate.uses.augment.split import Split, digests
 
-MANIFEST, LEARNT_FROM = "augment.json", "learnt-from.txt"
-KIND, FORMAT = "augmented images", 1
+MANIFEST, LEARNT_FROM, SYNTHETIC = "augment.json", "learnt-from.txt", "synthetic"
+KIND: Literal["augmented images"] = "augmented images"
+FORMAT: Literal[1] = 1
+LARGEST = 64  # pixels a side that the classifiers here take
+MOST_DIGESTS = 1 << 30  # bytes: thirty million images
 Progress = Callable[[int, int], None]
+Count = Annotated[int, Field(ge=0)]
+
+
+@with_config(ConfigDict(extra="ignore"))
+class Origin(TypedDict):
+    """Which real images, how they were read and how they were cut."""
+
+    spec: DataSpec
+    name: str
+    fingerprint: str
+    held_out: list[Count]
+
+
+@with_config(ConfigDict(extra="ignore"))
+class Model(TypedDict):
+    """What drew the images."""
+
+    family: str
+    sha256: str
+    sampling: dict[str, Any]
+    trained: dict[str, Any]
+
+
+class Counts(TypedDict):
+    """Of a class: real images to learn from and to test with, and what became of its samples."""
+
+    real: Count
+    test: Count
+    wanted: NotRequired[Count]
+    drawn: NotRequired[Count]
+    kept: NotRequired[Count]
+    misread: NotRequired[Count]
+    far: NotRequired[Count]
+    copied: NotRequired[Count]
+
+
+Listed = TypedDict("Listed", {"file": Name, "class": str, "number": Count})
+
+
+@with_config(ConfigDict(extra="ignore"))
+class Begun(TypedDict):
+    """augment.json from the first moment on: whose the folder is."""
+
+    kind: Literal["augmented images"]
+    format: Literal[1]
+    data: Origin
+    finished: NotRequired[bool]
+    images: NotRequired[list[Listed]]
+
+
+@with_config(ConfigDict(extra="ignore"))
+class Manifest(Begun):
+    """augment.json in the end."""
+
+    classes: Annotated[list[str], Field(min_length=2)]
+    model: Model
+    seed: int
+    seeds: dict[str, int]
+    rules: dict[str, float]
+    counts: dict[str, Counts]
 
 
 class Augmented(NamedTuple):
@@ -47,7 +124,7 @@ class Augmented(NamedTuple):
     """Synthetic images that were written and are no longer there."""
     learnt_from: set[str]
     """Digests of the images that the model learnt from."""
-    manifest: dict[str, Any]
+    manifest: Manifest
 
     def spec_of(self, source: str) -> DataSpec:
         """How to read a source so that its images are like these."""
@@ -56,30 +133,30 @@ class Augmented(NamedTuple):
     @property
     def origin(self) -> dict[str, Any]:
         """What they were made from and by."""
-        return {"made_from": self.manifest["data"], "model": self.manifest["model"]}
+        data = self.manifest["data"]
+        return {"made_from": {**data, "spec": to_json(data["spec"])}, "model": self.manifest["model"]}
 
 
 def claim(folder: Path, data: Data, cut: Split, overwrite: bool) -> None:
     """Make a folder this data set's, or see that it is: one that was interrupted goes on, a finished one is refused.
 
-    With `overwrite` the synthetic images that an earlier manifest lists are removed; no other file ever is.
+    With `overwrite` the synthetic images that an earlier manifest lists are removed; no other file ever is, and none
+    outside of the folder.
     Errors: `RunError` for a folder that holds anything else.
     """
     told = folder / MANIFEST
-    if folder.exists() and not folder.is_dir():
-        raise RunError(f"{folder} is a file; give another --out")
     about = {"kind": KIND, "format": FORMAT, "data": origin(data, cut)}
     if told.is_file():
-        before = _manifest(folder)
+        before: Begun = _record(folder, Begun)
         if before["data"]["fingerprint"] != data.fingerprint or before["data"]["held_out"] != list(cut.held_out):
             raise RunError(f"{folder} holds images made from other data, or cut otherwise; give another --out")
         if before.get("finished") and not overwrite:
             raise RunError(f"{folder} exists; give --overwrite to replace its synthetic images, or another --out")
-        for image in before.get("images", ()):
-            (folder / image["file"]).unlink(missing_ok=True)
-    elif folder.exists() and any(folder.iterdir()) and not overwrite:
-        raise RunError(f"{folder} is not empty; give --overwrite to write into it, or another --out")
-    folder.mkdir(parents=True, exist_ok=True)
+        for place in [_synthetic(folder, image) for image in before.get("images", ())]:  # all are ours, or none is
+            place.unlink(missing_ok=True)
+    else:
+        replaceable_folder(folder, overwrite, MANIFEST, Begun)
+    own_folder(folder)
     write_json(told, about)
 
 
@@ -99,12 +176,13 @@ def write_part(
 ) -> list[Path]:
     """Write labelled images as folder/part/CLASS/NUMBER.png; their paths there. Numbers: 0, 1, ... by default"""
     assert images.y is not None
+    own_folder(folder / part)
+    within = [own_folder(folder / part / name).relative_to(folder) for name in folder_names(classes).values()]
     paths = []
     for i, k in enumerate(images.y.tolist()):
         number = i if numbers is None else int(numbers[i])
-        path = Path(part) / folder_name(classes[k]) / f"{number:05}.png"
-        (folder / path.parent).mkdir(parents=True, exist_ok=True)
-        to_image(images.x[i]).save(folder / path)
+        path = within[k] / f"{number:05}.png"
+        place_file(folder / path, partial(to_image(images.x[i]).save, format="PNG"))
         paths.append(path)
         if progress is not None:
             progress(i + 1, len(images))
@@ -132,50 +210,74 @@ def read(folder: Path) -> Augmented:
     Errors: `RunError` for a folder that holds none, or an unfinished one; `DataError` when no synthetic image is left,
     or one cannot be read.
     """
-    manifest = _manifest(folder)
-    if not manifest.get("finished"):
+    if not _record(folder, Begun).get("finished"):
         raise RunError(f"{folder} is not finished; give the `fabulate augment` command again to continue it")
-    classes = tuple(manifest["classes"])
-    there = [image for image in manifest["images"] if (folder / image["file"]).is_file()]
+    manifest: Manifest = _record(folder, Manifest)
+    classes, images = tuple(manifest["classes"]), manifest.get("images", [])
+    strange = {image["class"] for image in images} - set(classes)
+    if strange or len(set(classes)) < len(classes):
+        raise RunError(f"{folder / MANIFEST} is damaged: its images are of classes that it does not list once each")
+    there = [(path, image["class"]) for image in images if (path := _synthetic(folder, image)).is_file()]
     if not there:
-        raise DataError(f"{folder} holds none of the {len(manifest['images']):,} synthetic images its record lists")
-    x = np.stack([_pixels(folder / image["file"]) for image in there])
-    y = np.array([classes.index(image["class"]) for image in there], np.int64)
-    try:
-        learnt_from = set((folder / LEARNT_FROM).read_text(encoding="utf-8").split())
-    except FileNotFoundError as error:
-        raise RunError(f"{folder / LEARNT_FROM} is missing: which images the model saw cannot be told") from error
+        raise DataError(f"{folder} holds none of the {len(images):,} synthetic images its record lists")
+    first = _pixels(there[0][0], None)
+    x = np.stack([first, *(_pixels(path, first.shape) for path, _ in there[1:])])
+    y = np.array([classes.index(name) for _, name in there], np.int64)
+    learnt_from = _learnt_from(folder / LEARNT_FROM, sum(count["real"] for count in manifest["counts"].values()))
     return Augmented(
-        from_json(DataSpec, manifest["data"]["spec"]),
+        manifest["data"]["spec"],
         manifest["data"]["fingerprint"],
         manifest["data"]["held_out"],
         Images(x, y),
         classes,
-        len(manifest["images"]) - len(there),
+        len(images) - len(there),
         learnt_from,
         manifest,
     )
 
 
-def _manifest(folder: Path) -> dict[str, Any]:
+def _record(folder: Path, kind: Any) -> Any:
     try:
-        manifest = read_json(folder / MANIFEST, Any)
+        return read_json(folder / MANIFEST, kind)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise RunError(
             f"{folder} does not say which images it was made from ({MANIFEST} is missing), so no test image could be "
             "trusted; make one with `fabulate augment`"
         ) from error
-    except ValueError as error:
-        raise RunError(f"{folder / MANIFEST} is damaged: {error}") from error
-    if not isinstance(manifest, dict) or manifest.get("kind") != KIND or manifest.get("format") != FORMAT:
-        raise RunError(f"{folder / MANIFEST} is not a record that this version of fabulate reads")
-    return manifest
 
 
-def _pixels(path: Path) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _synthetic(folder: Path, image: Listed) -> Path:
+    """Where a listed image lies. Errors: `RunError` for a name that leads anywhere but to the synthetic images."""
+    path = inside(folder, image["file"])
+    if not path.parent.resolve().is_relative_to((folder / SYNTHETIC).resolve()) or path.suffix != ".png":
+        raise RunError(
+            f"{folder / MANIFEST} is damaged: {image['file']!r} is none of the images that {SYNTHETIC} holds"
+        )
+    return path
+
+
+def _learnt_from(path: Path, count: int) -> set[str]:
     try:
-        with Image.open(path) as image:
+        found = read_bytes(path, MOST_DIGESTS).decode(errors="replace").split()
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is missing: which images the model saw cannot be told") from error
+    if len(found) != count or not all(re.fullmatch("[0-9a-f]{32}", digest) for digest in found):
+        raise RunError(
+            f"{path} is damaged: it should hold {count:,} digests of images that the model saw; make the folder anew"
+        )
+    return set(found)
+
+
+def _pixels(path: Path, shape: tuple[int, ...] | None) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """An image that was written here, of this shape (C, H, W) unless it is the first."""
+    try:
+        with Image.open(path, formats=["PNG"]) as image:
+            own = (len(image.getbands()), image.height, image.width)
+            if image.mode not in ("L", "RGB") or max(own) > LARGEST or (shape is not None and own != shape):
+                raise DataError(f"{path} is not as `fabulate augment` wrote it: it has {own} {image.mode}, not {shape}")
             array = np.asarray(image, np.uint8)
-    except OSError as error:
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        if isinstance(error, DataError):
+            raise
         raise DataError(f"{path} cannot be read: {error}") from error
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)

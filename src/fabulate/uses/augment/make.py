@@ -17,16 +17,14 @@ from fabulate.data import Data
 from fabulate.errors import ConfigError, RunError
 from fabulate.models import GenerativeModel
 from fabulate.pictures import save_png, sheet
-from fabulate.samples import folder_name
 from fabulate.uses.augment.amounts import missing
 from fabulate.uses.augment.drawing import Synthetic, fill
-from fabulate.uses.augment.folder import claim, finish, write_part
+from fabulate.uses.augment.folder import LARGEST, SYNTHETIC, claim, finish, write_part
 from fabulate.uses.augment.learning import check, fingerprint, learn
 from fabulate.uses.augment.rules import COPY, FAR, Judge
 from fabulate.uses.augment.split import SHARE, Split, labels, rejoined, split
 
 SHOWN = 12  # of each class in samples.png
-LARGEST = 64  # pixels a side that the classifiers here take
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is done now, parts done, all parts)."""
@@ -68,10 +66,6 @@ def augment(
         raise ConfigError(
             f"what judges samples takes images of 8 to {LARGEST} pixels a side, given {data.shape}: --size"
         )
-    folders = {folder_name(name): name for name in data.classes}
-    if len(folders) < len(data.classes):
-        twin = next(name for name in data.classes if folders[folder_name(name)] != name)
-        raise ConfigError(f"the classes {twin} and {folders[folder_name(twin)]} would share a folder: rename one")
     if run is None:
         cut, model = split(data, share), None
         check(family, dict(hyperparameters or {}))
@@ -137,7 +131,7 @@ def write(
     """Images, their record and a picture of some."""
     y = made.images.y
     assert y is not None
-    paths = write_part(out, "synthetic", made.images, data.classes, made.numbers, partial(told, "writing"))
+    paths = write_part(out, SYNTHETIC, made.images, data.classes, made.numbers, partial(told, "writing"))
     write_part(out, "real", cut.train, data.classes, None, partial(told, "writing real images"))
     write_part(out, "test", cut.test, data.classes, None, partial(told, "writing test images"))
     shown = np.concatenate([np.flatnonzero(y == k)[:SHOWN] for k in np.unique(y)])

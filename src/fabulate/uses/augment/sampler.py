@@ -4,8 +4,8 @@
 
 `fit_resample` trains the model on the rows it is given and adds samples of it, as imblearn's own over-samplers add
 points of theirs, so that in a cross-validation every fold has a model that saw only its own training part. Images pass
-the rules of `rules.py`. Rows of features have none: each column is brought to [-1, 1] by its range and back, and a
-row is an image of one line to the model.
+the rules of `rules.py`. Rows of features have none: each column is made Gaussian by its ranks and back (`columns.py`),
+so that neither its unit nor a far outlier matters, and a row is an image of one line to the model.
 
 Legend: N rows, D columns, C H W image, K classes.
 """
@@ -32,6 +32,7 @@ from fabulate.types import Batch, BatchSource, ImageShape, to_uint8
 from fabulate.uses.augment.drawing import fill
 from fabulate.uses.augment.learning import Balanced, balanced_rows, check
 from fabulate.uses.augment.rules import Judge
+from fabulate.uses.columns import REACH, fit_columns, from_normal_scores, normal_scores
 
 Rows = npt.NDArray[Any]
 STEPS = 1000  # for rows of features, where no budget is given
@@ -118,17 +119,17 @@ class GenerativeOverSampler(BaseOverSampler):  # type: ignore[misc]  # imbalance
 
     def _table(self, rows: Rows, y: Rows, lacking: dict[int, int]) -> Rows:
         """Rows of features of the classes that lack some."""
-        low, high = rows.min(0), rows.max(0)
-        width = np.where(high > low, high - low, 1).astype(np.float64)
-        scaled, numbers = 2 * (rows - low) / width - 1, y.astype(np.int64)
+        given, numbers = torch.from_numpy(rows.astype(np.float64)), y.astype(np.int64)
+        columns = fit_columns(given)
+        scaled = (normal_scores(columns, given) / REACH).clamp(-1, 1).numpy()
         shown, plain = (Table(scaled, numbers, order) for order in (balanced_rows(numbers), torch.arange(len(y))))
         names = tuple(map(str, range(int(y.max()) + 1)))
         self.model_ = self._learn(shown, plain, {"steps": STEPS}, ImageShape(1, 1, rows.shape[1]), names)
         parts = []
         for k, n in lacking.items():
             x = self.model_.sample(n, names[k], seed=seed_at(self.seed_, "augment", k))
-            parts.append((x.flatten(1).double().cpu().numpy() + 1) / 2 * width + low)
-        made = np.concatenate(parts)
+            parts.append(from_normal_scores(columns, x.flatten(1).double().cpu() * REACH).numpy())
+        made = np.clip(np.concatenate(parts), rows.min(0), rows.max(0))  # beyond what is known nothing is
         return (np.rint(made) if rows.dtype.kind in "iub" else made).astype(rows.dtype)
 
     def _learn(

@@ -12,6 +12,8 @@ Legend: N codes, D numbers in a code, A axes of them along which they vary, K cl
 
 import warnings
 from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -25,10 +27,13 @@ from fabulate.prob import log_normal
 from fabulate.seeds import permutation, seeded
 from fabulate.types import ImageShape
 
+if TYPE_CHECKING:
+    from sklearn.mixture import GaussianMixture
+
 Numbers = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 LogDensity = Callable[[Numbers], Numbers]
-"""Codes (N, D) -> log p(f | y) of each under each class, in nats (N, K); up to a constant."""
+"""Codes (N, D) -> log p(f | y) of each under each class, in nats (N, K); up to a constant. It can be pickled."""
 Density = Callable[[Numbers, Labels, int, int], LogDensity]
 """Fitted to codes (N, D) of classes (N,), of which there are K, with a seed."""
 
@@ -54,7 +59,12 @@ def whitening(codes: Numbers) -> LogDensity:
     varying = deviations > FLATTEST * max(float(np.abs(codes).max()), 1e-12) * len(codes) ** 0.5
     turn = axes[varying].T / deviations[varying] * len(codes) ** 0.5  # (D, A)
     turn = turn * np.where(turn.sum(0) < 0, -1, 1)  # one of two signs, always the same
-    return lambda new: (new - centre) @ turn if varying.any() else np.zeros((len(new), 1))
+    return partial(_turned, centre, turn if varying.any() else np.zeros((len(centre), 1)))
+
+
+def _turned(centre: Numbers, turn: Numbers, new: Numbers) -> Numbers:
+    """Codes (N, D) on the axes (D, A): (N, A)."""
+    return (new - centre) @ turn
 
 
 def shares(counts: Numbers) -> Numbers:
@@ -74,13 +84,12 @@ def histogram(codes: Numbers, y: Labels, classes: int, seed: int = 0) -> LogDens
         tables.append(shares(counts))
         places.append((low, width))
 
-    def log_density(new: Numbers) -> Numbers:
-        found = np.zeros((len(new), classes))
-        for axis, table, (low, width) in zip(turn(new).T, tables, places, strict=True):
-            found += table[:, bins(axis, low, width)].T
-        return found
+    return partial(_by_bins, turn, tables, places)
 
-    return log_density
+
+def _by_bins(turn: LogDensity, tables: list[Numbers], places: list[tuple[float, float]], new: Numbers) -> Numbers:
+    parts = zip(turn(new).T, tables, places, strict=True)
+    return np.sum([table[:, bins(axis, low, width)].T for axis, table, (low, width) in parts], axis=0)
 
 
 def bins(axis: Numbers, low: float, width: float) -> Labels:
@@ -102,27 +111,31 @@ def gaussians(codes: Numbers, seed: int = 0) -> LogDensity:
         warnings.simplefilter("ignore", ConvergenceWarning)  # any good covering will do
         found.fit(axes)
 
-    def log_parts(new: Numbers) -> Numbers:
-        whole = found.predict_proba(turn(new)).clip(1e-300)
-        return np.log(whole) + found.score_samples(turn(new))[:, None]
+    return partial(_log_parts, turn, found)
 
-    return log_parts
+
+def _log_parts(turn: LogDensity, found: "GaussianMixture", new: Numbers) -> Numbers:
+    whole = found.predict_proba(turn(new)).clip(1e-300)
+    return np.log(whole) + found.score_samples(turn(new))[:, None]
 
 
 def mixture(codes: Numbers, y: Labels, classes: int, seed: int = 0) -> LogDensity:
     """Gaussians that all classes share, each class in shares of its own."""
-    from scipy.special import logsumexp, softmax
+    from scipy.special import softmax
 
     parts = gaussians(codes, seed)
     own = softmax(parts(codes), axis=1)  # (N, G): whose each code is
     counts = np.stack([own[y == k].sum(0) for k in range(classes)])  # (K, G)
     relative = shares(counts) - shares(counts.sum(0, keepdims=True))  # `parts` has the shares of all classes in it
 
-    def log_density(new: Numbers) -> Numbers:
-        each = parts(new)
-        return np.stack([logsumexp(each + row, axis=1) for row in relative], axis=1)
+    return partial(_by_gaussians, parts, relative)
 
-    return log_density
+
+def _by_gaussians(parts: LogDensity, relative: Numbers, new: Numbers) -> Numbers:
+    from scipy.special import logsumexp
+
+    each = parts(new)
+    return np.stack([logsumexp(each + row, axis=1) for row in relative], axis=1)
 
 
 class Flow(nn.Module):
@@ -153,13 +166,14 @@ def flow(codes: Numbers, y: Labels, classes: int, seed: int = 0) -> LogDensity:
         network = Flow(z.shape[1], classes)
     fit(network, lambda step, i: -network(z[i], labels[i]).mean(), len(z), seed=seed, steps=STEPS)
 
-    @torch.no_grad()
-    def log_density(new: Numbers) -> Numbers:
-        given = torch.from_numpy(turn(new)).float()
-        each = [network(given, torch.full((len(given),), k)) for k in range(classes)]
-        return torch.stack(each, dim=1).double().numpy()
+    return partial(_by_flow, turn, network, classes)
 
-    return log_density
+
+@torch.no_grad()
+def _by_flow(turn: LogDensity, network: Flow, classes: int, new: Numbers) -> Numbers:
+    given = torch.from_numpy(turn(new)).float()
+    each = [network(given, torch.full((len(given),), k)) for k in range(classes)]
+    return torch.stack(each, dim=1).double().numpy()
 
 
 DENSITIES: dict[str, Density] = {"mixture": mixture, "histogram": histogram, "flow": flow}

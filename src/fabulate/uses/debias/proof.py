@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 
@@ -105,6 +106,12 @@ class Proof(NamedTuple):
     """Of each group."""
     pairs: dict[str, Estimate]
     """Of each pair of class and group that has images enough."""
+    right: npt.NDArray[np.bool_]
+    """Which test images it found (N,)."""
+    weights: Numbers
+    """Of the test images (N,)."""
+    members: dict[str, npt.NDArray[np.bool_]]
+    """Of each of those pairs, which test images (N,)."""
 
     @property
     def balanced(self) -> Estimate | None:
@@ -127,17 +134,17 @@ def prove(
     """Test a classifier on images of known classes, of given weights (N,) and, where known, groups (N,)."""
     assert images.y is not None
     right = predict(classifier, images).numpy() == images.y
-    named, paired = {}, {}
+    named, paired, members = {}, {}, {}
     if groups is not None:
         of = np.array(groups)
         for group in sorted(set(groups)):
             inside = of == group
             named[group] = share(right[inside])
             for k, name in enumerate(classes):
-                pair = right[inside & (images.y == k)]
-                if len(pair) >= LEAST:
-                    paired[f"{name}, {group}"] = share(pair)
-    return Proof(share(right), weighted_share(right, weights), named, paired)
+                own = inside & (images.y == k)
+                if own.sum() >= LEAST:
+                    paired[f"{name}, {group}"], members[f"{name}, {group}"] = share(right[own]), own
+    return Proof(share(right), weighted_share(right, weights), named, paired, right, weights, members)
 
 
 def share(right: np.ndarray) -> Estimate:
@@ -150,7 +157,11 @@ def weighted_share(right: np.ndarray, weights: Numbers) -> Estimate:
     >>> weighted_share(np.array([True, True, False, False]), np.array([3.0, 3.0, 1.0, 1.0])).value
     0.75
     """
-    mean = float((weights * right).sum() / weights.sum())
-    deviation = float(np.sqrt((weights**2 * (right - mean) ** 2).sum()) / weights.sum())
-    about = Estimate.about(mean, deviation)
-    return Estimate(mean, max(about.low, 0.0), min(about.high, 1.0))
+    about = weighted_mean(right, weights)
+    return Estimate(about.value, max(about.low, 0.0), min(about.high, 1.0))
+
+
+def weighted_mean(values: np.ndarray, weights: Numbers) -> Estimate:
+    """The mean of values (N,) by weights (N,), with its interval as the ratio of two means."""
+    mean = float((weights * values).sum() / weights.sum())
+    return Estimate.about(mean, float(np.sqrt((weights**2 * (values - mean) ** 2).sum()) / weights.sum()))

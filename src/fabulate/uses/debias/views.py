@@ -3,9 +3,7 @@
 Legend: N images, R rows, C H W image.
 """
 
-import csv
 from collections.abc import Sequence
-from io import StringIO
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +11,7 @@ import torch
 from PIL import Image
 
 from fabulate.data import Images
-from fabulate.files import write_file
+from fabulate.files import write_table
 from fabulate.pictures import grid, paired_rows, table
 from fabulate.seeds import permutation
 from fabulate.types import to_float, to_uint8
@@ -52,8 +50,4 @@ def recoloured_picture(debiaser: Debiaser, images: Images) -> Image.Image:
 
 def write_weights(names: Sequence[str], classes: Sequence[str], weights: Numbers, path: Path) -> None:
     """Write image, class and weight of every training image, in their order."""
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["image", "class", "weight"])
-    writer.writerows((name, of, f"{weight:.6g}") for name, of, weight in zip(names, classes, weights, strict=True))
-    write_file(path, lambda file: file.write(text.getvalue().encode()))
+    write_table(path, ["image", "class", "weight"], zip(names, classes, weights.tolist(), strict=True))

@@ -62,6 +62,15 @@ def false_alarms(k: int, n: int) -> Estimate:
     return Estimate(k / (n + 1), float(low), float(high))
 
 
+def percent(rate: Estimate) -> str:
+    """A share as people say it.
+
+    >>> percent(Estimate(0.01, 0.0048, 0.017))
+    '1 % (0.48 % to 1.7 %)'
+    """
+    return f"{100 * rate.value:.3g} % ({100 * rate.low:.2g} % to {100 * rate.high:.2g} %)"
+
+
 def log_tails(scores: Numbers, normals: Numbers) -> Numbers:
     """log p (N,), smooth and rising with the score, also below and above all held-out normals (n,).
 

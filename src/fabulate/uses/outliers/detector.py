@@ -27,9 +27,10 @@ from fabulate.metrics.intervals import Estimate
 from fabulate.models import GenerativeModel
 from fabulate.models.capabilities import Reconstructs
 from fabulate.seeds import permutation
+from fabulate.uses.columns import fit_columns, normal_scores, spread
 from fabulate.uses.outliers import conformal, heat
-from fabulate.uses.outliers.columns import fit_columns, normal_scores
 from fabulate.uses.outliers.learning import Progress, learn
+from fabulate.uses.outliers.repeats import repeats
 from fabulate.uses.outliers.scores import SCORES, chosen
 from fabulate.uses.outliers.variants import with_variants
 from fabulate.uses.outliers.views import State, View, taken_images
@@ -63,8 +64,11 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     `hyperparameters`: the generative model behind the scores that need one, and what `fabulate.train` takes.
     `variants`: how many slightly moved and turned copies of each image are learnt from beside it.
 
-    After `fit`: `threshold_` (also `offset_`), `normals_` (the held-out normals' scores), `false_alarm_` (the rate and
-    the interval that holds it 95 times in 100), `false_alarm_interval_`.
+    Normals that repeat others, exactly or nearly, count once (`repeats.py`).
+
+    After `fit`: `repeated_` (how many were left out for that), `threshold_` (also `offset_`), `normals_` (the held-out
+    normals' scores), `false_alarm_` (the rate and the interval that holds it 95 times in 100),
+    `false_alarm_interval_`.
 
     >>> X = np.random.default_rng(0).normal(size=(400, 3))
     >>> detector = OutlierDetector(false_alarm=0.05).fit(X)
@@ -104,7 +108,8 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         """Learn normals X (N, D) or (N, C, H, W), at least 2; `y` is ignored. `progress`: (steps done, in all).
 
         Warns when there are too few normals to promise `false_alarm`. Errors: `ConfigError` for parameters that do not
-        fit, `CapabilityError` for a family that cannot give a score, `ValueError` for what is no finite array.
+        fit, `CapabilityError` for a family that cannot give a score, `ValueError` for what is no finite array,
+        `DataError` where all normals are equal.
         """
         x = self._taken(X, fitting=True)
         self.names_ = chosen(self.scores, self.family, x.ndim == 4)
@@ -114,6 +119,10 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
                 f"folds={self.folds}, rounds={self.rounds}"
             )
         conformal.rank(len(x), self.false_alarm)  # refuses a rate that is none
+        again = repeats(View(x).plain if x.ndim == 4 else x / torch.from_numpy(spread(x.numpy())))
+        self.repeated_, x = int(again.sum()), x[~again]
+        if len(x) < 2:
+            raise DataError("all normals are equal or nearly so: give at least two that differ")
         self.seed_ = int(check_random_state(self.random_state).randint(2**31))
         folds = permutation(len(x), self.seed_, "outliers", "folds").chunk(min(self.folds, len(x)))
         learns = any(SCORES[name].needs for name in self.names_)

@@ -1,27 +1,25 @@
-"""All images of a source from the strangest to the most normal: a table, and a picture of the strangest with heat maps.
+"""All images of a source from the strangest to the most normal: a table, numbers, and images under their heat.
 
 Legend: N images, C H W image.
 """
 
-import csv
 from dataclasses import dataclass
-from io import StringIO
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image
+from typing_extensions import TypedDict
 
 from fabulate.data import Data
 from fabulate.data.names import image_names
-from fabulate.files import write_file
-from fabulate.pictures import grid
+from fabulate.files import write_table
 from fabulate.uses.outliers.detector import OutlierDetector
 from fabulate.uses.outliers.learning import Progress
 
 Pixels = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.float64]
-COLUMNS = 8
+RECORD = "outliers.json"
 PORTION = 500  # images judged between two moves of the bar
 HOTTEST = 8.0  # times what normals show: full colour from here on
 COLD = 2.0  # no colour up to here
@@ -40,6 +38,33 @@ class Ranking:
     scores: Numbers
     p_values: Numbers
     outliers: npt.NDArray[np.bool_]
+
+
+class Record(TypedDict):
+    """outliers.json: what was judged, by which threshold, and what was found."""
+
+    kind: Literal["ranking"]
+    source: str
+    images: int
+    outliers: int
+    threshold: float
+    false_alarm: float
+    false_alarm_interval: tuple[float, float]
+    scores: list[str]
+
+
+def record(detector: OutlierDetector, ranking: Ranking, source: str) -> Record:
+    """The numbers of a ranking."""
+    return {
+        "kind": "ranking",
+        "source": source,
+        "images": len(ranking.scores),
+        "outliers": int(ranking.outliers.sum()),
+        "threshold": detector.threshold_,
+        "false_alarm": detector.false_alarm_.value,
+        "false_alarm_interval": detector.false_alarm_interval_,
+        "scores": list(detector.names_),
+    }
 
 
 def rank(detector: OutlierDetector, data: Data, progress: Progress | None = None) -> Ranking:
@@ -76,14 +101,15 @@ def pixels(data: Data) -> Pixels:
 
 def write_csv(ranking: Ranking, path: Path) -> None:
     """Write rank, name, class, score, p-value and verdict of every image, the strangest first."""
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["rank", "image", "class", "score", "p_value", "outlier"])
-    for place, i in enumerate(ranking.order.tolist(), start=1):
-        verdict = "yes" if ranking.outliers[i] else "no"
-        row = [place, ranking.names[i], ranking.classes[i], f"{ranking.scores[i]:.6g}", f"{ranking.p_values[i]:.6g}"]
-        writer.writerow([*row, verdict])
-    write_file(path, lambda file: file.write(text.getvalue().encode()))
+    verdicts = np.where(ranking.outliers, "yes", "no").tolist()
+    write_table(
+        path,
+        ["rank", "image", "class", "score", "p_value", "outlier"],
+        (
+            (place, ranking.names[i], ranking.classes[i], ranking.scores[i], ranking.p_values[i], verdicts[i])
+            for place, i in enumerate(ranking.order.tolist(), start=1)
+        ),
+    )
 
 
 def painted(images: Pixels, heat: Numbers) -> Pixels:
@@ -92,20 +118,3 @@ def painted(images: Pixels, heat: Numbers) -> Pixels:
     share = np.clip((heat - COLD) / (HOTTEST - COLD), 0, 1)[:, None]
     red = np.array([235.0, 60.0, 30.0])[None, :, None, None]
     return np.rint(gray + (red - gray) * 0.85 * share).astype(np.uint8)
-
-
-def gallery(images: Pixels, heat: Numbers) -> Image.Image:
-    """Each image (N, C, H, W) above itself with its heat (N, H, W), in rows."""
-    colour = images if images.shape[1] == 3 else images.repeat(3, axis=1)
-    rows = [
-        half[i : i + COLUMNS]
-        for i in range(0, len(images), COLUMNS)
-        for half in (_full(colour), _full(painted(images, heat)))
-    ]
-    return grid(np.concatenate(rows), columns=COLUMNS)
-
-
-def _full(images: Pixels) -> Pixels:
-    """Images and white ones, so that the last row is full."""
-    missing = -len(images) % COLUMNS
-    return np.concatenate([images, np.full((missing, *images.shape[1:]), 255, np.uint8)])

@@ -1,29 +1,90 @@
 """A detector on disk: a folder with config.json and detector.safetensors; never a pickle.
 
 All that was fitted is tensors by name, so one file holds it: `0/gaussian/mean` is the mean of the Gaussian judge in the
-first round, `0/model/...` are the weights of its model, whose hyperparameters stand in config.json.
+first round, `0/model/...` are the weights of its model, whose hyperparameters stand in config.json. config.json is
+written first and says whose the folder is; its hash stands in the header of the other file, so that the two cannot be
+of different fits, whenever a write was interrupted.
 """
 
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_safetensors
-from safetensors.torch import save as save_safetensors
+from pydantic import ConfigDict, Field, with_config
 from torch import Tensor
+from typing_extensions import TypedDict
 
-from fabulate.config import from_json, to_json
+from fabulate.config import PositiveInt, to_json
 from fabulate.errors import ConfigError, RunError
-from fabulate.files import read_json, write_file, write_json
+from fabulate.files import own_folder, read_json, sha256, write_json
 from fabulate.models import GenerativeModel, family
+from fabulate.models.saving import restored
 from fabulate.types import ImageShape
 from fabulate.uses.outliers.detector import OutlierDetector, Round
 from fabulate.uses.outliers.scores import SCORES
+from fabulate.weights import read_weights, write_weights
 
 CONFIG, STATE = "config.json", "detector.safetensors"
-KIND, FORMAT = "outliers", 1  # the format is raised when a newer fabulate could misread an older folder
-PLAIN = ("names_", "shape_", "seed_", "n_features_in_")  # what was fitted and is JSON
+KIND: Literal["outliers"] = "outliers"
+FORMAT: Literal[2] = 2  # raised when a newer fabulate could misread an older folder
+OF = "config_sha256"  # in the header of the tensors
+PLAIN = ("names_", "shape_", "seed_", "n_features_in_", "repeated_")  # what was fitted and is JSON
+
+Share = Annotated[float, Field(gt=0, lt=1)]
+Count = Annotated[int, Field(ge=0)]
+Shape = tuple[PositiveInt, PositiveInt, PositiveInt]
+
+
+class Parameters(TypedDict):
+    """What the detector was made with."""
+
+    scores: list[str] | str | None
+    image_shape: Shape | None
+    false_alarm: Share
+    folds: Annotated[int, Field(ge=2)]
+    rounds: PositiveInt | None
+    family: str
+    hyperparameters: dict[str, Any] | None
+    variants: Annotated[int, Field(ge=0)]
+    device: str
+    random_state: int | None
+
+
+class Fitted(TypedDict):
+    """What it learnt beside tensors."""
+
+    names_: Annotated[list[str], Field(min_length=1)]
+    shape_: Shape | tuple[()]
+    seed_: int
+    n_features_in_: PositiveInt
+    repeated_: Count
+
+
+class Model(TypedDict):
+    """The generative model of each round."""
+
+    config: dict[str, Any]
+    shape: Shape
+
+
+@with_config(ConfigDict(extra="ignore"))
+class Mark(TypedDict):
+    """What tells a detector of any version from other folders that have a config.json."""
+
+    kind: Literal["outliers"]
+    format: int
+
+
+@with_config(ConfigDict(extra="allow"))
+class Config(TypedDict):
+    """config.json; what else stands there is the caller's."""
+
+    kind: Literal["outliers"]
+    format: Literal[2]
+    parameters: Parameters
+    fitted: Fitted
+    rounds: PositiveInt
+    model: Model | None
 
 
 def save_detector(detector: OutlierDetector, folder: Path, **about: Any) -> None:
@@ -42,40 +103,39 @@ def save_detector(detector: OutlierDetector, folder: Path, **about: Any) -> None
         state |= {f"{i}/{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
     if detector.shape_:
         state |= {f"heat/{name}": value for name, value in {**detector.linear_, "usual": detector.usual_}.items()}
-    folder.mkdir(parents=True, exist_ok=True)
-    state = {name: value.detach().cpu().contiguous() for name, value in state.items()}
-    write_file(folder / STATE, lambda file: file.write(save_safetensors(state)))
     config = {
+        **about,
         "kind": KIND,
         "format": FORMAT,
         "parameters": parameters,
         "fitted": {name: getattr(detector, name) for name in PLAIN},
         "rounds": len(detector.rounds_),
         "model": None if model is None else {"config": to_json(model.config), "shape": list(model.shape)},
-        **about,
     }
-    write_json(folder / CONFIG, config)
+    write_json(own_folder(folder) / CONFIG, config)
+    write_weights(folder / STATE, state, {OF: sha256(folder / CONFIG)})
 
 
 def load_detector(folder: Path) -> OutlierDetector:
     """The detector of a folder, as it was fitted.
 
-    Errors: `RunError` when there is none, or it is damaged or of a newer format.
+    Errors: `RunError` when there is none, or it is damaged or of another format.
     """
     if not (folder / CONFIG).is_file():
         raise RunError(f"{folder} holds no detector ({CONFIG} is missing); make one with `fabulate outliers fit`")
-    config = read_json(folder / CONFIG, Any)
-    if config.get("kind") != KIND or config.get("format") != FORMAT:
-        raise RunError(f"{folder} is not a detector this version of fabulate reads; make one: `fabulate outliers fit`")
-    try:
-        state = load_safetensors((folder / STATE).read_bytes())
-    except (OSError, SafetensorError) as error:
-        raise RunError(f"{folder}: {STATE} is missing or damaged: {error}") from error
+    if read_json(folder / CONFIG, Mark)["format"] != FORMAT:
+        raise RunError(f"{folder} is a detector of another version of fabulate; make one: `fabulate outliers fit`")
+    config: Config = read_json(folder / CONFIG, Config)
+    state, about = read_weights(folder / STATE)
+    if about.get(OF) != sha256(folder / CONFIG):
+        raise RunError(
+            f"{folder}: {CONFIG} is not as it was written, or {STATE} is of another fit; fit again with --overwrite"
+        )
     detector = OutlierDetector(**config["parameters"])
-    for name in PLAIN:
-        setattr(detector, name, config["fitted"][name])
-    detector.names_, detector.shape_ = tuple(detector.names_), tuple(detector.shape_)
-    detector.rounds_ = [_round(state, i, detector, config["model"]) for i in range(config["rounds"])]
+    for name, value in config["fitted"].items():
+        setattr(detector, name, value)
+    detector.names_ = tuple(detector.names_)
+    detector.rounds_ = [_round(folder, state, i, detector, config["model"]) for i in range(config["rounds"])]
     detector.raw_normals_ = state["normals"].numpy()
     detector.calibrate()
     if detector.shape_:
@@ -88,12 +148,10 @@ def _under(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def _round(state: dict[str, Tensor], i: int, detector: OutlierDetector, about: dict[str, Any] | None) -> Round:
+def _round(folder: Path, state: dict[str, Tensor], i: int, detector: OutlierDetector, about: Model | None) -> Round:
     states = {name: _under(state, f"{i}/{name}/") for name in detector.names_ if name in SCORES}
     model: GenerativeModel | None = None
     if about is not None:
-        cls = family(detector.family)
-        model = cls(from_json(cls.Config, about["config"]), ImageShape(*about["shape"]))
-        model.load_state_dict(_under(state, f"{i}/model/"))
-        model.eval().requires_grad_(False)
+        weights, shape = _under(state, f"{i}/model/"), ImageShape(*about["shape"])
+        model = restored(family(detector.family), about["config"], shape, [], weights, str(folder))
     return Round(states, model, _under(state, f"{i}/columns/"))

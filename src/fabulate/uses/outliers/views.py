@@ -21,13 +21,13 @@ from fabulate.features.pixels import Pixels
 from fabulate.models import GenerativeModel
 from fabulate.models.capabilities import Reconstructs
 from fabulate.types import to_float
+from fabulate.uses.columns import REACH
 from fabulate.uses.outliers.scattering import scattering
 
 State = dict[str, Tensor]
 """What was fitted to normals, by name; all of it can be written to a file."""
 
 PORTION = 500  # images through a model at a time
-REACH = 4.0  # deviations that make the 1 of a model whose data lie in [-1, 1]
 FAINT = 1e-4  # of the range of pixels: edges below it are none
 LARGEST_GRAY, LARGEST_COLOUR = 64, 32  # sides of images that are scattered: some 5,000 numbers are the most
 

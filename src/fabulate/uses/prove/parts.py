@@ -12,7 +12,7 @@ import numpy as np
 
 from fabulate.data import Data, Images
 from fabulate.errors import ConfigError, DataError, RunError
-from fabulate.uses.augment.folder import Augmented
+from fabulate.uses.augment.folder import MANIFEST, Augmented
 from fabulate.uses.augment.split import Split, digests, labels, rejoined, untouched
 
 
@@ -51,6 +51,8 @@ def parts(data: Data, made: Augmented) -> Parts:
 
 def same(data: Data, made: Augmented) -> Split:
     """The cut that the synthetic images were made with."""
+    if max(made.held_out, default=-1) >= len(data.train):
+        raise RunError(f"{MANIFEST} is damaged: it holds out image {max(made.held_out)} of {len(data.train):,}")
     return rejoined(data, made.held_out)
 
 

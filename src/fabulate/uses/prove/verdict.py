@@ -1,11 +1,15 @@
 """What a proof says, in words. Every sentence follows from an interval; where it holds 0, nothing is claimed."""
 
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
+
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
 
 from fabulate.metrics.intervals import Estimate
 from fabulate.uses.prove.arms import ARMS
 from fabulate.uses.prove.proof import PAIRS, Difference, Proof
 
+RECORD = "proof.json"
 Grade = Literal["good", "fair", "poor"]
 WITH = ("both", "synthetic")  # the arms with synthetic images
 FEW = 30  # test images of a class below which its recall is hardly known
@@ -100,7 +104,46 @@ def listed(names: list[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-def to_json(proof: Proof) -> dict[str, Any]:
+class Numbers(TypedDict):
+    """An estimate; None for what is not a number, of which JSON knows none."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+class Arm(TypedDict):
+    """A way of training, and how often it was right."""
+
+    words: str
+    images: int
+    balanced_accuracy: Numbers
+    recall: list[Numbers]
+
+
+class Compared(TypedDict):
+    """By how much one way is better than another."""
+
+    first: str
+    second: str
+    balanced_accuracy: Numbers
+    recall: list[Numbers]
+
+
+@with_config(ConfigDict(extra="ignore"))
+class Record(TypedDict):
+    """proof.json; beside it the verb writes which images were compared."""
+
+    helped: str
+    sentences: list[str]
+    classes: list[str]
+    test_images: list[int]
+    steps: int
+    arms: dict[str, Arm]
+    differences: list[Compared]
+
+
+def to_json(proof: Proof) -> Record:
     """All numbers of a proof, as JSON."""
     said = verdict(proof)
     return {
@@ -131,6 +174,7 @@ def to_json(proof: Proof) -> dict[str, Any]:
     }
 
 
-def numbers(value: Estimate) -> dict[str, float | None]:
-    """An estimate as JSON, which knows no nan."""
-    return {name: None if number != number else number for name, number in value._asdict().items()}
+def numbers(value: Estimate) -> Numbers:
+    """An estimate as JSON."""
+    low, middle, high = (None if number != number else number for number in (value.low, value.value, value.high))
+    return {"value": middle, "low": low, "high": high}

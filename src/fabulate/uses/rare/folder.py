@@ -3,24 +3,45 @@
 Legend: N images.
 """
 
-import csv
-import io
+from collections.abc import Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from typing_extensions import TypedDict
 
-from fabulate.files import write_file, write_json
+from fabulate.files import own_folder, place_file, write_json, write_table
 from fabulate.models.base import GenerativeModel, Labels
 from fabulate.models.capabilities import HasBound, HasLikelihood, Scores
 from fabulate.pictures import save_png, sheet, to_image
 from fabulate.types import to_float
 from fabulate.uses.rare.tail import Tail
 
+RECORD = "rare.json"
 PLAIN, FOUND, INK = "#8fb4dc", "#c03a32", "#1c2330"
 AT_ONCE = 250  # images that the model scores together
+
+
+class Record(TypedDict):
+    """What rare.json says: the event, its probability, and which model and seed the images come from."""
+
+    score: str
+    threshold: float
+    probability: float
+    standard_error: float
+    interval: list[float]
+    effective_samples: float
+    calls: int
+    calls_in_all: int
+    warnings: list[str]
+    ancestors: int
+    beyond_again: int
+    family: str
+    model_sha256: str
+    seed: int
 
 
 def model_column(model: GenerativeModel) -> str | None:
@@ -31,31 +52,33 @@ def model_column(model: GenerativeModel) -> str | None:
 
 def write_tail(found: Tail, model: GenerativeModel, folder: Path, what: str, seed: int, y: Labels = None) -> list[str]:
     """Write the images, grid.png, rare.csv and rare.json into a folder; the images' names."""
-    folder.mkdir(parents=True, exist_ok=True)
+    own_folder(folder)
+    write_json(folder / RECORD, record(found, model, what, seed))  # first: it says whose the folder is
     width = max(5, len(str(len(found.images) - 1)))
     names = [f"{i:0{width}}.png" for i in range(len(found.images))]
     for name, image in zip(names, found.images, strict=True):
-        to_image(image).save(folder / name)
+        place_file(folder / name, partial(to_image(image).save, format="PNG"))
     legend = f"the first of {len(found.images):,}, from the highest score down; score: {what}"
     save_png(sheet(found.images[: model.shown], f"{model.about}: rare images", legend), folder / "grid.png")
-    columns = {
+    columns: dict[str, Sequence[str | float]] = {
         "image": names,
-        "score": [f"{value:.6g}" for value in found.scores],
-        "rarity": [f"{value:.4g}" for value in found.rarities],
-        "one_in": [f"{1 / value:.0f}" for value in found.rarities],
+        "score": found.scores.tolist(),
+        "rarity": found.rarities.tolist(),
+        "one_in": [round(1 / value) for value in found.rarities.tolist()],
     }
     if (own := model_column(model)) is not None:
         assert isinstance(model, Scores)  # or it would have no such column
         parts = torch.split(torch.from_numpy(found.images), AT_ONCE)
         scores = torch.cat([model.score(to_float(x), None if y is None else model.labels(y, len(x))) for x in parts])
-        columns[own] = [f"{value:.6g}" for value in scores.tolist()]
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(columns)
-    writer.writerows(zip(*columns.values(), strict=True))
-    write_file(folder / "rare.csv", lambda file: file.write(text.getvalue().encode()))
+        columns[own] = scores.tolist()
+    write_table(folder / "rare.csv", columns, zip(*columns.values(), strict=True))
+    return names
+
+
+def record(found: Tail, model: GenerativeModel, what: str, seed: int) -> Record:
+    """The numbers of a tail, see `Record`."""
     event = found.event
-    numbers = {
+    return {
         "score": what,
         "threshold": found.threshold,
         "probability": event.probability,
@@ -71,8 +94,6 @@ def write_tail(found: Tail, model: GenerativeModel, folder: Path, what: str, see
         "model_sha256": model.weights_hash(),
         "seed": seed,
     }
-    write_json(folder / "rare.json", numbers)
-    return names
 
 
 def curve(found: Tail, what: str) -> Image.Image:
