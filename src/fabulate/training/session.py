@@ -14,6 +14,7 @@ from fabulate.data import Data
 from fabulate.errors import DivergedError
 from fabulate.files import own_folder, place_file
 from fabulate.models import GenerativeModel
+from fabulate.models.base import SHOWN
 from fabulate.models.capabilities import Reconstructs
 from fabulate.models.inversion import EncodesBySearch
 from fabulate.pictures import pairs, save_curves, save_png
@@ -33,7 +34,6 @@ REPORTS = 200  # lines in the log of a run whose length is known; with a budget 
 SETTLED = 500  # steps before which nothing is warned of: every model begins badly
 SAVE_SECONDS = 30.0  # between checkpoints, unless asked otherwise
 BACKWARD = 3  # times as long as a pass forward takes one with its gradients
-SHOWN = 64  # samples in a picture
 FEWEST_TESTS = 500  # test images, however little time there is
 SHARE = 0.1  # of a budget in minutes that pictures and tests between the steps may take
 
