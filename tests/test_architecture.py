@@ -13,7 +13,10 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "fabulate"
 LEVELS = [
-    {"types", "config", "errors", "seeds", "files", "weights", "pictures", "notebooks", "processes", "signals"},
+    {
+        *("types", "config", "errors", "seeds", "files", "weights", "folder_names", "pictures", "notebooks", "processes"),
+        "signals",
+    },
     {"nets", "prob", "paths", "data", "metrics"},
     {"samplers", "features", "compiling"},
     {"models", "stats"},

@@ -15,9 +15,9 @@ from fabulate.data import Data, Images
 from fabulate.data.names import image_names
 from fabulate.errors import ConfigError, RunError
 from fabulate.files import write_file
+from fabulate.folder_names import folder_name
 from fabulate.nets.blocks import check_sides
 from fabulate.pictures import save_png, to_image
-from fabulate.samples import folder_name
 from fabulate.types import to_float, to_uint8
 from fabulate.uses.debias import Debiaser, factors, filling, proof, views
 from fabulate.uses.debias.columns import read_column

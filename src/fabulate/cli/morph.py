@@ -7,7 +7,7 @@ import torch
 import tyro
 from pydantic import Field
 
-from fabulate.cli.shared import absent, image_codes, load_images, parse, run_data, where
+from fabulate.cli.shared import absent, image_codes, load_images, named, parse, run_data, where
 from fabulate.config import DataSpec, PositiveInt, nearest, spec
 from fabulate.data import Data, Images
 from fabulate.errors import CapabilityError, ConfigError
@@ -15,7 +15,6 @@ from fabulate.models.base import able
 from fabulate.models.capabilities import Encodes
 from fabulate.models.directions import check_size, check_unconditional, difference, morph
 from fabulate.pictures import save_png, table
-from fabulate.samples import folder_name
 from fabulate.seeds import permutation
 from fabulate.training import load
 from fabulate.types import to_uint8
@@ -59,7 +58,7 @@ def main(argv: list[str]) -> None:
     data = load_images(flags.data)
     first, second = class_number(data, flags.first, "--from"), class_number(data, flags.second, "--to")
     names = data.classes[first], data.classes[second]
-    file = f"morph-{'-'.join(map(folder_name, names))}.png"
+    file = f"morph{''.join(named(name, data.classes) for name in names)}.png"
     out = absent(flags.out or flags.run / "drawn" / file, flags.overwrite)
 
     codes = [image_codes(model, data, data.train, some(data.train, c, flags.n, flags.seed)) for c in (first, second)]

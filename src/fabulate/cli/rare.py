@@ -15,12 +15,12 @@ from fabulate.errors import CapabilityError, ConfigError, RunError
 from fabulate.evaluation.page import facts, figure, number, page
 from fabulate.features import ClassifierFeatures, features_for
 from fabulate.files import write_file
+from fabulate.folder_names import folder_name
 from fabulate.metrics.intervals import Estimate
 from fabulate.models.base import GenerativeModel, able
 from fabulate.models.capabilities import HasBound, HasLatent, HasLikelihood
 from fabulate.models.directions import check_size, telling
 from fabulate.pictures import sheet
-from fabulate.samples import folder_name
 from fabulate.training import load
 from fabulate.uses.rare import Tail, tail
 from fabulate.uses.rare.folder import curve, model_column, write_tail

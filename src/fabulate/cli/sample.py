@@ -7,10 +7,10 @@ from typing import Annotated, Any
 import tyro
 
 from fabulate.cli.several import several, start
-from fabulate.cli.shared import counting, parse, run_sampling, told, where
+from fabulate.cli.shared import counting, named, parse, run_sampling, told, where
 from fabulate.config import Compile, PositiveInt, spec, to_json
 from fabulate.errors import ConfigError
-from fabulate.samples import faster, folder_name, write_npz, write_samples
+from fabulate.samples import faster, write_npz, write_samples
 from fabulate.training import load
 
 Flat = tyro.conf.arg(name="")
@@ -61,12 +61,12 @@ def main(argv: list[str]) -> None:
         model = processes.leads(lambda: load(flags.run, flags.device)) or load(flags.run, flags.device)
         options: dict[str, Any] = {"seed": flags.seed, "batch_size": flags.batch_size, "overwrite": flags.overwrite}
         with faster(model, flags.n, flags.compile, told, sampling), counting("drawing") as progress:
-            options |= {"progress": progress, "processes": processes, **sampling}
+            options |= {"progress": progress, "processes": processes, "say": told, **sampling}
             if flags.npz is not None:
                 places = [write_npz(model, flags.npz, flags.n, flags.label, **options)]
             else:
-                label = "" if flags.label is None else f"-{folder_name(flags.label)}"
-                folder = flags.out or Path(flags.run) / "drawn" / f"seed-{flags.seed}{label}"
+                of_class = named(flags.label, model.classes)
+                folder = flags.out or Path(flags.run) / "drawn" / f"seed-{flags.seed}{of_class}"
                 write_samples(model, folder, flags.n, flags.label, **options)
                 places = [folder, folder / "grid.png"]
     where("images" if flags.npz is None else "arrays", *places)

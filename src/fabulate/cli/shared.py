@@ -1,6 +1,6 @@
 """What the verbs share: parsing, reading images with a progress bar, and saying where something was written."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import fields, replace
 from io import StringIO
@@ -18,6 +18,7 @@ from fabulate.config import DataSpec, from_json
 from fabulate.data import Data, Images, load_data
 from fabulate.errors import ConfigError, RunError
 from fabulate.files import read_json
+from fabulate.folder_names import folder_names
 from fabulate.models.base import GenerativeModel, NoChoice
 from fabulate.models.capabilities import Encodes
 
@@ -82,6 +83,15 @@ def image_codes(model: Encodes, data: Data, images: Images, chosen: Tensor) -> T
 def class_names(model: GenerativeModel, data: Data, y: Tensor | None) -> list[str] | None:
     """The classes of images for a conditional model, by name: other images may number them otherwise."""
     return [data.classes[int(c)] for c in y] if model.classes and y is not None else None
+
+
+def named(label: str | None, classes: Sequence[str]) -> str:
+    """What a class adds to the name of a file: as its folder is called, or nothing.
+
+    >>> named("a/b", ["a/b", "a_b"]), named(None, [])
+    ('-a_b-c14cddc0', '')
+    """
+    return "" if label is None else f"-{folder_names([*classes, label])[label]}"
 
 
 @contextmanager

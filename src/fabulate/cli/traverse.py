@@ -8,7 +8,7 @@ import tyro
 from pydantic import Field
 from torch import Tensor
 
-from fabulate.cli.shared import absent, image_codes, load_images, parse, run_data, where
+from fabulate.cli.shared import absent, image_codes, load_images, named, parse, run_data, where
 from fabulate.config import DataSpec, PositiveFloat, PositiveInt, spec
 from fabulate.data import read_image
 from fabulate.errors import CapabilityError, ConfigError
@@ -17,7 +17,6 @@ from fabulate.models.capabilities import Encodes, HasLatent
 from fabulate.models.directions import Directions, axes, check_size, principal, telling, traverse
 from fabulate.models.inversion import EncodesBySearch
 from fabulate.pictures import save_png, table
-from fabulate.samples import folder_name
 from fabulate.seeds import generator
 from fabulate.training import load
 from fabulate.types import some_of, to_uint8
@@ -69,7 +68,7 @@ def main(argv: list[str]) -> None:
     kind = flags.directions or ("telling" if searched else "axes")
     base = "mean" if flags.seed is None else f"seed-{flags.seed}"
     base = base if flags.image is None else flags.image.stem
-    of_class = "" if flags.label is None else f"-{folder_name(flags.label)}"
+    of_class = named(flags.label, model.classes)
     out = absent(flags.out or flags.run / "drawn" / f"traversal-{kind}-{base}{of_class}.png", flags.overwrite)
     codes, directions = found(model, flags, kind, label)
     directions = directions.first(flags.axes)

@@ -24,8 +24,8 @@ from fabulate.config import DataSpec, from_json, to_json
 from fabulate.data import Data, Images
 from fabulate.errors import DataError, RunError
 from fabulate.files import read_json, write_file, write_json
+from fabulate.folder_names import folder_name
 from fabulate.pictures import to_image
-from fabulate.samples import folder_name
 from fabulate.uses.augment.split import Split, digests
 
 MANIFEST, LEARNT_FROM = "augment.json", "learnt-from.txt"

@@ -15,9 +15,9 @@ from fabulate import training
 from fabulate.config import to_json
 from fabulate.data import Data
 from fabulate.errors import ConfigError, RunError
+from fabulate.folder_names import folder_name
 from fabulate.models import GenerativeModel
 from fabulate.pictures import save_png, sheet
-from fabulate.samples import folder_name
 from fabulate.uses.augment.amounts import missing
 from fabulate.uses.augment.drawing import Synthetic, fill
 from fabulate.uses.augment.folder import claim, finish, write_part
