@@ -7,8 +7,8 @@ import torch
 import tyro
 from pydantic import Field
 
-from fabulate.cli.shared import absent, image_codes, load_images, named, parse, run_data, where
-from fabulate.config import DataSpec, PositiveInt, nearest, spec
+from fabulate.cli.shared import Other, OtherImages, absent, image_codes, load_images, named, parse, run_data, where
+from fabulate.config import PositiveInt, nearest, spec
 from fabulate.data import Data, Images
 from fabulate.errors import CapabilityError, ConfigError
 from fabulate.models.base import able
@@ -26,7 +26,7 @@ class Arguments:
 
     run: tyro.conf.Positional[Path]
     """A run folder or a model folder, of a model that was not told the classes."""
-    data: Annotated[DataSpec, tyro.conf.arg(name="")]
+    data: Other = OtherImages()
     first: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """The class of the images that are turned, as the data names it."""
     second: Annotated[str | None, tyro.conf.arg(name="to")] = None
@@ -48,14 +48,13 @@ class Arguments:
 
 
 def main(argv: list[str]) -> None:
-    default = None if argv[:1] in ([], ["-h"], ["--help"]) else Arguments(run=Path(argv[0]), data=run_data(argv))
-    flags = parse(Arguments, argv, "fabulate morph", default)
+    flags = parse(Arguments, argv, "fabulate morph")
     model = load(flags.run)
     if not isinstance(model, Encodes):
         raise CapabilityError(f"{model.family} cannot find the codes of images; {able(Encodes)}")
     check_unconditional(model)
     check_size(model, model.code(0))
-    data = load_images(flags.data)
+    data = load_images(run_data(flags.run, model, flags.data))
     first, second = class_number(data, flags.first, "--from"), class_number(data, flags.second, "--to")
     names = data.classes[first], data.classes[second]
     file = f"morph{''.join(named(name, data.classes) for name in names)}.png"

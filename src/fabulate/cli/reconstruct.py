@@ -5,8 +5,8 @@ from typing import Annotated
 
 import tyro
 
-from fabulate.cli.shared import absent, class_names, load_images, parse, run_data, where
-from fabulate.config import DataSpec, PositiveInt, spec
+from fabulate.cli.shared import Other, OtherImages, absent, class_names, load_images, parse, run_data, where
+from fabulate.config import PositiveInt, spec
 from fabulate.errors import CapabilityError
 from fabulate.models.base import able
 from fabulate.models.capabilities import Reconstructs
@@ -21,7 +21,7 @@ class Arguments:
 
     run: tyro.conf.Positional[Path]
     """A run folder or a model folder."""
-    data: Annotated[DataSpec, tyro.conf.arg(name="")]
+    data: Other = OtherImages()
     n: Annotated[PositiveInt, tyro.conf.arg(aliases=["-n"])] = 32
     """How many images."""
     seed: int = 0
@@ -33,13 +33,12 @@ class Arguments:
 
 
 def main(argv: list[str]) -> None:
-    default = None if argv[:1] in ([], ["-h"], ["--help"]) else Arguments(run=Path(argv[0]), data=run_data(argv))
-    flags = parse(Arguments, argv, "fabulate reconstruct", default)
+    flags = parse(Arguments, argv, "fabulate reconstruct")
     out = absent(flags.out or flags.run / "drawn" / f"reconstructions-seed-{flags.seed}.png", flags.overwrite)
     model = load(flags.run)
     if not isinstance(model, Reconstructs):
         raise CapabilityError(f"{model.family} cannot reconstruct images; {able(Reconstructs)}")
-    data = load_images(flags.data, streams=True)
+    data = load_images(run_data(flags.run, model, flags.data), streams=True)
     images = data.test if data.test is not None else data.train
     chosen = some_of(images, flags.n, flags.seed, "reconstruct")
     x, y = images.batch(chosen)

@@ -8,8 +8,8 @@ import tyro
 from pydantic import Field
 from torch import Tensor
 
-from fabulate.cli.shared import absent, image_codes, load_images, named, parse, run_data, where
-from fabulate.config import DataSpec, PositiveFloat, PositiveInt, spec
+from fabulate.cli.shared import Other, OtherImages, absent, image_codes, load_images, named, parse, run_data, where
+from fabulate.config import PositiveFloat, PositiveInt, spec
 from fabulate.data import read_image
 from fabulate.errors import CapabilityError, ConfigError
 from fabulate.models.base import able
@@ -30,7 +30,7 @@ class Arguments:
 
     run: tyro.conf.Positional[Path]
     """A run folder or a model folder."""
-    data: Annotated[DataSpec, tyro.conf.arg(name="")]
+    data: Other = OtherImages()
     directions: Literal["axes", "principal", "telling"] | None = None
     """The numbers of the code, the directions in which codes of images differ most, or those that change the image most
     (default: axes; telling where codes have to be searched for)."""
@@ -55,8 +55,7 @@ class Arguments:
 
 
 def main(argv: list[str]) -> None:
-    default = None if argv[:1] in ([], ["-h"], ["--help"]) else Arguments(run=Path(argv[0]), data=run_data(argv))
-    flags = parse(Arguments, argv, "fabulate traverse", default)
+    flags = parse(Arguments, argv, "fabulate traverse")
     if flags.image is not None and flags.seed is not None:
         raise ConfigError("give --image (a file) or --seed (a sample) to start from, not both")
     model = load(flags.run)
@@ -105,7 +104,7 @@ def found(model: HasLatent, flags: Arguments, kind: str, label: str | None) -> t
         raise CapabilityError(
             f"{model.family} cannot find the codes of images (use --directions telling); {able(Encodes)}"
         )
-    data = load_images(flags.data, streams=True)
+    data = load_images(run_data(flags.run, model, flags.data), streams=True)
     codes = image_codes(model, data, data.train, some_of(data.train, flags.n, 0, "traverse"))
     return codes, {"axes": axes, "principal": principal}[kind](codes)
 

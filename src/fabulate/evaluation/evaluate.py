@@ -4,20 +4,18 @@ A section is a function from a `Subject` to a `Section`. One that cannot measure
 """
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import fields
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fabulate.compiling import Say
-from fabulate.config import Compile, DataSpec
+from fabulate.config import Compile
 from fabulate.data import Data, load_data
 from fabulate.errors import ConfigError, DataError
 from fabulate.evaluation.classes import classes
@@ -33,7 +31,7 @@ from fabulate.models import GenerativeModel
 from fabulate.processes import ALONE, Processes
 from fabulate.samples import Order, faster
 from fabulate.seeds import permutation
-from fabulate.training import load, read_config
+from fabulate.training import is_run, load, own_data, read_config
 
 Progress = Callable[[str, int, int], None]
 """Called with (what is done now, parts done, all parts)."""
@@ -83,7 +81,7 @@ def evaluate(
     told = progress or (lambda what, done, total: None)
     model = run if isinstance(run, GenerativeModel) else load(run, device)
     config = None if isinstance(run, GenerativeModel) or not is_run(Path(run)) else read_config(Path(run))
-    data = data or own_data(run, config)
+    data = data or trained_on(run)
     check(model, data, n)
     asked = settings(data, n, features, seed, k, images)
     own = config is None or config["data"]["fingerprint"] == data.fingerprint
@@ -141,18 +139,13 @@ def settings(data: Data, n: int, features: str | nn.Module, seed: int, k: int, i
     return Settings(data=data.fingerprint, n=n, seed=seed, features=named, k=k, images=images)
 
 
-def is_run(path: Path) -> bool:
-    """Whether a path is a run folder; else it is a model folder or a name on the hub."""
-    return (path / "checkpoints").is_dir()
-
-
-def own_data(run: str | Path | GenerativeModel, config: Mapping[str, Any] | None) -> Data:
+def trained_on(run: str | Path | GenerativeModel) -> Data:
     """The images that a run was trained on, read as it read them."""
-    if config is None:
+    if isinstance(run, GenerativeModel) or not is_run(Path(run)):
         raise ConfigError(
             f"{run if isinstance(run, str | Path) else run.family} does not say what images it saw: give data"
         )
-    spec = DataSpec(**{field.name: config["data"][field.name] for field in fields(DataSpec)})
+    spec = own_data(Path(run))
     return load_data(spec.source, size=spec.size, channels=spec.channels, limit_broken=spec.limit_broken)
 
 
