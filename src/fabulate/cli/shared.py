@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
 
 from fabulate import models
-from fabulate.config import DataSpec, from_json, override, spec
+from fabulate.config import UNSAID, DataSpec, from_json, override, spec
 from fabulate.data import Data, Images, load_data
 from fabulate.errors import ConfigError, RunError
 from fabulate.files import read_json
@@ -50,6 +50,26 @@ def parse(cls: type[T], argv: list[str], prog: str) -> T:
         meant = f"; did you mean {options[0]}?" if options and problem.startswith("Unrecognized") else ""
         raise ConfigError(f"{problem}{meant} ({prog} --help lists the options)") from None
     return flags
+
+
+Source = Annotated[
+    tyro.conf.Positional[str | None],
+    UNSAID,
+    tyro.conf.arg(name="source", metavar="[SOURCE]", help="The same as --data SOURCE."),
+]
+
+
+def positional(source: str | None, data: DataSpec) -> DataSpec:
+    """The images of a verb whose source is a word of its own or --data. Errors: `ConfigError` when it is given twice.
+
+    >>> positional("mnist", DataSpec()).source
+    'mnist'
+    """
+    if source is None:
+        return data
+    if data.source not in (DataSpec().source, source):
+        raise ConfigError(f"give the images once: {source}, or --data {data.source}")
+    return override(data, {"source": source})
 
 
 def glance(cls: type[T], argv: list[str]) -> T | None:
