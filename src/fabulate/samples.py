@@ -7,7 +7,7 @@ which class it has is told by its number alone, so no list is as long as the ima
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
@@ -28,7 +28,7 @@ from fabulate.models import GenerativeModel
 from fabulate.models.base import Labels
 from fabulate.pictures import Pixels, save_png, sheet, to_image
 from fabulate.processes import ALONE, Processes
-from fabulate.types import ImageShape, to_uint8
+from fabulate.types import ImageShape, Progress, to_uint8
 
 PICTURE, MANIFEST = "grid.png", "manifest.json"
 BLOCK = 4096  # bytes that the smallest file takes on most disks
@@ -36,9 +36,6 @@ PNG_EXTRA = 200  # bytes of a PNG beside its pixels and the filter of each row, 
 DEFLATES = 1032  # times, at most: https://zlib.net/zlib_tech.html
 MUCH = 100_000_000  # bytes worth a word
 ENOUGH_CALLS = 10_000  # of a network, that what compiling saves is more than what it costs
-
-Progress = Callable[[int, int], None]
-"""Called with (images drawn, images in all)."""
 
 
 @with_config(ConfigDict(extra="forbid"))

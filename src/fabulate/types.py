@@ -8,12 +8,19 @@ Legend: B batch, C H W image.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from fabulate.seeds import permutation
+
+Progress = Callable[[int, int], None]
+"""Called with (parts done, all parts)."""
+
+Stages = Callable[[str, int, int], None]
+"""Called with (what is done now, parts of it done, all its parts)."""
 
 
 class ImageShape(NamedTuple):

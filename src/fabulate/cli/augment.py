@@ -1,21 +1,18 @@
 """`fabulate augment SOURCE`: more images of rare classes, real and synthetic ones apart, with a record of both."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from pydantic import Field
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from fabulate.cli.progress import stages
 from fabulate.cli.shared import load_images, parse, where
 from fabulate.config import DataSpec, PositiveInt, spec
 from fabulate.errors import ConfigError
 from fabulate.uses.augment.drawing import Synthetic
-from fabulate.uses.augment.make import Progress as Told
 from fabulate.uses.augment.make import augment
 from fabulate.uses.augment.split import SHARE
 
@@ -87,28 +84,3 @@ def table(made: Synthetic) -> Table:
         counts = (tally.wanted, tally.drawn, tally.kept, tally.misread, tally.far, tally.copied)
         shown.add_row(name, *(f"{count:,}" for count in counts))
     return shown
-
-
-@contextmanager
-def stages() -> Iterator[Told]:
-    """A bar on a terminal for each stage, which begins with its first progress; nothing elsewhere."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description:20}"), BarColumn(), MofNCompleteColumn())
-    bars: dict[str, Progress] = {}
-
-    def told(what: str, done: int, total: int) -> None:
-        if what not in bars:
-            close()
-            bars[what] = Progress(*columns, console=console, transient=True, disable=not console.is_terminal)
-            bars[what].start()
-            bars[what].add_task(what)
-        bars[what].update(bars[what].task_ids[0], completed=done, total=total)
-
-    def close() -> None:
-        for bar in bars.values():
-            bar.stop()
-
-    try:
-        yield told
-    finally:
-        close()

@@ -9,17 +9,19 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from fabulate.cli.evaluate import Flat, Measuring, stages
+from fabulate.cli.evaluate import Flat, Measuring
+from fabulate.cli.progress import stages
 from fabulate.cli.shared import Other, OtherImages, absent, load_images, parse, run_data, where
 from fabulate.config import spec
 from fabulate.errors import ConfigError
 from fabulate.evaluation.compare import compare
 from fabulate.evaluation.comparison import table, write
-from fabulate.evaluation.evaluate import Progress, check, evaluate, sampled, settings
+from fabulate.evaluation.evaluate import check, evaluate, sampled, settings
 from fabulate.evaluation.fidelity import SHOWN, picture
 from fabulate.evaluation.report import HTML, kept
 from fabulate.evaluation.report import write as write_report
 from fabulate.training import is_run, load, read_config
+from fabulate.types import Stages
 
 
 @spec
@@ -79,7 +81,7 @@ def main(argv: list[str]) -> None:
     where("numbers", numbers)
 
 
-def named(progress: Progress, name: str, what: str, done: int, total: int) -> None:
+def named(progress: Stages, name: str, what: str, done: int, total: int) -> None:
     """Say of which run the progress is."""
     progress(f"{name}: {what}", done, total)
 

@@ -1,19 +1,16 @@
 """`fabulate evaluate RUN`: how good, how varied and how original a model's samples are, as a page and as numbers."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from fabulate.cli.progress import stages
 from fabulate.cli.several import several, start
 from fabulate.cli.shared import Other, OtherImages, absent, load_images, parse, run_data, told, where
 from fabulate.config import Compile, PositiveInt, spec
 from fabulate.data import Data
-from fabulate.evaluation.evaluate import Progress as Told
 from fabulate.evaluation.evaluate import check, evaluate
 from fabulate.evaluation.report import Report, table, write
 from fabulate.training import load
@@ -92,13 +89,3 @@ def show(report: Report, out: Path) -> None:
         )
     where("page", page)
     where("numbers", numbers)
-
-
-@contextmanager
-def stages() -> Iterator[Told]:
-    """A bar on a terminal that says what is done now, nothing elsewhere."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description:16}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)

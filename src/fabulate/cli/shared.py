@@ -1,8 +1,9 @@
 """What the verbs share: parsing, reading images with a progress bar, and saying where something was written."""
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -10,10 +11,10 @@ import torch
 import tyro
 from pydantic import Field, ValidationError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
 
 from fabulate import models
+from fabulate.cli.progress import counting as counting  # verbs count by it
 from fabulate.config import UNSAID, DataSpec, from_json, override, spec
 from fabulate.data import Data, Images, load_data
 from fabulate.errors import ConfigError, RunError
@@ -45,7 +46,8 @@ def parse(cls: type[T], argv: list[str], prog: str) -> T:
         if not end.code:
             raise
         lines = [line.strip("│╭╮╰╯─ ") for line in box.getvalue().splitlines()[1:]]
-        problem = " ".join(lines[: lines.index("")] if "" in lines else lines)
+        parts = [[*part] for rule, part in groupby(lines, lambda line: not line.strip("-")) if not rule]
+        problem = " ".join(parts[0])
         options = [line.split()[0] for line in lines if line.startswith("--")]
         meant = f"; did you mean {options[0]}?" if options and problem.startswith("Unrecognized") else ""
         raise ConfigError(f"{problem}{meant} ({prog} --help lists the options)") from None
@@ -126,16 +128,6 @@ def named(label: str | None, classes: Sequence[str]) -> str:
     ('-a_b-c14cddc0', '')
     """
     return "" if label is None else f"-{folder_names([*classes, label])[label]}"
-
-
-@contextmanager
-def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, nothing elsewhere; told (done, total) it moves, and it is gone afterwards."""
-    console = Console(stderr=True)
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def told(sentence: str) -> None:

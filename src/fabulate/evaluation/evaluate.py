@@ -32,13 +32,9 @@ from fabulate.processes import ALONE, Processes
 from fabulate.samples import Order, faster
 from fabulate.seeds import permutation
 from fabulate.training import is_run, load, own_data, read_config
+from fabulate.types import Progress, Stages
 
-Progress = Callable[[str, int, int], None]
-"""Called with (what is done now, parts done, all parts)."""
-
-Counter = Callable[[int, int], None]
-
-SECTIONS: dict[str, Callable[[Subject, Settings, Counter], Section]] = {
+SECTIONS: dict[str, Callable[[Subject, Settings, Progress], Section]] = {
     "fidelity": lambda subject, asked, _: fidelity(subject),
     "classes": lambda subject, asked, counter: classes(subject, progress=counter),
     "memorisation": lambda subject, asked, _: memorisation(subject),
@@ -62,7 +58,7 @@ def evaluate(
     device: str = "auto",
     compile: Compile = "auto",
     say: Say = lambda sentence: None,
-    progress: Progress | None = None,
+    progress: Stages | None = None,
     processes: Processes = ALONE,
 ) -> Report:
     """Measure what a model's samples are worth: its report.
@@ -168,7 +164,7 @@ def sampled(
     data: Data,
     n: int,
     seed: int,
-    progress: Counter | None = None,
+    progress: Progress | None = None,
     processes: Processes = ALONE,
 ) -> tuple[Tensor, Tensor | None]:
     """Samples 0 .. n - 1 of a seed, uint8 (N, C, H, W), and the classes (N,) asked for, as `data` numbers them.
