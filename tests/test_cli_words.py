@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from fabulate.cli import VERBS, encoding, progress
 from fabulate.cli.shared import OtherImages
@@ -19,12 +20,11 @@ from fabulate.data import load_data
 from tiny import ends
 
 TINY = ["--network", "mlp", "--network.hidden", "16", "--latent-dim", "4", "--steps", "5", "--batch-size", "16"]
-BARS = "8x8 bars"
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two runs on 8x8 images that are not the digits, one of them class-conditional; and a flow on digits."""
+    """Two runs on 8x8 images that are not the digits, one of them class-conditional."""
     folder = tmp_path_factory.mktemp("words")
     chance = np.random.default_rng(0)
     y = np.arange(120) % 2
@@ -32,9 +32,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.savez(folder / "bars.npz", x_train=x[:80], y_train=y[:80], x_test=x[80:], y_test=y[80:])
     assert ends("train", "vae", folder / "bars.npz", *TINY, "--out", folder / "vae") == 0
     assert ends("train", "vae", *TINY, "--conditional", "--data", folder / "bars.npz", "--out", folder / "classes") == 0
-    flow = ["--network.width", 8, "--steps", 1, "--batch-size", 4]
-    assert ends("train", "flow", "digits", *flow, "--out", folder / "flow") == 0
     return folder
+
+
+@pytest.fixture(scope="module")
+def flow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose family has flags of its own in `sample`."""
+    run = tmp_path_factory.mktemp("flow") / "run"
+    assert ends("train", "flow", "digits", "--network.width", 8, "--steps", 1, "--batch-size", 4, "--out", run) == 0
+    return run
 
 
 def sources(runs: Path, monkeypatch: pytest.MonkeyPatch, *words: object) -> set[str]:
@@ -94,8 +100,8 @@ def test_a_damaged_config_is_one_line(content, runs, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("words", [["RUN", "--evaluations", "3"], ["--evaluations=3", "RUN"], ["-n2", "--", "RUN"]])
-def test_sample_knows_a_runs_own_flags_before_it_and_behind(words, runs, tmp_path):
-    words = [str(runs / "flow") if word == "RUN" else word for word in words]
+def test_sample_knows_a_runs_own_flags_before_it_and_behind(words, flow, tmp_path):
+    words = [str(flow) if word == "RUN" else word for word in words]
     assert ends("sample", "--n=2", "--out", tmp_path, *words) == 0
     manifest = json.loads((tmp_path / "manifest.json").read_text(encoding="utf-8"))
     assert manifest["sampling"]["evaluations"] == (20 if "--" in words else 3)
@@ -107,7 +113,7 @@ def test_sample_knows_a_runs_own_flags_before_it_and_behind(words, runs, tmp_pat
         (["--preset=tutorial", "--steps", "2"], {"likelihood": "bernoulli"}, {"steps": 2, "epochs": None}),
         (["--preset", "conv", "--preset", "tutorial"], {"likelihood": "bernoulli"}, {"epochs": 10.0}),
         (["--network", "conv", "--network", "mlp", "--network.hidden", "8"], {"kind": "mlp"}, {}),
-        (["--out=--steps", "--batch_size=4"], {}, {"steps": None, "epochs": 200.0}),
+        (["--out=--steps", "--batch_size=4"], {}, {"steps": 5000, "epochs": 200.0}),
     ],
     ids=lambda value: str(value)[:30],
 )
@@ -168,7 +174,7 @@ def test_a_conditional_model_morphs_by_another_class(runs, tmp_path):
     from fabulate import load
     from fabulate.models.directions import as_classes
 
-    model, x = load(runs / "classes"), load_data(runs / "bars.npz").train.batch(np.arange(2)).x
+    model, x = load(runs / "classes"), load_data(runs / "bars.npz").train.batch(torch.arange(2)).x
     codes = model.encode(x, "0")
     images = as_classes(model, codes, ["0", "1"])
     assert images.shape == (2, 2, 1, 8, 8)
@@ -220,7 +226,7 @@ from fabulate.cli import main
 from pathlib import Path
 
 def verb(*words, code=0):
-    print("$", *words)
+    print("$", *map(ascii, words))
     try:
         main([str(word) for word in words])
     except SystemExit as end:
