@@ -14,7 +14,18 @@ import pytest
 SOURCE = Path(__file__).parent.parent / "src" / "fabulate"
 LEVELS = [
     {
-        *("types", "config", "errors", "seeds", "files", "weights", "folder_names", "pictures", "notebooks", "processes"),
+        *(
+            "types",
+            "config",
+            "errors",
+            "seeds",
+            "files",
+            "weights",
+            "folder_names",
+            "pictures",
+            "notebooks",
+            "processes",
+        ),
         "signals",
     },
     {"nets", "prob", "paths", "data", "metrics"},

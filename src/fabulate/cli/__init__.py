@@ -14,9 +14,8 @@ from contextlib import suppress
 from importlib import import_module
 from typing import IO
 
-from fabulate.signals import BROKEN_PIPE, Leave, catching, end_without_parent
-
 from fabulate.cli.encoding import speak_plainly, utf8_names
+from fabulate.signals import BROKEN_PIPE, Leave, catching, end_without_parent
 
 VERBS = {
     "data": "look at images before training: counts, sizes, broken files, duplicates",
