@@ -50,5 +50,5 @@ def utf8_names() -> None:
     """
     if os.name == "nt" or sys.getfilesystemencoding() == "utf-8" or not sys.executable:
         return
-    os.environ.setdefault("PYTHONIOENCODING", sys.stdout.encoding)
+    os.environ.setdefault("PYTHONIOENCODING", getattr(sys.stdout, "encoding", "ascii"))
     os.execv(sys.executable, [sys.executable, "-X", "utf8", *sys.orig_argv[1:]])
