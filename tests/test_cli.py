@@ -105,8 +105,8 @@ def test_mistakes_end_in_one_clear_line(
     out, err = capfd.readouterr()
     assert message in out + err
     if err:
-        assert err.startswith("fabulate: ")
-        assert err.count("\n") == 1
+        said = [line for line in err.splitlines() if not line.startswith("reading images: ")]
+        assert len(said) == 1 and said[0].startswith("fabulate: ")
     assert not list(tmp_path.iterdir()), "a mistake left something behind"
 
 
@@ -226,7 +226,6 @@ def test_sample_never_writes_over_something_unasked(
         (["morph", "vae"], "--from is not given (classes: 0, 1,"),
         (["morph", "vae", "--from", "3"], "--to is not given"),
         (["morph", "vae", "--from", "3", "--to", "x"], "there is no class 'x' (classes: 0, 1,"),
-        (["morph", "classes", "--from", "3", "--to", "8"], "told the class beside the code"),
         (["interpolate", "vae", "--images", "a.png", "b.png"], "a.png: "),
         (["interpolate", "vae", "--steps", "1"], "at least 2 steps"),
     ],

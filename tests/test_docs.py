@@ -180,7 +180,7 @@ def understand(argv: list[str], monkeypatch: pytest.MonkeyPatch, families: Mappi
     with monkeypatch.context() as patch:
         patch.setattr(verb, "parse", parse_only)
         if argv[0] == "sample" and (name := families.get(argv[1])):
-            patch.setattr(verb, "run_sampling", lambda _: getattr(family(name).Config(), "sampling", NoChoice()))
+            patch.setattr(verb, "sampling_of", lambda _: getattr(family(name).Config(), "sampling", NoChoice()))
         with pytest.raises(Parsed):
             verb.main(argv[1:])
 

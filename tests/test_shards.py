@@ -7,6 +7,7 @@ import subprocess
 import sys
 import tracemalloc
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from fabulate.cli import main
 from fabulate.files import read_json
 from fabulate.models.base import TILE, GenerativeModel, NoChoice
 from fabulate.processes import Processes
-from fabulate.samples import Order, stream_npz, write_npz, write_samples
+from fabulate.samples import Order, Parts, stream_npz, write_npz, write_samples
 from fabulate.training import read_log
 from fabulate.types import ImageShape
 from test_processes import needs_proc, wait, worker
@@ -84,7 +85,7 @@ def test_two_processes_write_the_files_of_one(folder, case):
 
 @pytest.mark.parametrize("run", MEASURED)
 def test_two_processes_measure_what_one_does_to_the_last_bit(folder, run):
-    one, two = (read_json(folder / name / run / "metrics.json") for name in ("one", "two"))
+    one, two = (read_json(folder / name / run / "metrics.json", dict[str, Any]) for name in ("one", "two"))
     for report in (one, two):
         for clock in ("seconds", "sampling_seconds", "date"):
             del report[clock]
@@ -173,7 +174,8 @@ def test_an_npz_written_in_parts_is_numpys_own(tmp_path):
     others = {"seed": np.array(3), "classes": np.array(["cat", "dög"])}
     for sizes in ([10], [3, 7], [1] * 10):
         ours = io.BytesIO()
-        stream_npz(ours, "images", images.shape, np.split(images, np.cumsum(sizes)[:-1]), others)
+        parts = Parts(images.shape, np.uint8, np.split(images, np.cumsum(sizes)[:-1]))
+        stream_npz(ours, {"images": parts, **others})
         numpys = io.BytesIO()
         np.savez_compressed(numpys, images=images, **others)
         assert ours.getvalue() == numpys.getvalue()

@@ -25,9 +25,15 @@ NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Compile = Literal["auto", "on", "off"]
 
 
+UNSAID = tyro.conf.arg(help_behavior_hint=lambda default: "" if default == "None" else f"(default: {default})")
+
+
 @dataclass_transform(frozen_default=True, kw_only_default=True)
 def spec(cls: type[T]) -> type[T]:
     """Make a class of annotated fields a frozen dataclass that checks its values and refuses unknown ones."""
+    for name, kind in cls.__annotations__.items():
+        if getattr(cls, name, ...) is None:  # its docstring says what happens then
+            cls.__annotations__[name] = Annotated[kind, UNSAID]
     return cast(type[T], checked_dataclass(frozen=True, kw_only=True, config=ConfigDict(extra="forbid"))(cls))
 
 

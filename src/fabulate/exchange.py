@@ -26,7 +26,7 @@ from fabulate.paths import PATHS, STEPS
 from fabulate.types import ImageShape
 
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x": "sample"}  # our targets in diffusers' words
-TRAIN_SO = "train it with --path cosine --target v --network unet --network.patch 1"
+TRAIN_SO = "train it with --preset diffusers"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 OURS = "fabulate.json"  # what only we know: the path that the betas are of, and the classes' names
 

@@ -25,10 +25,10 @@ from torch import Tensor
 from fabulate.data import Data, Images, cache
 from fabulate.errors import ConfigError, DataError
 from fabulate.features import Features
-from fabulate.features.learning import Progress
 from fabulate.files import parse_json, write_file
 from fabulate.metrics.frechet import Moments
 from fabulate.seeds import permutation
+from fabulate.types import Progress
 
 Part = Literal["train", "test"]
 CHUNK = 2000  # images in memory at once, as a data set may be larger

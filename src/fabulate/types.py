@@ -8,6 +8,7 @@ Legend: B batch, C H W image.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -16,6 +17,11 @@ from torch import Tensor
 from fabulate.seeds import permutation
 
 TOGETHER = 2**21  # numbers in images that go through a network at once; its layers hold some ten times as many
+Progress = Callable[[int, int], None]
+"""Called with (parts done, all parts)."""
+
+Stages = Callable[[str, int, int], None]
+"""Called with (what is done now, parts of it done, all its parts)."""
 
 
 class ImageShape(NamedTuple):

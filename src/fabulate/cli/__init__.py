@@ -14,6 +14,7 @@ from contextlib import suppress
 from importlib import import_module
 from typing import IO
 
+from fabulate.cli.encoding import speak_plainly, utf8_names
 from fabulate.signals import BROKEN_PIPE, Leave, catching, end_without_parent
 
 VERBS = {
@@ -45,7 +46,7 @@ Deep generative models for your own images.
 
 {chr(10).join(f"  {verb:12} {meaning}" for verb, meaning in VERBS.items())}
 
-`fabulate VERB --help` tells a verb's options. To begin:
+`fabulate VERB --help`, or `fabulate help VERB`, tells a verb's options. To begin:
 
   fabulate train vae                     a first model, on 1,797 handwritten digits that come along
   fabulate sample runs/vae-digits        new images from it
@@ -56,6 +57,9 @@ Deep generative models for your own images.
 def main(arguments: list[str] | None = None) -> None:
     """The entry point of `fabulate`: errors of the user's end as one line and a code that is not 0."""
     argv = sys.argv[1:] if arguments is None else arguments
+    if arguments is None:
+        utf8_names()
+    speak_plainly()
     tune()
     if os.environ.get("WORLD_SIZE", "1") != "1":
         end_without_parent(int(os.environ.get("FABULATE_LAUNCHER", os.getppid())))
@@ -105,10 +109,14 @@ def command(argv: list[str]) -> None:
 
         print(f"fabulate {version('fabulate')}")
         raise SystemExit(0)
+    if argv[0] == "help":  # `fabulate help train vae` is `fabulate train vae --help`
+        argv = [*argv[1:], "--help"]
+        if argv == ["--help"]:
+            return main(argv)
     if argv[0] not in VERBS:
         from difflib import get_close_matches
 
-        close = get_close_matches(argv[0], VERBS, n=1)
+        close = get_close_matches(argv[0], [*VERBS, "help"], n=1)
         hint = f"did you mean {close[0]!r}? " if close else ""
         fail(f"there is no verb {argv[0]!r}; {hint}(verbs: {', '.join(VERBS)})")
     run_verb(argv[0], argv[1:])

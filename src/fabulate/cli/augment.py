@@ -1,7 +1,5 @@
 """`fabulate augment SOURCE`: more images of rare classes, real and synthetic ones apart, with a record of both."""
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -10,12 +8,12 @@ from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
-from fabulate.cli.shared import counting, load_images, parse, where
+from fabulate.cli.progress import stages
+from fabulate.cli.shared import load_images, parse, where
 from fabulate.config import DataSpec, PositiveInt, spec
 from fabulate.errors import ConfigError
 from fabulate.files import outside
 from fabulate.uses.augment.drawing import Synthetic
-from fabulate.uses.augment.make import Progress as Told
 from fabulate.uses.augment.make import augment
 from fabulate.uses.augment.split import SHARE
 
@@ -88,18 +86,3 @@ def table(made: Synthetic) -> Table:
         counts = (tally.wanted, tally.drawn, tally.kept, tally.misread, tally.far, tally.copied)
         shown.add_row(name, *(f"{count:,}" for count in counts))
     return shown
-
-
-@contextmanager
-def stages() -> Iterator[Told]:
-    """Counts each stage, which begins with its first progress and ends with that of the next."""
-    with ExitStack() as stage:
-        counts: dict[str, Callable[[int, int], None]] = {}
-
-        def told(what: str, done: int, total: int) -> None:
-            if what not in counts:
-                stage.close()
-                counts[what] = stage.enter_context(counting(what))
-            counts[what](done, total)
-
-        yield told

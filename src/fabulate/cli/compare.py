@@ -9,18 +9,20 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from fabulate.cli.evaluate import Flat, Measuring, knows_images, stages
-from fabulate.cli.shared import load_images, parse, run_config, run_data, where
-from fabulate.config import DataSpec, spec
+from fabulate.cli.evaluate import Flat, Measuring
+from fabulate.cli.progress import stages
+from fabulate.cli.shared import Other, OtherImages, load_images, parse, run_data, where
+from fabulate.config import spec
 from fabulate.errors import ConfigError
 from fabulate.evaluation.compare import compare
 from fabulate.evaluation.comparison import Record, table, write
-from fabulate.evaluation.evaluate import Progress, check, evaluate, sampled, settings
+from fabulate.evaluation.evaluate import check, evaluate, sampled, settings
 from fabulate.evaluation.fidelity import SHOWN, picture
 from fabulate.evaluation.report import HTML, JSON, kept
 from fabulate.evaluation.report import write as write_report
 from fabulate.files import outside, replaceable_folder
-from fabulate.training import load
+from fabulate.training import is_run, load, read_config
+from fabulate.types import Stages
 
 
 @spec
@@ -29,7 +31,7 @@ class Arguments:
 
     runs: tyro.conf.Positional[tuple[Path, ...]]
     """Run folders or model folders, two or more."""
-    data: Annotated[DataSpec, Flat]
+    data: Other = OtherImages()
     measuring: Annotated[Measuring, Flat] = Measuring()
     device: str = "auto"
     """Where to draw and to measure: cpu, cuda, ...; auto takes a GPU if there is one."""
@@ -40,18 +42,18 @@ class Arguments:
 
 
 def main(argv: list[str]) -> None:
-    default = None if argv[:1] in ([], ["-h"], ["--help"]) else Arguments(runs=(), data=run_data(argv))
-    flags = parse(Arguments, argv, "fabulate compare", default)
+    flags = parse(Arguments, argv, "fabulate compare")
     if len(flags.runs) < 2:
         raise ConfigError("give at least two runs: fabulate compare RUN RUN ...")
     models = [load(run, flags.device) for run in flags.runs]
-    knows_images(argv)
-    same_images(flags.runs, argv)
+    images = run_data(flags.runs[0], models[0], flags.data)
+    if flags.data.source is None:
+        same_images(flags.runs)
     names = apart(flags.runs)
     out = flags.out or flags.runs[0].parent / f"compare-{'-'.join(names)}"
     if not flags.overwrite or any((out / name).exists() for name in (JSON, HTML)):  # else only reports of ours may be
         replaceable_folder(out, flags.overwrite, JSON, Record)
-    data = load_images(flags.data)
+    data = load_images(images)
     outside(out, data.spec.source)
     for model in models:
         check(model, data, flags.measuring.n)
@@ -83,7 +85,7 @@ def main(argv: list[str]) -> None:
     where("numbers", numbers)
 
 
-def named(progress: Progress, name: str, what: str, done: int, total: int) -> None:
+def named(progress: Stages, name: str, what: str, done: int, total: int) -> None:
     """Say of which run the progress is."""
     progress(f"{name}: {what}", done, total)
 
@@ -102,12 +104,9 @@ def apart(runs: Sequence[Path]) -> list[str]:
     return names
 
 
-def same_images(runs: Sequence[Path], argv: list[str]) -> None:
-    """Refuse runs that were trained on different images, unless told which to compare them on."""
-    if any(word.split("=")[0] == "--data" for word in argv):
-        return
-    configs = [(run, run_config([str(run)])) for run in runs]
-    trained = {str(run): config["data"] for run, config in configs if config is not None and "data" in config}
+def same_images(runs: Sequence[Path]) -> None:
+    """Refuse runs that were trained on different images."""
+    trained = {str(run): read_config(run)["data"] for run in runs if is_run(run)}
     if len({data["fingerprint"] for data in trained.values()}) > 1:
         told = ", ".join(f"{run} on {data['name']}" for run, data in trained.items())
         raise ConfigError(

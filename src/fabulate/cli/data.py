@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from fabulate.cli.shared import load_images, parse, where
+from fabulate.cli.shared import Source, load_images, parse, positional, where
 from fabulate.config import DataSpec, override, spec
 from fabulate.data import render
 from fabulate.errors import MixedSizesError
@@ -18,6 +18,7 @@ from fabulate.pictures import save_png
 class Arguments:
     """Look at images before training: what is there, what was set aside and why."""
 
+    source: Source = None
     spec: Annotated[DataSpec, tyro.conf.arg(name="")]
     out: Path | None = None
     """Save a picture of 100 training images here (a .png, outside of them), by class where there are any."""
@@ -28,15 +29,14 @@ class Arguments:
 
 
 def main(argv: list[str]) -> None:
-    if argv and not argv[0].startswith("-"):
-        argv = ["--data", *argv]
-    flags = parse(Arguments, argv, "fabulate data [SOURCE]")
+    flags = parse(Arguments, argv, "fabulate data")
+    images = positional(flags.source, flags.spec)
     if flags.out is not None:
-        vacant_file(outside(flags.out, flags.spec.source), flags.overwrite)
+        vacant_file(outside(flags.out, images.source), flags.overwrite)
     try:
-        data, mixed = load_images(flags.spec, streams=True), None
+        data, mixed = load_images(images, streams=True), None
     except MixedSizesError as error:  # look at everything all the same, as it would be with --size
-        data, mixed = load_images(override(flags.spec, {"size": error.size}), streams=True), error
+        data, mixed = load_images(override(images, {"size": error.size}), streams=True), error
     Console().print(render(data.report))
     if flags.out is not None:
         save_png(data.show(100, seed=flags.seed), flags.out)

@@ -1,20 +1,16 @@
 """`fabulate evaluate RUN`: how good, how varied and how original a model's samples are, as a page and as numbers."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import tyro
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from fabulate.cli.progress import stages
 from fabulate.cli.several import several, start
-from fabulate.cli.shared import load_images, parse, run_config, run_data, told, where
-from fabulate.config import Compile, DataSpec, PositiveInt, spec
+from fabulate.cli.shared import Other, OtherImages, load_images, parse, run_data, told, where
+from fabulate.config import Compile, PositiveInt, spec
 from fabulate.data import Data
-from fabulate.errors import ConfigError
-from fabulate.evaluation.evaluate import Progress as Told
 from fabulate.evaluation.evaluate import check, evaluate
 from fabulate.evaluation.report import JSON, Head, Report, table, write
 from fabulate.files import outside, replaceable_folder
@@ -47,7 +43,7 @@ class Arguments:
 
     run: tyro.conf.Positional[Path]
     """A run folder or a model folder."""
-    data: Annotated[DataSpec, Flat]
+    data: Other = OtherImages()
     measuring: Annotated[Measuring, Flat] = Measuring()
     device: str = "auto"
     """Where to draw and to measure: cpu, cuda, ...; auto takes a GPU if there is one."""
@@ -62,22 +58,21 @@ class Arguments:
 
 
 def main(argv: list[str]) -> None:
-    default = None if argv[:1] in ([], ["-h"], ["--help"]) else Arguments(run=Path(argv[0]), data=run_data(argv))
-    flags = parse(Arguments, argv, "fabulate evaluate", default)
-    knows_images(argv)
+    flags = parse(Arguments, argv, "fabulate evaluate")
     start(flags.processes, ["evaluate", *argv])
     out = flags.out or flags.run / "report"
 
     def begin() -> Data:
         model = load(flags.run, flags.device)
+        images = run_data(flags.run, model, flags.data)
         replaceable_folder(out, flags.overwrite, JSON, Head)
-        data = load_images(flags.data)
+        data = load_images(images)
         outside(out, data.spec.source)
         check(model, data, flags.measuring.n)
         return data
 
     with several(flags.device, "evaluation", UNFINISHED) as processes:
-        data = processes.leads(begin) or load_images(flags.data)
+        data = processes.leads(begin) or load_images(run_data(flags.run, load(flags.run), flags.data))
         with stages() as progress:
             own = {**vars(flags.measuring), "device": flags.device, "compile": flags.compile, "say": told}
             report = evaluate(flags.run, data, progress=progress, processes=processes, **own)
@@ -96,20 +91,3 @@ def show(report: Report, out: Path) -> None:
         )
     where("page", page)
     where("numbers", numbers)
-
-
-def knows_images(argv: list[str]) -> None:
-    """Refuse a model folder without `--data`: it does not say which images it was trained on."""
-    config = run_config(argv)
-    if config is not None and "data" not in config and not any(word.split("=")[0] == "--data" for word in argv):
-        raise ConfigError(f"{argv[0]} is a model without its run: give --data, the images it was trained on")
-
-
-@contextmanager
-def stages() -> Iterator[Told]:
-    """A bar on a terminal that says what is done now, nothing elsewhere."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description:16}"), BarColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda what, done, total: bar.update(task, description=what, completed=done, total=total)

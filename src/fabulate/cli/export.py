@@ -12,7 +12,7 @@ from fabulate.training import load
 
 @spec
 class Arguments:
-    """Write a run's diffusion model as a folder that diffusers' pipelines load."""
+    """Write a run's diffusion model, trained with `--preset diffusers`, as a folder that diffusers' pipelines load."""
 
     run: tyro.conf.Positional[str]
     """A run folder, a model folder or a model on the Hugging Face hub."""

@@ -6,10 +6,11 @@ from typing import Literal
 import tyro
 from torch import Tensor
 
-from fabulate.cli.shared import absent, parse, where
+from fabulate.cli.shared import named, off_images, parse, where
 from fabulate.config import spec
 from fabulate.data import read_image
 from fabulate.errors import CapabilityError
+from fabulate.files import vacant_file
 from fabulate.models.base import able
 from fabulate.models.capabilities import Encodes, HasLatent
 from fabulate.pictures import grid, save_gif, save_png, table
@@ -36,7 +37,7 @@ class Arguments:
     label: str | None = None
     """The class to walk in (a conditional model needs one; default: its first)."""
     out: Path | None = None
-    """The strip (default: RUN/drawn/interpolation-A-B.png); the GIF lies beside it."""
+    """The strip (default: RUN/drawn/interpolation-A-B.png, and -LABEL when one is given), a GIF beside it."""
     overwrite: bool = False
     """Replace existing pictures."""
 
@@ -44,12 +45,13 @@ class Arguments:
 def main(argv: list[str]) -> None:
     flags = parse(Arguments, argv, "fabulate interpolate")
     ends = [path.stem for path in flags.images] if flags.images else [str(seed) for seed in flags.seeds]
-    out = absent(flags.out or flags.run / "drawn" / f"interpolation-{'-'.join(ends)}.png", flags.overwrite)
-    gif = absent(out.with_suffix(".gif"), flags.overwrite)
     model = load(flags.run)
     if not isinstance(model, HasLatent):
         raise CapabilityError(f"{model.family} has no codes to walk between; {able(HasLatent)}")
     label = flags.label if flags.label is not None or not model.classes else model.classes[0]
+    file = f"interpolation-{'-'.join(ends)}{named(flags.label, model.classes)}.png"
+    out = vacant_file(off_images(flags.out or flags.run / "drawn" / file, flags.run), flags.overwrite)
+    gif = vacant_file(out.with_suffix(".gif"), flags.overwrite)
     start, end = codes(model, flags, label)
     frames = model.interpolate(start, end, (flags.steps - 1) * BETWEEN + 1, label, flags.path)
     pixels = to_uint8(frames).numpy()

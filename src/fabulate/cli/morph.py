@@ -7,15 +7,15 @@ import torch
 import tyro
 from pydantic import Field
 
-from fabulate.cli.shared import absent, image_codes, load_images, parse, run_data, where
-from fabulate.config import DataSpec, PositiveInt, nearest, spec
+from fabulate.cli.shared import Other, OtherImages, image_codes, load_images, named, off_images, parse, run_data, where
+from fabulate.config import PositiveInt, nearest, spec
 from fabulate.data import Data, Images
 from fabulate.errors import CapabilityError, ConfigError
+from fabulate.files import vacant_file
 from fabulate.models.base import able
 from fabulate.models.capabilities import Encodes
-from fabulate.models.directions import check_size, check_unconditional, difference, morph
+from fabulate.models.directions import as_classes, check_size, difference, morph
 from fabulate.pictures import save_png, table
-from fabulate.samples import folder_name
 from fabulate.seeds import permutation
 from fabulate.training import load
 from fabulate.types import to_uint8
@@ -23,11 +23,14 @@ from fabulate.types import to_uint8
 
 @spec
 class Arguments:
-    """Turn real images of one class towards another, along the difference of the mean codes of both."""
+    """Turn real images of one class towards another, along the difference of the mean codes of both.
+
+    A class-conditional model is told the class beside the code: it encodes as the first and decodes as the second.
+    """
 
     run: tyro.conf.Positional[Path]
-    """A run folder or a model folder, of a model that was not told the classes."""
-    data: Annotated[DataSpec, tyro.conf.arg(name="")]
+    """A run folder or a model folder."""
+    data: Other = OtherImages()
     first: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """The class of the images that are turned, as the data names it."""
     second: Annotated[str | None, tyro.conf.arg(name="to")] = None
@@ -35,7 +38,7 @@ class Arguments:
     rows: PositiveInt = 6
     """How many images are turned: test images, which the model and the direction have not seen (if there are any)."""
     steps: Annotated[int, Field(ge=2)] = 7
-    """Images in a row, after the real one."""
+    """Images in a row, after the real one (of a class-conditional model always two: as either class)."""
     reach: Annotated[float, Field(gt=0)] = 1.5
     """How far a row goes: 1 is the whole way between the mean codes."""
     n: Annotated[PositiveInt, tyro.conf.arg(aliases=["-n"])] = 200
@@ -49,31 +52,45 @@ class Arguments:
 
 
 def main(argv: list[str]) -> None:
-    default = None if argv[:1] in ([], ["-h"], ["--help"]) else Arguments(run=Path(argv[0]), data=run_data(argv))
-    flags = parse(Arguments, argv, "fabulate morph", default)
+    flags = parse(Arguments, argv, "fabulate morph")
     model = load(flags.run)
     if not isinstance(model, Encodes):
         raise CapabilityError(f"{model.family} cannot find the codes of images; {able(Encodes)}")
-    check_unconditional(model)
-    check_size(model, model.code(0))
-    data = load_images(flags.data)
+    check_size(model, model.code(0, model.classes[0] if model.classes else None))
+    data = load_images(run_data(flags.run, model, flags.data))
     first, second = class_number(data, flags.first, "--from"), class_number(data, flags.second, "--to")
     names = data.classes[first], data.classes[second]
-    file = f"morph-{'-'.join(map(folder_name, names))}.png"
-    out = absent(flags.out or flags.run / "drawn" / file, flags.overwrite)
+    file = f"morph{''.join(named(name, data.classes) for name in names)}.png"
+    out = vacant_file(
+        off_images(flags.out or flags.run / "drawn" / file, flags.run, flags.data.source), flags.overwrite
+    )
 
-    codes = [image_codes(model, data, data.train, some(data.train, c, flags.n, flags.seed)) for c in (first, second)]
     shown = data.unseen(labelled=True)
-    chosen = some(shown, first, flags.rows, flags.seed)
-    x = shown.batch(chosen).x
+    x = shown.batch(some(shown, first, flags.rows, flags.seed)).x
+    images, columns, legend = (retold if model.classes else turned)(model, flags, data, x, (first, second))
+    pictures = torch.cat([x[:, None], images.cpu()], dim=1)
+    title = f"{flags.run.name}: {names[0]} turned towards {names[1]}"
+    save_png(table(to_uint8(pictures).numpy(), ["real", *columns], title, legend), out)
+    where("picture", out)
+
+
+Turned = tuple[torch.Tensor, list[str], str]  # images (N, S, C, H, W), the S columns' names, and a line about them
+
+
+def turned(model: Encodes, flags: Arguments, data: Data, x: torch.Tensor, classes: tuple[int, int]) -> Turned:
+    """Images (N, C, H, W) on their way along the difference of the mean codes of two classes."""
+    codes = [image_codes(model, data, data.train, some(data.train, c, flags.n, flags.seed)) for c in classes]
     strengths = torch.linspace(0, flags.reach, flags.steps)
     images = morph(model, model.encode(x), difference(*codes), strengths.to(model.device))
-    pictures = torch.cat([x[:, None], images.cpu()], dim=1)
-    columns = ["real", *(f"{value:.3g}" for value in strengths.tolist())]
-    title = f"{flags.run.name}: {names[0]} turned towards {names[1]}"
     legend = "columns: parts of the way between the mean codes of both, 0 is the reconstruction"
-    save_png(table(to_uint8(pictures).numpy(), columns, title, legend), out)
-    where("picture", out)
+    return images, [f"{value:.3g}" for value in strengths.tolist()], legend
+
+
+def retold(model: Encodes, flags: Arguments, data: Data, x: torch.Tensor, classes: tuple[int, int]) -> Turned:
+    """Images (N, C, H, W) encoded as one class, and decoded as that and as another."""
+    names = [data.classes[c] for c in classes]
+    images = as_classes(model, model.encode(x, names[0]), names)
+    return images, [f"as {name}" for name in names], f"columns: codes found as {names[0]}, decoded as each class"
 
 
 def class_number(data: Data, name: str | None, flag: str) -> int:

@@ -8,19 +8,19 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from fabulate.cli.shared import counting, load_images, parse, run_data, where
+from fabulate.cli.shared import Other, OtherImages, counting, load_images, off_images, parse, run_data, where
 from fabulate.cli.traverse import PROBES, drawn
-from fabulate.config import DataSpec, PositiveInt, nearest, spec
+from fabulate.config import PositiveInt, nearest, spec
 from fabulate.errors import CapabilityError, ConfigError
 from fabulate.evaluation.page import facts, figure, number, page
 from fabulate.features import ClassifierFeatures, features_for
-from fabulate.files import outside, replaceable_folder, write_file
+from fabulate.files import replaceable_folder, write_file
+from fabulate.folder_names import folder_name
 from fabulate.metrics.intervals import Estimate
 from fabulate.models.base import GenerativeModel, able
 from fabulate.models.capabilities import HasBound, HasLatent, HasLikelihood
 from fabulate.models.directions import check_size, telling
 from fabulate.pictures import sheet
-from fabulate.samples import folder_name
 from fabulate.training import load
 from fabulate.uses.rare import Tail, tail
 from fabulate.uses.rare.folder import RECORD, Record, curve, model_column, write_tail
@@ -43,7 +43,7 @@ class Arguments:
 
     run: tyro.conf.Positional[Path]
     """A run folder or a model folder."""
-    data: Annotated[DataSpec, tyro.conf.arg(name="")]
+    data: Other = OtherImages()
     score: Literal["surprise", "brightness", "darkness"] | None = None
     """What the images are extreme in; surprise (the default) is -log p(x), its bound or what else the family has."""
     towards: str | None = None
@@ -74,8 +74,7 @@ class Arguments:
 
 
 def main(argv: list[str]) -> None:
-    default = None if argv[:1] in ([], ["-h"], ["--help"]) else Arguments(run=Path(argv[0]), data=run_data(argv))
-    flags = parse(Arguments, argv, "fabulate rare", default)
+    flags = parse(Arguments, argv, "fabulate rare")
     asked = [flags.score is not None, flags.towards is not None, flags.direction is not None]
     if sum(asked) > 1:
         raise ConfigError("give one of --score, --towards and --direction, not more")
@@ -92,7 +91,7 @@ def main(argv: list[str]) -> None:
         raise ConfigError(f"this model draws a class that is asked for: give --label ({', '.join(model.classes)})")
     model.labels(flags.label, 1)  # refuses what the model does not know before any work is done
     out = flags.out or flags.run / "drawn" / f"rare-{folder(flags)}"
-    replaceable_folder(outside(out, flags.data.source), flags.overwrite, RECORD, Record)
+    replaceable_folder(off_images(out, flags.run, flags.data.source), flags.overwrite, RECORD, Record)
     score, what = asked_for(flags, model)
     with counting("decoding") as progress:
         found = tail(
@@ -146,7 +145,7 @@ def asked_for(flags: Arguments, model: HasLatent) -> tuple[Score, str]:
 
 def classified(flags: Arguments, model: HasLatent) -> tuple[Score, str]:
     """The log odds of the class asked for, by a classifier of the run's images."""
-    data = load_images(flags.data)
+    data = load_images(run_data(flags.run, model, flags.data))
     if flags.towards not in data.classes:
         hint = nearest(str(flags.towards), list(data.classes))
         raise ConfigError(

@@ -5,9 +5,10 @@ from typing import Annotated
 
 import tyro
 
-from fabulate.cli.shared import absent, class_names, load_images, parse, run_data, where
-from fabulate.config import DataSpec, PositiveInt, spec
+from fabulate.cli.shared import Other, OtherImages, class_names, load_images, off_images, parse, run_data, where
+from fabulate.config import PositiveInt, spec
 from fabulate.errors import CapabilityError
+from fabulate.files import vacant_file
 from fabulate.models.base import able
 from fabulate.models.capabilities import Reconstructs
 from fabulate.pictures import pairs, save_png
@@ -21,7 +22,7 @@ class Arguments:
 
     run: tyro.conf.Positional[Path]
     """A run folder or a model folder."""
-    data: Annotated[DataSpec, tyro.conf.arg(name="")]
+    data: Other = OtherImages()
     n: Annotated[PositiveInt, tyro.conf.arg(aliases=["-n"])] = 32
     """How many images."""
     seed: int = 0
@@ -33,13 +34,17 @@ class Arguments:
 
 
 def main(argv: list[str]) -> None:
-    default = None if argv[:1] in ([], ["-h"], ["--help"]) else Arguments(run=Path(argv[0]), data=run_data(argv))
-    flags = parse(Arguments, argv, "fabulate reconstruct", default)
-    out = absent(flags.out or flags.run / "drawn" / f"reconstructions-seed-{flags.seed}.png", flags.overwrite)
+    flags = parse(Arguments, argv, "fabulate reconstruct")
+    out = vacant_file(
+        off_images(
+            flags.out or flags.run / "drawn" / f"reconstructions-seed-{flags.seed}.png", flags.run, flags.data.source
+        ),
+        flags.overwrite,
+    )
     model = load(flags.run)
     if not isinstance(model, Reconstructs):
         raise CapabilityError(f"{model.family} cannot reconstruct images; {able(Reconstructs)}")
-    data = load_images(flags.data, streams=True)
+    data = load_images(run_data(flags.run, model, flags.data), streams=True)
     images = data.unseen(labelled=bool(model.classes))
     chosen = some_of(images, flags.n, flags.seed, "reconstruct")
     x, y = images.batch(chosen)

@@ -1,16 +1,18 @@
 """`fabulate sample RUN`: new images as PNGs in (class) folders, or as one .npz."""
 
-from dataclasses import make_dataclass
+from dataclasses import field, fields, make_dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
 from fabulate.cli.several import several, start
-from fabulate.cli.shared import counting, parse, run_sampling, told, where
+from fabulate.cli.shared import counting, glance, named, parse, sampling_of, told, where
 from fabulate.config import Compile, PositiveInt, spec, to_json
 from fabulate.errors import ConfigError
-from fabulate.samples import faster, folder_name, write_npz, write_samples
+from fabulate.models import families
+from fabulate.models.base import NoChoice
+from fabulate.samples import faster, write_npz, write_samples
 from fabulate.training import load
 
 Flat = tyro.conf.arg(name="")
@@ -48,10 +50,8 @@ UNFINISHED = "a folder without manifest.json is not whole; the same command with
 
 
 def main(argv: list[str]) -> None:
-    choices = run_sampling(argv)
-    own: list[Any] = [("arguments", Annotated[Arguments, Flat]), ("sampling", Annotated[type(choices), Flat], choices)]
-    cls: Any = make_dataclass("Sample", own, namespace={"__doc__": Arguments.__doc__}, frozen=True)
-    both = parse(cls, argv, "fabulate sample")
+    seen = glance(with_flags(any_way()), argv)
+    both = parse(with_flags(NoChoice() if seen is None else sampling_of(seen.arguments.run)), argv, "fabulate sample")
     flags: Arguments = both.arguments
     if flags.out is not None and flags.npz is not None:
         raise ConfigError("give --out (a folder of PNGs) or --npz (one file), not both")
@@ -61,12 +61,30 @@ def main(argv: list[str]) -> None:
         model = processes.leads(lambda: load(flags.run, flags.device)) or load(flags.run, flags.device)
         options: dict[str, Any] = {"seed": flags.seed, "batch_size": flags.batch_size, "overwrite": flags.overwrite}
         with faster(model, flags.n, flags.compile, told, sampling), counting("drawing") as progress:
-            options |= {"progress": progress, "processes": processes, **sampling}
+            options |= {"progress": progress, "processes": processes, "say": told, **sampling}
             if flags.npz is not None:
                 places = [write_npz(model, flags.npz, flags.n, flags.label, **options)]
             else:
-                label = "" if flags.label is None else f"-{folder_name(flags.label)}"
-                folder = flags.out or Path(flags.run) / "drawn" / f"seed-{flags.seed}{label}"
+                of_class = named(flags.label, model.classes)
+                folder = flags.out or Path(flags.run) / "drawn" / f"seed-{flags.seed}{of_class}"
                 write_samples(model, folder, flags.n, flags.label, **options)
                 places = [folder, folder / "grid.png"]
     where("images" if flags.npz is None else "arrays", *places)
+
+
+def with_flags(sampling: Any) -> Any:
+    """The arguments, and a flag for each field of a way of sampling."""
+    own: list[Any] = [
+        ("arguments", Annotated[Arguments, Flat]),
+        ("sampling", Annotated[type(sampling), Flat], field(default_factory=lambda: sampling)),
+    ]
+    return make_dataclass("Sample", own, namespace={"__doc__": Arguments.__doc__}, frozen=True)
+
+
+def any_way() -> Any:
+    """The flags of all families: which of them a run has is known when the run is, which may stand behind them."""
+    ways = [way for cls in families().values() if (way := getattr(cls.Config(), "sampling", None)) is not None]
+    every: dict[str, tuple[str, Any, Any]] = {}
+    for each in (each for way in ways for each in fields(way)):  # whether a word follows is all that matters here
+        every[each.name] = (each.name, bool, False) if each.type is bool else (each.name, str | None, None)
+    return make_dataclass("AnyWay", every.values(), frozen=True)()

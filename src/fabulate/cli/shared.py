@@ -1,25 +1,29 @@
 """What the verbs share: parsing, reading images with a progress bar, and saying where something was written."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stderr
-from dataclasses import fields, replace
+from collections.abc import Sequence
+from contextlib import redirect_stderr, redirect_stdout
 from io import StringIO
+from itertools import groupby
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 import tyro
+from pydantic import Field, ValidationError
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
 
 from fabulate import models
-from fabulate.config import DataSpec, from_json
+from fabulate.cli.progress import counting as counting  # verbs count by it
+from fabulate.config import UNSAID, DataSpec, from_json, override, spec
 from fabulate.data import Data, Images, load_data
-from fabulate.errors import ConfigError, RunError
-from fabulate.files import read_json
+from fabulate.errors import ConfigError
+from fabulate.files import outside, read_json
+from fabulate.folder_names import folder_names
 from fabulate.models.base import GenerativeModel, NoChoice
 from fabulate.models.capabilities import Encodes
+from fabulate.models.saving import Description
+from fabulate.training import is_run, own_data
 
 T = TypeVar("T")
 
@@ -29,7 +33,7 @@ PORTION = 64  # images encoded at a time: between them the bar moves
 STYLE = (tyro.conf.AvoidSubcommands, tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff)
 
 
-def parse(cls: type[T], argv: list[str], prog: str, default: T | None = None) -> T:
+def parse(cls: type[T], argv: list[str], prog: str) -> T:
     """Parse flags into a dataclass; `--help` ends here.
 
     Errors: `ConfigError` with what tyro would print in a box, as one line.
@@ -37,16 +41,49 @@ def parse(cls: type[T], argv: list[str], prog: str, default: T | None = None) ->
     box = StringIO()
     try:
         with redirect_stderr(box):
-            flags = tyro.cli(cls, args=argv, prog=prog, default=default, config=STYLE)
+            flags = tyro.cli(cls, args=argv, prog=prog, config=STYLE)
     except SystemExit as end:
         if not end.code:
             raise
         lines = [line.strip("│╭╮╰╯─ ") for line in box.getvalue().splitlines()[1:]]
-        problem = " ".join(lines[: lines.index("")] if "" in lines else lines)
+        parts = [[*part] for rule, part in groupby(lines, lambda line: not line.strip("-")) if not rule]
+        problem = " ".join(parts[0])
         options = [line.split()[0] for line in lines if line.startswith("--")]
         meant = f"; did you mean {options[0]}?" if options and problem.startswith("Unrecognized") else ""
         raise ConfigError(f"{problem}{meant} ({prog} --help lists the options)") from None
-    assert flags is not None  # tyro's type says that a default of None could come back
+    return flags
+
+
+Source = Annotated[
+    tyro.conf.Positional[str | None],
+    UNSAID,
+    tyro.conf.arg(name="source", metavar="[SOURCE]", help="The same as --data SOURCE."),
+]
+
+
+def positional(source: str | None, data: DataSpec) -> DataSpec:
+    """The images of a verb whose source is a word of its own or --data. Errors: `ConfigError` when it is given twice.
+
+    >>> positional("mnist", DataSpec()).source
+    'mnist'
+    """
+    if source is None:
+        return data
+    if data.source not in (DataSpec().source, source):
+        raise ConfigError(f"give the images once: {source}, or --data {data.source}")
+    return override(data, {"source": source})
+
+
+def glance(cls: type[T], argv: list[str]) -> T | None:
+    """The flags that decide which other flags there are; others are passed over. None where these are not right.
+
+    What a verb then does goes by what `parse` reads, which tells what is wrong as well.
+    """
+    try:
+        with redirect_stderr(StringIO()), redirect_stdout(StringIO()):
+            flags, _ = tyro.cli(cls, args=argv, config=STYLE, add_help=False, return_unknown_args=True)
+    except (SystemExit, ValidationError):
+        return None
     return flags
 
 
@@ -84,14 +121,13 @@ def class_names(model: GenerativeModel, data: Data, y: Tensor | None) -> list[st
     return [data.classes[int(c)] for c in y] if model.classes and y is not None else None
 
 
-@contextmanager
-def counting(what: str) -> Iterator[Callable[[int, int], None]]:
-    """A bar on a terminal, nothing elsewhere; told (done, total) it moves, and it is gone afterwards."""
-    console = Console(stderr=True)
-    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn())
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+def named(label: str | None, classes: Sequence[str]) -> str:
+    """What a class adds to the name of a file: as its folder is called, or nothing.
+
+    >>> named("a/b", ["a/b", "a_b"]), named(None, [])
+    ('-a_b-c14cddc0', '')
+    """
+    return "" if label is None else f"-{folder_names([*classes, label])[label]}"
 
 
 def told(sentence: str) -> None:
@@ -105,43 +141,50 @@ def where(what: str, *places: Path | str) -> None:
         Console().print(f"{what:10} {place}", highlight=False, markup=False, soft_wrap=True)
 
 
-def run_config(argv: list[str]) -> dict[str, Any] | None:
-    """The config.json of the run or model folder that is a verb's first word; None when there is none on this disk."""
-    run = Path(argv[0]) if argv and not argv[0].startswith("-") else None
-    return (
-        None if run is None or not (run / "config.json").is_file() else read_json(run / "config.json", dict[str, Any])
-    )
+@spec
+class OtherImages:
+    """Images for a verb on a run; what is not given is as the run had it."""
+
+    source: Annotated[str | None, tyro.conf.arg(name="data", metavar="SOURCE")] = None
+    """Other images than the run's own: a name such as mnist, a folder or an .npz file, brought to the model's size."""
+    size: Annotated[int, Field(ge=1, le=1024)] | None = None
+    """Resize so that the shorter side is this many pixels (antialiased), then crop the centre to a square."""
+    channels: Literal[1, 3] | None = None
+    """1 makes every image gray, 3 makes every image colour."""
+    limit_broken: Annotated[float, Field(ge=0, le=1)] | None = None
+    """Largest share of unreadable files that may be set aside; above it, intake stops and lists them."""
 
 
-def run_data(argv: list[str]) -> DataSpec:
-    """The data flags' defaults for a verb on a run (its first word): the run's own images, read as it read them.
+Other = Annotated[OtherImages, tyro.conf.arg(name="")]
 
-    Other images (`--data`) are by default fitted to the model: its channels, and its size when it is square.
+
+def run_data(run: Path, model: GenerativeModel, given: OtherImages) -> DataSpec:
+    """How to read the images for a verb on a run: its own as it read them, or others, brought to the model's form.
+
+    Errors: `ConfigError` for a model folder without others: it does not say which images it was trained on.
     """
-    config = run_config(argv)
-    if config is None:
-        return DataSpec()
-    if "data" not in config:  # a model folder knows only its shape
-        own = DataSpec()
+    if given.source is not None:
+        channels, height, width = model.shape
+        spec = override(DataSpec(), {"channels": channels, "size": height if height == width else None})
+    elif is_run(run):
+        spec = own_data(run)
     else:
-        own = DataSpec(**{field.name: config["data"][field.name] for field in fields(DataSpec)})
-        if not any(word.split("=")[0] == "--data" for word in argv):
-            return own
-    channels, height, width = config["shape"]
-    return replace(own, channels=channels, size=height if height == width else None)
+        raise ConfigError(f"{run} is a model without its run: give --data, the images it was trained on")
+    return override(spec, {name: value for name, value in vars(given).items() if value is not None})
 
 
-def run_sampling(argv: list[str]) -> Any:
-    """How a run draws samples when no flag says otherwise: a spec, whose fields are the flags."""
-    config = run_config(argv)
-    if config is None or config.get("family") not in models.names():
-        return NoChoice()
-    return getattr(from_json(models.family(config["family"]).Config, config["model"]), "sampling", NoChoice())
+def sampling_of(run: str) -> Any:
+    """How a run draws samples when no flag says otherwise: a spec, whose fields are the flags; none without a run."""
+    folder = Path(run)
+    for place in (folder / "model", folder):
+        if (place / "config.json").is_file():
+            config = read_json(place / "config.json", Description)
+            return getattr(from_json(models.family(config["family"]).Config, config["model"]), "sampling", NoChoice())
+    return NoChoice()
 
 
-def absent(path: Path, overwrite: bool) -> Path:
-    """A path that may be written: its folder is made, and an existing file is refused unless told to overwrite."""
-    if path.exists() and not overwrite:
-        raise RunError(f"{path} exists; give --overwrite to replace it, or another --out")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    return path
+def off_images(out: Path, run: str | Path, source: str | None = None) -> Path:
+    """A path for a run's results that does not lie among its images, or others that a verb reads (`outside`)."""
+    folder = Path(run)
+    place = source if source is not None or not is_run(folder) else own_data(folder).source
+    return out if place is None else outside(out, place)

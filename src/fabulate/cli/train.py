@@ -9,8 +9,8 @@ import tyro
 from rich.console import Console
 
 from fabulate import models, training
-from fabulate.cli.shared import load_images, parse, where
-from fabulate.config import BUDGETS, DataSpec, PositiveInt, Training, override
+from fabulate.cli.shared import Source, glance, load_images, parse, positional, where
+from fabulate.config import BUDGETS, UNSAID, DataSpec, PositiveInt, Training, override
 from fabulate.errors import ConfigError
 from fabulate.files import outside
 from fabulate.nets.choice import Auto
@@ -27,21 +27,25 @@ def main(argv: list[str]) -> None:
     if not argv or argv[0].startswith("-"):
         if argv and argv[0] not in ("-h", "--help"):
             raise ConfigError(f"the family comes first: fabulate train FAMILY (families: {', '.join(models.names())})")
-        print(f"usage: fabulate train FAMILY [options]\n\nfamilies: {', '.join(models.names())}\n")
+        print(f"usage: fabulate train FAMILY [SOURCE] [options]\n\nfamilies: {', '.join(models.names())}\n")
         print("`fabulate train FAMILY --help` tells a family's options, `fabulate models` what it can do.")
         raise SystemExit(0 if argv else 2)
     name, argv = argv[0], argv[1:]
-    kinds = {part: peek(argv, f"--{part}") for part in training.choices(models.family(name).Config)}
-    given = {part: kind for part, kind in kinds.items() if kind is not None}
-    config, schedule = training.configure(name, peek(argv, "--preset") or "default", given)
+    first = glance(deciding(name), argv)
+    chosen = {} if first is None else {part: kind for part, kind in vars(first).items() if kind is not None}
+    preset, budget = chosen.pop("preset", "default"), [chosen.pop(name, None) for name in BUDGETS]
+    config, schedule = training.configure(name, preset, chosen)
+    if any(value is not None for value in budget):  # replaces the preset's
+        schedule = override(schedule, dict.fromkeys(BUDGETS))
     refuse_nameless(config, argv)
-    flags = parse(arguments(name, config, schedule, argv), argv, f"fabulate train {name}")
+    flags = parse(arguments(name, config, schedule), argv, f"fabulate train {name}")
+    images = positional(flags.source, flags.data)
 
     if flags.processes > 1 and "WORLD_SIZE" not in os.environ:
         raise SystemExit(training.launch(flags.processes, ["train", name, *argv]))
     if flags.out is not None:
-        outside(flags.out, flags.data.source)
-    data = load_images(flags.data, streams=True)
+        outside(flags.out, images.source)
+    data = load_images(images, streams=True)
     out = flags.out or training.default_out(name, data)
     console = Console()
     model = training.run(
@@ -67,14 +71,10 @@ def main(argv: list[str]) -> None:
     where("next", f"fabulate sample {out}")
 
 
-def peek(argv: list[str], flag: str) -> str | None:
-    """The value of a flag that decides which other flags there are."""
-    for i, word in enumerate(argv):
-        if word == flag and i + 1 < len(argv):
-            return argv[i + 1]
-        if word.startswith(f"{flag}="):
-            return word.removeprefix(f"{flag}=")
-    return None
+def deciding(name: str) -> type[Any]:
+    """A dataclass of the flags that decide which others there are, or what their defaults are."""
+    flags = ["preset", *BUDGETS, *training.choices(models.family(name).Config)]
+    return make_dataclass("Deciding", [(flag, str | None, None) for flag in flags], frozen=True)
 
 
 def refuse_nameless(config: Any, argv: list[str]) -> None:
@@ -85,12 +85,10 @@ def refuse_nameless(config: Any, argv: list[str]) -> None:
             raise ConfigError(f"{option} is an option of a kind of {part}; say which, e.g. --{part} conv {option} ...")
 
 
-def arguments(name: str, config: Any, schedule: Training, argv: list[str]) -> type[Any]:
+def arguments(name: str, config: Any, schedule: Training) -> type[Any]:
     """A dataclass of all flags, whose defaults are the preset's."""
     # Literals made at run time: mypy cannot know them, tyro shows them as choices.
     presets = Literal[tuple(models.family(name).presets)]  # type: ignore[valid-type]
-    if any(word.split("=")[0] == f"--{budget}" for word in argv for budget in BUDGETS):  # replaces the preset's
-        schedule = override(schedule, dict.fromkeys(BUDGETS))
     extra: list[tuple[str, Any, Any]] = []
     for part, kinds in training.choices(type(config)).items():
         words = Literal[tuple(kinds)]  # type: ignore[valid-type]
@@ -99,8 +97,13 @@ def arguments(name: str, config: Any, schedule: Training, argv: list[str]) -> ty
     return make_dataclass(
         "Train",
         [
+            ("source", Source, None),
             ("preset", Annotated[presets, tyro.conf.arg(help="Named set of hyperparameters.")], "default"),
-            ("out", Annotated[Path | None, tyro.conf.arg(help="The run folder (default: runs/FAMILY-DATA).")], None),
+            (
+                "out",
+                Annotated[Path | None, UNSAID, tyro.conf.arg(help="The run folder (default: runs/FAMILY-DATA).")],
+                None,
+            ),
             (
                 "device",
                 Annotated[str, tyro.conf.arg(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")],
@@ -108,11 +111,13 @@ def arguments(name: str, config: Any, schedule: Training, argv: list[str]) -> ty
             ),
             (
                 "save_every",
-                Annotated[int | None, tyro.conf.arg(help="Steps between checkpoints (default: every 30 seconds).")],
+                Annotated[
+                    int | None, UNSAID, tyro.conf.arg(help="Steps between checkpoints (default: every 30 seconds).")
+                ],
                 None,
             ),
             ("processes", Annotated[PositiveInt, tyro.conf.arg(help=PROCESSES)], 1),
-            ("evaluate_every", Annotated[int | None, tyro.conf.arg(help=EVALUATE)], None),
+            ("evaluate_every", Annotated[int | None, UNSAID, tyro.conf.arg(help=EVALUATE)], None),
             *extra,
             ("data", Annotated[DataSpec, Flat], DataSpec()),
             ("model", Annotated[type(config), Flat], config),

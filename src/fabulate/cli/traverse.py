@@ -8,16 +8,16 @@ import tyro
 from pydantic import Field
 from torch import Tensor
 
-from fabulate.cli.shared import absent, image_codes, load_images, parse, run_data, where
-from fabulate.config import DataSpec, PositiveFloat, PositiveInt, spec
+from fabulate.cli.shared import Other, OtherImages, image_codes, load_images, named, off_images, parse, run_data, where
+from fabulate.config import PositiveFloat, PositiveInt, spec
 from fabulate.data import read_image
 from fabulate.errors import CapabilityError, ConfigError
+from fabulate.files import vacant_file
 from fabulate.models.base import able
 from fabulate.models.capabilities import Encodes, HasLatent
 from fabulate.models.directions import Directions, axes, check_size, principal, telling, traverse
 from fabulate.models.inversion import EncodesBySearch
 from fabulate.pictures import save_png, table
-from fabulate.samples import folder_name
 from fabulate.seeds import generator
 from fabulate.training import load
 from fabulate.types import some_of, to_uint8
@@ -31,7 +31,7 @@ class Arguments:
 
     run: tyro.conf.Positional[Path]
     """A run folder or a model folder."""
-    data: Annotated[DataSpec, tyro.conf.arg(name="")]
+    data: Other = OtherImages()
     directions: Literal["axes", "principal", "telling"] | None = None
     """The numbers of the code, the directions in which codes of images differ most, or those that change the image most
     (default: axes; telling where codes have to be searched for)."""
@@ -56,8 +56,7 @@ class Arguments:
 
 
 def main(argv: list[str]) -> None:
-    default = None if argv[:1] in ([], ["-h"], ["--help"]) else Arguments(run=Path(argv[0]), data=run_data(argv))
-    flags = parse(Arguments, argv, "fabulate traverse", default)
+    flags = parse(Arguments, argv, "fabulate traverse")
     if flags.image is not None and flags.seed is not None:
         raise ConfigError("give --image (a file) or --seed (a sample) to start from, not both")
     model = load(flags.run)
@@ -69,8 +68,13 @@ def main(argv: list[str]) -> None:
     kind = flags.directions or ("telling" if searched else "axes")
     base = "mean" if flags.seed is None else f"seed-{flags.seed}"
     base = base if flags.image is None else flags.image.stem
-    of_class = "" if flags.label is None else f"-{folder_name(flags.label)}"
-    out = absent(flags.out or flags.run / "drawn" / f"traversal-{kind}-{base}{of_class}.png", flags.overwrite)
+    of_class = named(flags.label, model.classes)
+    out = vacant_file(
+        off_images(
+            flags.out or flags.run / "drawn" / f"traversal-{kind}-{base}{of_class}.png", flags.run, flags.data.source
+        ),
+        flags.overwrite,
+    )
     codes, directions = found(model, flags, kind, label)
     directions = directions.first(flags.axes)
     values = torch.linspace(-flags.reach, flags.reach, flags.steps, device=model.device)
@@ -106,7 +110,7 @@ def found(model: HasLatent, flags: Arguments, kind: str, label: str | None) -> t
         raise CapabilityError(
             f"{model.family} cannot find the codes of images (use --directions telling); {able(Encodes)}"
         )
-    data = load_images(flags.data, streams=True)
+    data = load_images(run_data(flags.run, model, flags.data), streams=True)
     codes = image_codes(model, data, data.train, some_of(data.train, flags.n, 0, "traverse"))
     return codes, {"axes": axes, "principal": principal}[kind](codes)
 

@@ -18,8 +18,7 @@ from fabulate.evaluation.sections import Subject
 from fabulate.models.base import Labels
 from fabulate.processes import ALONE, Processes
 from fabulate.seeds import permutation, seed_at
-
-Progress = Callable[[int, int], None]
+from fabulate.types import Progress
 
 PORTION = 100  # images given to a model at once
 

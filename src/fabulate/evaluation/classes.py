@@ -9,7 +9,6 @@ And the shares: each sample takes the class that the features' classifier sees i
 believed, else that of the nearest real image. Legend: N samples, K classes.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import numpy as np
@@ -24,10 +23,10 @@ from fabulate.metrics.intervals import Estimate
 from fabulate.metrics.shares import effective_classes, modes, nearest
 from fabulate.models.base import Conditional, able
 from fabulate.seeds import permutation
+from fabulate.types import Progress
 
 TITLE = "Classes"
 MOST_ROWS = 20  # classes with a row of their own; of more, the rarest
-Progress = Callable[[int, int], None]
 REFERENCES = 10_000  # real images among which the nearest is sought
 ASKED, BELIEVED = 2000, 0.8  # images both are asked about; how much less they may agree on samples than on real ones
 EVEN = 0.8  # of its real share: a class with less is in want

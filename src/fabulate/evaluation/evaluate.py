@@ -4,20 +4,18 @@ A section is a function from a `Subject` to a `Section`. One that cannot measure
 """
 
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import fields
+from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from fabulate.compiling import Say
-from fabulate.config import Compile, DataSpec
+from fabulate.config import Compile
 from fabulate.data import Data, load_data
 from fabulate.errors import ConfigError, DataError
 from fabulate.evaluation.classes import classes
@@ -33,14 +31,10 @@ from fabulate.models import GenerativeModel
 from fabulate.processes import ALONE, Processes
 from fabulate.samples import Order, faster
 from fabulate.seeds import permutation
-from fabulate.training import load, read_config
+from fabulate.training import is_run, load, own_data, read_config
+from fabulate.types import Progress, Stages
 
-Progress = Callable[[str, int, int], None]
-"""Called with (what is done now, parts done, all parts)."""
-
-Counter = Callable[[int, int], None]
-
-SECTIONS: dict[str, Callable[[Subject, Settings, Counter], Section]] = {
+SECTIONS: dict[str, Callable[[Subject, Settings, Progress], Section]] = {
     "fidelity": lambda subject, asked, _: fidelity(subject),
     "classes": lambda subject, asked, counter: classes(subject, progress=counter),
     "memorisation": lambda subject, asked, _: memorisation(subject),
@@ -64,7 +58,7 @@ def evaluate(
     device: str = "auto",
     compile: Compile = "auto",
     say: Say = lambda sentence: None,
-    progress: Progress | None = None,
+    progress: Stages | None = None,
     processes: Processes = ALONE,
 ) -> Report:
     """Measure what a model's samples are worth: its report.
@@ -83,7 +77,7 @@ def evaluate(
     told = progress or (lambda what, done, total: None)
     model = run if isinstance(run, GenerativeModel) else load(run, device)
     config = None if isinstance(run, GenerativeModel) or not is_run(Path(run)) else read_config(Path(run))
-    data = data or own_data(run, config)
+    data = data or trained_on(run)
     check(model, data, n)
     asked = settings(data, n, features, seed, k, images)
     own = config is None or config["data"]["fingerprint"] == data.fingerprint
@@ -141,18 +135,13 @@ def settings(data: Data, n: int, features: str | nn.Module, seed: int, k: int, i
     return Settings(data=data.fingerprint, n=n, seed=seed, features=named, k=k, images=images)
 
 
-def is_run(path: Path) -> bool:
-    """Whether a path is a run folder; else it is a model folder or a name on the hub."""
-    return (path / "checkpoints").is_dir()
-
-
-def own_data(run: str | Path | GenerativeModel, config: Mapping[str, Any] | None) -> Data:
+def trained_on(run: str | Path | GenerativeModel) -> Data:
     """The images that a run was trained on, read as it read them."""
-    if config is None:
+    if isinstance(run, GenerativeModel) or not is_run(Path(run)):
         raise ConfigError(
             f"{run if isinstance(run, str | Path) else run.family} does not say what images it saw: give data"
         )
-    spec = DataSpec(**{field.name: config["data"][field.name] for field in fields(DataSpec)})
+    spec = own_data(Path(run))
     return load_data(spec.source, size=spec.size, channels=spec.channels, limit_broken=spec.limit_broken)
 
 
@@ -175,7 +164,7 @@ def sampled(
     data: Data,
     n: int,
     seed: int,
-    progress: Counter | None = None,
+    progress: Progress | None = None,
     processes: Processes = ALONE,
 ) -> tuple[Tensor, Tensor | None]:
     """Samples 0 .. n - 1 of a seed, uint8 (N, C, H, W), and the classes (N,) asked for, as `data` numbers them.

@@ -25,14 +25,14 @@ import torch
 from torch import Tensor
 
 from fabulate.errors import ConfigError
-from fabulate.evaluation.chosen import NO_CLASSES, Chosen, Portion, Progress, choose, counter, known, told
+from fabulate.evaluation.chosen import NO_CLASSES, Chosen, Portion, choose, counter, known, told
 from fabulate.evaluation.sections import Row, Section, Subject
 from fabulate.metrics.intervals import Estimate
 from fabulate.models.base import able
 from fabulate.models.capabilities import Evidence, HasBound, HasLikelihood, ImportanceWeighted
 from fabulate.prob import BIN, bits_per_dim
 from fabulate.seeds import generator
-from fabulate.types import to_float
+from fabulate.types import Progress, to_float
 
 TITLE = "Likelihood"
 SLOWER = 10  # so many times fewer images, where each takes many passes through the network

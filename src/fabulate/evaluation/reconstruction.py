@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fabulate.evaluation.chosen import NO_CLASSES, PORTION, Chosen, Progress, choose, counter, known, told
+from fabulate.evaluation.chosen import NO_CLASSES, PORTION, Chosen, choose, counter, known, told
 from fabulate.evaluation.sections import Row, Section, Subject
 from fabulate.metrics.images import mse, psnr, ssim
 from fabulate.metrics.intervals import Estimate
@@ -22,7 +22,7 @@ from fabulate.models.base import able
 from fabulate.models.capabilities import Reconstructs
 from fabulate.models.inversion import EncodesBySearch
 from fabulate.pictures import table
-from fabulate.types import to_uint8
+from fabulate.types import Progress, to_uint8
 
 TITLE = "Reconstruction"
 SEARCHED = 5  # so many times fewer images, where the code of each must be searched for

@@ -11,8 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fabulate.errors import ConfigError, DataError
-from fabulate.features.learning import Progress
-from fabulate.types import to_float
+from fabulate.types import Progress, to_float
 from fabulate.weights import tensors_hash
 
 

@@ -25,10 +25,10 @@ from fabulate.features.base import Features, NetworkFeatures
 from fabulate.features.classifier import Classifier, accuracy, train_classifier
 from fabulate.features.encoder import train_encoder
 from fabulate.features.inception import Inception, inception
-from fabulate.features.learning import Progress
 from fabulate.features.pixels import Pixels
 from fabulate.features.trunk import Trunk
 from fabulate.files import parse_json
+from fabulate.types import Progress
 from fabulate.weights import read_weights, write_weights
 
 Facts = dict[str, Any]

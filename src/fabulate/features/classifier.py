@@ -18,11 +18,11 @@ from torch import Tensor, nn
 from fabulate.data import Images
 from fabulate.errors import ConfigError, DataError
 from fabulate.features import changes
-from fabulate.features.learning import BATCH, Progress, fit
+from fabulate.features.learning import BATCH, fit
 from fabulate.features.trunk import Trunk
 from fabulate.metrics.intervals import Estimate
 from fabulate.seeds import generator, seeded
-from fabulate.types import ImageShape
+from fabulate.types import ImageShape, Progress
 
 RECIPE = 1  # raised when anything here makes another classifier of the same images
 SMOOTHING = 0.1

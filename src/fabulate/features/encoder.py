@@ -20,9 +20,10 @@ from torch import Tensor, nn
 from fabulate.data import Images
 from fabulate.errors import DataError
 from fabulate.features import changes
-from fabulate.features.learning import BATCH, Progress, fit
+from fabulate.features.learning import BATCH, fit
 from fabulate.features.trunk import Trunk
 from fabulate.seeds import generator, seeded
+from fabulate.types import Progress
 
 RECIPE = 1  # raised when anything here makes another encoder of the same images
 CODE = 256

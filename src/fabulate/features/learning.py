@@ -13,9 +13,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 
 from fabulate.errors import DivergedError
 from fabulate.seeds import permutation
-
-Progress = Callable[[int, int], None]
-"""Called with (steps or images done, all of them)."""
+from fabulate.types import Progress
 
 BATCH = 128
 RATE = 0.01

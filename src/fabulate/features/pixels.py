@@ -8,8 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fabulate.features.base import Features
-from fabulate.features.learning import Progress
-from fabulate.types import to_float, unit
+from fabulate.types import Progress, to_float, unit
 
 MOST = 1024  # numbers an image: a Fréchet distance takes the root of a D x D matrix, and wants more images than D
 

@@ -18,6 +18,7 @@ second (Larsen et al. 2016, https://arxiv.org/abs/1512.09300; White 2016, https:
 Legend: N codes, Z latent, A directions, S steps, C H W image, D pixels.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -119,6 +120,12 @@ def morph(model: HasLatent, codes: Tensor, direction: Tensor, strengths: Tensor)
     """
     check_unconditional(model)
     return decode_rows(model, codes[:, None] + strengths[:, None] * direction, None)
+
+
+@torch.no_grad()
+def as_classes(model: HasLatent, codes: Tensor, classes: Sequence[int | str]) -> Tensor:
+    """Images (N, S, C, H, W) of codes (N, Z), each decoded as each of S classes: what the code leaves to the class."""
+    return decode_rows(model, codes[:, None].expand(-1, len(classes), -1), classes)
 
 
 def decode_rows(model: HasLatent, codes: Tensor, y: Labels) -> Tensor:

@@ -94,6 +94,10 @@ class Flow(Encodes, Reconstructs, HasLikelihood, Conditional, family="flow"):
     units = {"loss": "mean squared error"}
     presets = {
         "default": Preset(FlowConfig(), Training(steps=20_000, batch_size=64, warmup=500)),
+        "diffusers": Preset(  # what `fabulate export` can write
+            FlowConfig(path="cosine", target="v", network=UNet(patch=1)),
+            Training(steps=20_000, batch_size=64, warmup=500),
+        ),
         "tutorial": Preset(
             FlowConfig(
                 path="ddpm", target="eps", times="uniform", sampling=FlowSampling(solver="ancestral", evaluations=250)

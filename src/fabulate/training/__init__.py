@@ -3,7 +3,7 @@
 from fabulate.processes import launch
 from fabulate.signals import InterruptedTraining
 from fabulate.training.devices import pick_device
-from fabulate.training.folder import load, read_config, read_log
+from fabulate.training.folder import is_run, load, own_data, read_config, read_log
 from fabulate.training.session import best_look
 from fabulate.training.train import choices, configure, default_out, run, train
 
@@ -13,8 +13,10 @@ __all__ = [
     "choices",
     "configure",
     "default_out",
+    "is_run",
     "launch",
     "load",
+    "own_data",
     "pick_device",
     "read_config",
     "read_log",

@@ -20,6 +20,7 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NotRequired
@@ -29,8 +30,8 @@ from filelock import FileLock, Timeout
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
-from fabulate.config import PositiveInt, nearest
-from fabulate.errors import RunError
+from fabulate.config import DataSpec, PositiveInt, from_json, nearest
+from fabulate.errors import ConfigError, RunError
 from fabulate.files import (
     append_line,
     is_leftover,
@@ -317,6 +318,20 @@ def read_config(run: Path) -> Config:
     return config
 
 
+def is_run(path: Path) -> bool:
+    """Whether a path is a run folder; else it is a model folder or a name on the hub."""
+    return (path / "checkpoints").is_dir()
+
+
+def own_data(run: Path) -> DataSpec:
+    """The images that a run was trained on, and how it read them. Errors: `RunError`, as `read_config`."""
+    told: Mapping[str, Any] = read_config(run)["data"]
+    try:
+        return from_json(DataSpec, {field.name: told[field.name] for field in fields(DataSpec) if field.name in told})
+    except ConfigError as error:
+        raise RunError(f"{run / 'config.json'} is damaged: data.{error}") from error
+
+
 def read_log(run: Path) -> list[dict[str, Any]]:
     """The rows of a run's log.jsonl; a last line cut off by a crash is passed over.
 
@@ -355,7 +370,7 @@ def load(path: str | Path, device: str = "cpu") -> GenerativeModel:
     Errors: `RunError` when there is no model, saying what was looked for.
     """
     run = Path(path)
-    if (run / "checkpoints").is_dir():
+    if is_run(run):
         read_config(run)
         if not (run / "model" / "config.json").exists():
             raise RunError(f"{run} has no model yet; give the training command again to continue it")

@@ -19,10 +19,10 @@ from fabulate.data import Images
 from fabulate.errors import DataError
 from fabulate.features import changes
 from fabulate.features.classifier import SMOOTHING, Classifier, predict
-from fabulate.features.learning import Progress, fit
+from fabulate.features.learning import fit
 from fabulate.metrics.intervals import Estimate
 from fabulate.seeds import generator, seeded
-from fabulate.types import Batch
+from fabulate.types import Batch, Progress
 from fabulate.uses.debias.debiaser import Debiaser
 from fabulate.uses.debias.densities import Numbers
 
