@@ -35,12 +35,8 @@ class Arguments:
 
 def main(argv: list[str]) -> None:
     flags = parse(Arguments, argv, "fabulate reconstruct")
-    out = vacant_file(
-        off_images(
-            flags.out or flags.run / "drawn" / f"reconstructions-seed-{flags.seed}.png", flags.run, flags.data.source
-        ),
-        flags.overwrite,
-    )
+    picture = flags.out or flags.run / "drawn" / f"reconstructions-seed-{flags.seed}.png"
+    out = vacant_file(off_images(picture, flags.run, flags.data.source), flags.overwrite)
     model = load(flags.run)
     if not isinstance(model, Reconstructs):
         raise CapabilityError(f"{model.family} cannot reconstruct images; {able(Reconstructs)}")

@@ -69,12 +69,8 @@ def main(argv: list[str]) -> None:
     base = "mean" if flags.seed is None else f"seed-{flags.seed}"
     base = base if flags.image is None else flags.image.stem
     of_class = named(flags.label, model.classes)
-    out = vacant_file(
-        off_images(
-            flags.out or flags.run / "drawn" / f"traversal-{kind}-{base}{of_class}.png", flags.run, flags.data.source
-        ),
-        flags.overwrite,
-    )
+    picture = flags.out or flags.run / "drawn" / f"traversal-{kind}-{base}{of_class}.png"
+    out = vacant_file(off_images(picture, flags.run, flags.data.source), flags.overwrite)
     codes, directions = found(model, flags, kind, label)
     directions = directions.first(flags.axes)
     values = torch.linspace(-flags.reach, flags.reach, flags.steps, device=model.device)
