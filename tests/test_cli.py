@@ -256,9 +256,11 @@ def test_reconstruct_shows_each_image_above_its_copy(
 
 
 def test_reconstruct_fits_other_images_to_the_model(runs: Path, tmp_path: Path) -> None:
-    Image.new("RGB", (20, 30), "red").save(tmp_path / "one.png")
-    Image.new("RGB", (33, 21), "blue").save(tmp_path / "two.png")
-    assert ends("reconstruct", runs / "vae", "--data", tmp_path, "--out", tmp_path / "out" / "r.png") == 0
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (20, 30), "red").save(tmp_path / "images" / "one.png")
+    Image.new("RGB", (33, 21), "blue").save(tmp_path / "images" / "two.png")
+    assert ends("reconstruct", runs / "vae", "--data", tmp_path / "images", "--out", tmp_path / "out" / "r.png") == 0
+    assert ends("reconstruct", runs / "vae", "--data", tmp_path / "images", "--out", tmp_path / "images" / "r.png") == 2
 
 
 def test_interpolate_between_seeds_and_between_images(runs: Path, tmp_path: Path) -> None:

@@ -262,7 +262,7 @@ def test_a_config_of_absurd_sizes_takes_no_memory(digits: Data, tmp_path: Path) 
     config = json.loads(path.read_text())
     config["model"]["network"]["hidden"] = [10**9, 10**9]
     path.write_text(json.dumps(config))
-    with pytest.raises(RunError, match=r"model\.safetensors is of another model than config\.json tells"):
+    with pytest.raises(RunError, match=r"its weights are of another model than config\.json tells"):
         fabulate.load(tmp_path)
 
 

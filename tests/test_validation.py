@@ -158,7 +158,7 @@ def test_minutes_are_by_the_clock(digits: Data, tmp_path: Path, monkeypatch: pyt
 
 
 def test_warm_up_is_a_twentieth_of_the_clock(digits: Data) -> None:
-    training = configure("vae", "default", {"minutes": 10, "warmup": 500})[1]
+    training = configure("vae", "default", {"minutes": 10, "warmup": 500, "lr": 1e-3, "batch_size": 128})[1]
     lesson = Learner(make(Case("vae", "mlp")), training, digits.train)
     assert lesson.total is None
     rates = {}

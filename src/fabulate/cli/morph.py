@@ -60,10 +60,8 @@ def main(argv: list[str]) -> None:
     data = load_images(run_data(flags.run, model, flags.data))
     first, second = class_number(data, flags.first, "--from"), class_number(data, flags.second, "--to")
     names = data.classes[first], data.classes[second]
-    file = f"morph{''.join(named(name, data.classes) for name in names)}.png"
-    out = vacant_file(
-        off_images(flags.out or flags.run / "drawn" / file, flags.run, flags.data.source), flags.overwrite
-    )
+    picture = flags.out or flags.run / "drawn" / f"morph{''.join(named(name, data.classes) for name in names)}.png"
+    out = vacant_file(off_images(picture, flags.run, flags.data.source), flags.overwrite)
 
     shown = data.unseen(labelled=True)
     x = shown.batch(some(shown, first, flags.rows, flags.seed)).x

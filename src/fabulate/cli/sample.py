@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import tyro
 
 from fabulate.cli.several import several, start
-from fabulate.cli.shared import counting, glance, named, parse, sampling_of, told, where
+from fabulate.cli.shared import counting, glance, named, off_images, parse, sampling_of, told, where
 from fabulate.config import Compile, PositiveInt, spec, to_json
 from fabulate.errors import ConfigError
 from fabulate.models import families
@@ -63,10 +63,10 @@ def main(argv: list[str]) -> None:
         with faster(model, flags.n, flags.compile, told, sampling), counting("drawing") as progress:
             options |= {"progress": progress, "processes": processes, "say": told, **sampling}
             if flags.npz is not None:
-                places = [write_npz(model, flags.npz, flags.n, flags.label, **options)]
+                places = [write_npz(model, off_images(flags.npz, flags.run), flags.n, flags.label, **options)]
             else:
                 of_class = named(flags.label, model.classes)
-                folder = flags.out or Path(flags.run) / "drawn" / f"seed-{flags.seed}{of_class}"
+                folder = off_images(flags.out or Path(flags.run) / "drawn" / f"seed-{flags.seed}{of_class}", flags.run)
                 write_samples(model, folder, flags.n, flags.label, **options)
                 places = [folder, folder / "grid.png"]
     where("images" if flags.npz is None else "arrays", *places)
