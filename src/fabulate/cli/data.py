@@ -1,5 +1,6 @@
 """`fabulate data SOURCE`: the intake report, and a picture of some images."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +10,8 @@ from rich.console import Console
 from fabulate.cli.shared import load_images, parse, where
 from fabulate.config import DataSpec, override, spec
 from fabulate.data import render
-from fabulate.errors import MixedSizesError
 from fabulate.pictures import save_png
+from fabulate.errors import UndecidedError
 
 
 @spec
@@ -28,14 +29,18 @@ def main(argv: list[str]) -> None:
     if argv and not argv[0].startswith("-"):
         argv = ["--data", *argv]
     flags = parse(Arguments, argv, "fabulate data [SOURCE]")
-    try:
-        data, mixed = load_images(flags.spec, streams=True), None
-    except MixedSizesError as error:  # look at everything all the same, as it would be with --size
-        data, mixed = load_images(override(flags.spec, {"size": error.size}), streams=True), error
+    undecided: list[UndecidedError] = []
+    data = None
+    while data is None:
+        try:
+            data = load_images(flags.spec, streams=True)
+        except UndecidedError as error:  # look at everything all the same, as it would be with --size or --range
+            undecided.append(error)
+            flags = replace(flags, spec=override(flags.spec, error.options))
     Console().print(render(data.report))
     if flags.out is not None:
         flags.out.parent.mkdir(parents=True, exist_ok=True)
         save_png(data.show(100, seed=flags.seed), flags.out)
         where("picture", flags.out)
-    if mixed is not None:
-        raise mixed
+    if undecided:
+        raise undecided[0]

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr
-from dataclasses import fields, replace
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from torch import Tensor
 
 from fabulate import models
-from fabulate.config import DataSpec, from_json
-from fabulate.data import Data, Images, load_data
+from fabulate.config import DataSpec, data_spec, from_json
+from fabulate.data import Data, Images, load_spec
 from fabulate.errors import ConfigError, RunError
 from fabulate.files import read_json
 from fabulate.models.base import GenerativeModel, NoChoice
@@ -56,13 +56,7 @@ def load_images(spec: DataSpec, streams: bool = False) -> Data:
     Errors: `DataError`, also for streamed ones where the verb does not say that it can do with `streams`.
     """
     with counting("reading images") as progress:
-        data = load_data(
-            spec.source,
-            size=spec.size,
-            channels=spec.channels,
-            limit_broken=spec.limit_broken,
-            progress=progress,
-        )
+        data = load_spec(spec, progress)
     if data.report.warning:
         told(data.report.warning)
     return data if streams else data.whole()
@@ -124,7 +118,7 @@ def run_data(argv: list[str]) -> DataSpec:
     if "data" not in config:  # a model folder knows only its shape
         own = DataSpec()
     else:
-        own = DataSpec(**{field.name: config["data"][field.name] for field in fields(DataSpec)})
+        own = data_spec(config["data"])
         if not any(word.split("=")[0] == "--data" for word in argv):
             return own
     channels, height, width = config["shape"]

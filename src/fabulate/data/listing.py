@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,6 +22,9 @@ Label = str | int
 
 Raw = Path | bytes | Pixels
 """An image not yet decoded: a file, the bytes of one, or an array (C, H, W), C 1, 3 or 4."""
+
+Numbers = npt.NDArray[Any]
+"""Images (N, C, H, W) of any numbers that can be made pixels."""
 
 
 class Raws(Protocol):
@@ -37,7 +40,7 @@ class Part:
     """One part (train or test) of a source: how each image is called, its raw form, and its label or None."""
 
     names: Sequence[str]
-    raws: Raws
+    raws: Raws | Numbers
     labels: Labels | None = None
 
     def __len__(self) -> int:

@@ -5,7 +5,6 @@ A section is a function from a `Subject` to a `Section`. One that cannot measure
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
@@ -17,8 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from fabulate.compiling import Say
-from fabulate.config import Compile, DataSpec
-from fabulate.data import Data, load_data
+from fabulate.config import Compile, data_spec
+from fabulate.data import Data, load_spec
 from fabulate.errors import ConfigError, DataError
 from fabulate.evaluation.classes import classes
 from fabulate.evaluation.fidelity import fidelity
@@ -152,8 +151,7 @@ def own_data(run: str | Path | GenerativeModel, config: Mapping[str, Any] | None
         raise ConfigError(
             f"{run if isinstance(run, str | Path) else run.family} does not say what images it saw: give data"
         )
-    spec = DataSpec(**{field.name: config["data"][field.name] for field in fields(DataSpec)})
-    return load_data(spec.source, size=spec.size, channels=spec.channels, limit_broken=spec.limit_broken)
+    return load_spec(data_spec(config["data"]))
 
 
 def check(model: GenerativeModel, data: Data, n: int) -> None:
