@@ -12,7 +12,7 @@ from pydantic import Field
 from rich.console import Console
 
 from fabulate.cli.shared import absent, counting, load_images, parse, where
-from fabulate.config import DataSpec, PositiveInt, nearest, spec, to_json
+from fabulate.config import DataSpec, Megapixels, PositiveInt, Range, data_spec, nearest, override, spec, to_json
 from fabulate.errors import ConfigError, RunError
 from fabulate.evaluation.page import facts, figure, page
 from fabulate.files import read_json, write_file
@@ -38,6 +38,10 @@ class Fitting:
     """Resize so that the shorter side is this many pixels (antialiased), then crop the centre to a square."""
     limit_broken: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Largest share of unreadable files that may be set aside; above it, intake stops and lists them."""
+    range: Annotated[Range, tyro.conf.arg(metavar="LOW:HIGH|auto")] | None = None
+    """Pixel values that become black and white in images of more than 8 bits: 0:4095, or auto, what is found."""
+    max_megapixels: Megapixels = 200
+    """Images of more millions of pixels are set aside unread."""
     normal: tuple[str, ...] = ()
     """Only images of these classes are normal (default: all images of the source)."""
     false_alarm: Annotated[float, Field(gt=0, lt=1)] = 0.05
@@ -94,7 +98,15 @@ def fit(argv: list[str]) -> None:
     """Learn normals and say what is promised."""
     flags = parse(Fitting, argv, "fabulate outliers fit")
     chosen(flags.scores or None, flags.family, images=True)  # refuses what cannot be before images are read
-    data = load_images(DataSpec(source=flags.source, size=flags.size, limit_broken=flags.limit_broken))
+    data = load_images(
+        DataSpec(
+            source=flags.source,
+            size=flags.size,
+            limit_broken=flags.limit_broken,
+            range=flags.range,
+            max_megapixels=flags.max_megapixels,
+        )
+    )
     out = flags.out or Path("runs") / f"outliers-{data.name}"
     if (out / "config.json").exists() and not flags.overwrite:  # its folder is made when there is something to write
         raise RunError(f"{out} exists; give --overwrite to replace it, or another --out")
@@ -134,10 +146,10 @@ def score(argv: list[str]) -> None:
     if not detector.shape_:
         raise RunError(f"{flags.run} learnt rows of numbers; score them from Python: load_detector(...).predict(rows)")
     channels, height, width = detector.shape_
-    own = read_json(flags.run / "config.json", Any).get("data", {}).get("size")
-    size = own or (height if height == width else None)
-    options: dict[str, Any] = {"channels": channels, "size": size, "limit_broken": flags.limit_broken}
-    data = load_images(DataSpec(source=flags.source, **options))
+    own = data_spec(read_json(flags.run / "config.json", Any).get("data", {}))
+    size = own.size or (height if height == width else None)
+    given = {"source": flags.source, "channels": channels, "size": size, "limit_broken": flags.limit_broken}
+    data = load_images(override(own, given))  # with the range of the images that were learnt
     out = flags.out or flags.run / data.name
     absent(out, flags.overwrite)
     with counting("judging images") as progress:

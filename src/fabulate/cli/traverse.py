@@ -122,7 +122,7 @@ def start(model: HasLatent, flags: Arguments, codes: Tensor, label: str | None) 
     if flags.image is not None:
         if not isinstance(model, Encodes):
             raise CapabilityError(f"{model.family} cannot find the codes of images (use --seed); {able(Encodes)}")
-        return model.encode(read_image(flags.image, model.shape)[None], label)
+        return model.encode(read_image(flags.image, model.shape, flags.data)[None], label)
     return codes.mean(0, keepdim=True) if flags.seed is None else model.code(flags.seed, label)
 
 

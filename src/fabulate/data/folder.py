@@ -15,7 +15,10 @@ from fabulate.data.listing import Contents, Listing, Part, number
 from fabulate.data.report import listed
 from fabulate.errors import DataError
 
-EXTENSIONS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+EXTENSIONS = {
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
+    *(".pbm", ".pgm", ".ppm", ".pnm", ".avif", ".jp2", ".j2k", ".heic", ".heif"),
+}
 _ROLES = {
     "train": "train",
     "training": "train",

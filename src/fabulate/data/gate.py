@@ -17,16 +17,19 @@ Legend: N images, C H W image.
 """
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from fabulate.config import DataSpec, written_range
 from fabulate.data.decode import DARK, FEW, Span, Values, scaled
 from fabulate.data.listing import Pixels
 from fabulate.data.report import counted
 from fabulate.errors import DarkError, DataError
+from fabulate.types import ImageShape, meant
 
 AnyArray = npt.NDArray[Any]
 
@@ -47,15 +50,29 @@ def to_pixels(
     >>> to_pixels(np.ones((2, 8, 8, 3), bool), "the array")[0].shape
     (2, 3, 8, 8)
     """
-    x = channels_first(x, what)
+    return pixel_values(channels_first(x, what), what, span, beside)
+
+
+def pixel_values(
+    x: AnyArray, what: str, span: Span | None = None, beside: AnyArray | None = None
+) -> tuple[Pixels, tuple[str, ...]]:
+    """As `to_pixels`, for an array of any shape, which stays as it is."""
     if x.dtype == np.uint8:
         return x, ()
-    values = [values_of(part) for part in (x, beside) if part is not None and part.dtype == x.dtype]
-    span, note = _span(x, min(low for low, _ in values), max(high for _, high in values), what, span)
+    alike = [part for part in (x, beside) if part is not None and part.dtype == x.dtype]
+    values = [values_of(part) for part in alike]
+    low, high = min(low for low, _ in values), max(high for _, high in values)
+    chosen, note = _span(alike, low, high, what, span)
+    if chosen is None:
+        raise DataError(
+            f"{what}: pixels must be uint8, bool, floats in [0, 1] or [-1, 1], or 16-bit integers above 255; given: "
+            f"{x.dtype} of shape {x.shape}, values {low:g}..{high:g}. If these are pixels 0..255, give them as "
+            "x.astype(np.uint8)."
+        )
     pixels = np.empty(x.shape, np.uint8)
     step = max(1, _CHUNK // max(1, x[0].size))
     for start in range(0, len(x), step):
-        pixels[start : start + step] = np.rint(scaled(x[start : start + step], span))
+        pixels[start : start + step] = np.rint(scaled(x[start : start + step], chosen))
     return pixels, (note,)
 
 
@@ -85,9 +102,11 @@ def values_of(x: AnyArray) -> Span:
     return float(x.min()), float(x.max())
 
 
-def _span(x: AnyArray, low: float, high: float, what: str, wanted: Span | None) -> tuple[Span, str]:
-    """The values of black and white, and a note."""
-    shown, kind = f"{low:g}..{high:g}", x.dtype.kind
+def _span(
+    parts: Sequence[AnyArray], low: float, high: float, what: str, wanted: Span | None
+) -> tuple[Span | None, str]:
+    """The values of black and white, None where they cannot be told; and a note."""
+    shown, kind, width = f"{low:g}..{high:g}", parts[0].dtype.kind, parts[0].dtype.itemsize
     if kind == "b":
         return (0, 1), "true and false turned into 255 and 0"
     if wanted is not None and np.isfinite([low, high]).all():
@@ -96,14 +115,11 @@ def _span(x: AnyArray, low: float, high: float, what: str, wanted: Span | None) 
         return (0, 1), "floats in [0, 1] multiplied by 255 and rounded"
     if kind == "f" and -1 - BEYOND <= low < 0 and high <= 1 + BEYOND:
         return (-1, 1), "floats in [-1, 1] brought to 0..255"
-    if kind in "iu" and x.dtype.itemsize == 2 and low >= 0 and high > 255:
-        if np.count_nonzero(x >= DARK) <= FEW * x.size:
+    if kind in "iu" and width == 2 and low >= 0 and high > 255:
+        if all(np.count_nonzero(x >= DARK) <= FEW * x.size for x in parts):
             raise dark(low, high, f"{what}: the 16-bit integers")
         return (0, 65535), f"16-bit integers divided by 257 (values found: {shown})"
-    raise DataError(
-        f"{what}: pixels must be uint8, bool, floats in [0, 1] or [-1, 1], or 16-bit integers above 255; given: "
-        f"{x.dtype} of shape {x.shape}, values {shown}. If these are pixels 0..255, give them as x.astype(np.uint8)."
-    )
+    return None, ""
 
 
 def within(low: float, high: float, span: Span, what: str) -> str:
@@ -149,4 +165,52 @@ def dark(low: float, high: float, what: str) -> DarkError:
         f"of black and white: --range {found} (what was found; --range auto finds it), --range 0:{2**bits - 1} (all of "
         f"{bits} bits), or --range 0:65535 to leave them dark (range=... in Python)",
         range=found,
+    )
+
+
+def to_images(x: Tensor | AnyArray, shape: ImageShape) -> Tensor:
+    """Images of a shape for a model, (N, C, H, W): uint8, or floats in [-1, 1]; channels that are last come first.
+
+    Errors: `DataError`, as `to_pixels` and `types.meant`.
+
+    >>> to_images(np.zeros((2, 8, 8, 3), np.uint8), ImageShape(3, 8, 8)).shape
+    torch.Size([2, 3, 8, 8])
+    """
+    if isinstance(x, np.ndarray):
+        x = torch.from_numpy(np.array(x if x.dtype.kind == "f" else to_pixels(x, "the images")[0]))
+    if x.ndim == 4 and tuple(x.shape[1:]) != shape and tuple(x.shape[1:]) == (*shape[1:], shape[0]):
+        x = x.permute(0, 3, 1, 2)
+    return meant(x.to(torch.uint8) * 255 if x.dtype == torch.bool else x)
+
+
+Reading = Literal["pixels", "unit", "signed"]
+"""How an array's numbers are images: as pixels, or as floats in [0, 1] or in [-1, 1]."""
+
+
+def reading(x: AnyArray, what: str, known: Reading | None = None) -> Reading:
+    """How an array of images, of any shape, is to be read, by its type and values; `known`: as one before it was.
+
+    A whole set of floats in [0, 1] is that; a few images that are bright everywhere may be of [-1, 1] as well, so then
+    it is what is known that decides. Errors: `DataError` where nothing does.
+
+    >>> reading(np.array([0.2, 0.9]), "x"), reading(np.array([0.2, 0.9]), "x", "signed")
+    ('unit', 'signed')
+    """
+    if x.dtype.kind != "f":
+        return "pixels"
+    low, high = values_of(x)
+    signed = -1 - BEYOND <= low < 0 and high <= 1 + BEYOND
+    if signed and known != "unit":
+        return "signed"
+    if low >= 0 and high <= 1:
+        if known == "pixels":
+            raise DataError(
+                f"{what}: floats {low:g}..{high:g} may be of [0, 1] or of [-1, 1], and those before them were pixels; "
+                "give uint8, such as (x * 255).round().astype(np.uint8)"
+            )
+        return known or "unit"
+    raise DataError(
+        f"{what}: images are uint8, or floats in {'[0, 1] as those before them' if known == 'unit' else '[-1, 1]'}; "
+        f"given {x.dtype} of shape {x.shape}, values {low:g}..{high:g}. If these are pixels 0..255, give them as "
+        "x.astype(np.uint8)"
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fabulate.errors import ConfigError, DataError
 from fabulate.features.learning import Progress
-from fabulate.types import to_float
+from fabulate.types import meant, to_float
 from fabulate.weights import tensors_hash
 
 
@@ -69,6 +69,7 @@ class NetworkFeatures(Features):
         """Features (N, D). Errors: `ConfigError` when the network gives no floats (N, D); `DataError` if not finite."""
         if images.ndim != 4 or not len(images):
             raise ConfigError(f"features are of images (N, C, H, W), at least one; given {tuple(images.shape)}")
+        meant(images)
         place = next((value.device for value in self.network.state_dict().values()), torch.device("cpu"))
         modes = [(layer, layer.training) for layer in self.network.modules()]
         self.network.eval()
