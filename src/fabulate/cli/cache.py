@@ -16,8 +16,8 @@ from fabulate.errors import ConfigError
 
 WORDS = {
     "data": "decoded images",
-    "ranges": "pixel ranges found by --range auto",
-    "features": "networks and statistics that images are compared by",
+    "ranges": "ranges of --range auto",
+    "features": "networks and statistics",
     "compiled": "machine code",
     "hub": "data sets from the hub",
 }
@@ -54,7 +54,7 @@ def main(argv: list[str]) -> None:
 def show(items: Sequence[Item]) -> None:
     """A table of what there is, by kind."""
     table = Table(box=None, pad_edge=False)
-    for name in ("kind", "what", "items", "size", "last used", "unused for at most"):
+    for name in ("kind", "what", "items", "size", "last used", "longest unused"):
         table.add_column(name, justify="right" if name in ("items", "size") else "left")
     now = time.time()
     for kind, what in WORDS.items():

@@ -101,8 +101,9 @@ def store(stored: Stored, fingerprint: str, workspace: Path) -> None:
         write_json(
             workspace / "data.json", {"classes": stored.classes, "report": to_json(stored.report), "checksums": sums}
         )
-        workspace.replace(root() / "data" / fingerprint)
-        shelves.trim()
+        place = workspace.replace(root() / "data" / fingerprint)
+        with held(place):  # or what is larger than the limit by itself would go at once
+            shelves.trim()
 
 
 def load(fingerprint: str) -> Stored | None:

@@ -222,14 +222,13 @@ class GenerativeModel(Saved, nn.Module, ABC):
             raise ConfigError(f"{n} images need {n} classes, and {len(numbers)} were given")
         return numbers
 
-    def class_number(self, y: int | str | float | np.generic | Tensor) -> int:
+    def class_number(self, y: int | str | float | np.generic | npt.NDArray[Any] | Tensor) -> int:
         """The number of a class given by name or by number, numpy's and torch's among them."""
-        if isinstance(y, np.generic | Tensor):
-            y = y.item()
-        if isinstance(y, str | bool) and str(y) in self.classes:
-            return self.classes.index(str(y))
-        if isinstance(y, int) and not isinstance(y, bool) and 0 <= y < len(self.classes):
-            return y
+        name: Any = y.tolist() if isinstance(y, np.generic | np.ndarray | Tensor) else y
+        if isinstance(name, str | bool) and str(name) in self.classes:
+            return self.classes.index(str(name))
+        if isinstance(name, int) and not isinstance(name, bool) and 0 <= name < len(self.classes):
+            return name
         hint = nearest(str(y), list(self.classes))
         raise ConfigError(f"there is no class {y!r}{hint} (classes: {', '.join(self.classes)})")
 

@@ -17,6 +17,7 @@ from warnings import warn
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
@@ -189,8 +190,9 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             if X.shape[1:] != shape:
                 raise DataError(f"images must have the shape {shape}, and these have {X.shape[1:]}")
             X = X.reshape(len(X), -1)  # noqa: N806
-        if shape and getattr(X, "dtype", None) is not None:
-            X = self._pixels(np.asarray(X), fitting)  # noqa: N806
+        if shape and not issparse(X):
+            rows = np.asarray(X)
+            X = self._pixels(rows, fitting) if rows.shape[1:] == (np.prod(shape),) else rows  # noqa: N806
         kinds = [np.uint8, np.float64, np.float32] if shape else np.float64
         rows = validate_data(self, X, reset=fitting, dtype=kinds, ensure_min_samples=2 if fitting else 1)
         if fitting:
