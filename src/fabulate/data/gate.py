@@ -64,9 +64,10 @@ def pixel_values(
     low, high = min(low for low, _ in values), max(high for _, high in values)
     chosen, note = _span(alike, low, high, what, span)
     if chosen is None:
+        shape = (len(x), *x.shape[2:]) if x.ndim == 4 and x.shape[1] == 1 else x.shape  # gray ones as they are written
         raise DataError(
             f"{what}: pixels must be uint8, bool, floats in [0, 1] or [-1, 1], or 16-bit integers above 255; given: "
-            f"{x.dtype} of shape {x.shape}, values {low:g}..{high:g}. If these are pixels 0..255, give them as "
+            f"{x.dtype} of shape {shape}, values {low:g}..{high:g}. If these are pixels 0..255, give them as "
             "x.astype(np.uint8)."
         )
     pixels = np.empty(x.shape, np.uint8)
