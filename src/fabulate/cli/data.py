@@ -10,8 +10,8 @@ from rich.console import Console
 from fabulate.cli.shared import load_images, parse, where
 from fabulate.config import DataSpec, override, spec
 from fabulate.data import render
-from fabulate.pictures import save_png
 from fabulate.errors import UndecidedError
+from fabulate.pictures import save_png
 
 
 @spec

@@ -16,8 +16,8 @@ from fabulate.data.arrays import array
 from fabulate.data.assembly import take_in
 from fabulate.data.gate import dark, within
 from fabulate.data.images import Images
-from fabulate.data.listing import Labels, Listing
 from fabulate.data.intake import Progress, spread
+from fabulate.data.listing import Labels, Listing
 from fabulate.data.opening import UnreadableError
 from fabulate.data.report import Report, listed, rows
 from fabulate.data.shards import Shards, find
