@@ -15,10 +15,10 @@ from PIL import Image
 from rich.console import Console
 
 from data_files import bomb, encoded, fill, picture, pixels, save
-from fabulate.config import from_json, to_json
-from fabulate.data import Images, Report, Resident, cache, intake, lines, load_data, render, resident
+from fabulate.config import DataSpec, data_spec, from_json, to_json
+from fabulate.data import Images, Report, Resident, cache, intake, lines, load_data, read_image, render, resident
 from fabulate.data.mapped import FileRows
-from fabulate.errors import ConfigError, DataError
+from fabulate.errors import ConfigError, DarkError, DataError
 from fabulate.seeds import permutation
 
 
@@ -551,3 +551,111 @@ def test_names_that_are_not_unicode(folder):
     (folder / "001.png").write_bytes(b"")
     data = load_data(folder)
     assert data.report.kept == 9 and load_data(folder).report == data.report
+
+
+# Images of more than 8 bits
+
+
+def dark(folder: Path, n: int = 12, low: int = 290, high: int = 674) -> Path:
+    """A folder of 16-bit images of a 12-bit sensor."""
+    folder.mkdir(exist_ok=True)
+    for i in range(n):
+        values = np.random.default_rng(i).integers(low, high + 1, (8, 8)).astype(np.uint16)
+        values[0, 0], values[0, 1] = (low, high) if i == 3 else values[0, :2]
+        Image.fromarray(values).save(folder / f"{i:02}.png")
+    return folder
+
+
+def test_16_bit_images_that_would_be_black_are_refused_with_their_range(folder):
+    with pytest.raises(
+        DarkError, match=r"290\.\.674 of 0\.\.65535.*--range 290:674.*--range 0:1023.*0:65535"
+    ) as caught:
+        load_data(dark(folder))
+    assert caught.value.options == {"range": "290:674"}
+    assert load_data(folder, range="0:65535").train.x.max() == 3  # who wants it dark has it dark
+
+
+def test_one_scale_for_all_found_or_given(folder, no_decoding):
+    data = load_data(dark(folder), range="auto")
+    assert data.spec.range == "290:674" and "290..674 found" in notes(data)
+    everything = np.concatenate([data.train.x, data.test.x])
+    expected = np.array(
+        [np.rint((np.asarray(Image.open(folder / f"{i:02}.png")) - 290.0) * 255 / 384) for i in range(12)]
+    )
+    assert sorted(everything.sum((1, 2, 3))) == sorted(expected.sum((1, 2)))
+    no_decoding()  # the range that was found is kept too, and is the same as when it is given
+    assert load_data(folder, range="auto").fingerprint == load_data(folder, range="290:674").fingerprint
+    with pytest.raises(AssertionError, match="decoded again"):
+        load_data(folder, range="0:4095")
+
+
+def test_a_range_that_leaves_all_black_or_white_is_refused_and_what_has_8_bits_needs_none(folder, tmp_path):
+    for asked, words in (("1000:2000", "makes all black"), ("0:100", "makes all white")):
+        with pytest.raises(DataError, match=rf"{words}: the values found are 290\.\.674"):
+            load_data(dark(folder), range=asked)
+    fill(tmp_path / "plain", 9)
+    assert "is not used" in notes(load_data(tmp_path / "plain", range="290:674"))
+    with pytest.raises(DataError, match=r"no readable image of more than 8 bits"):
+        load_data(tmp_path / "plain", range="auto")
+    for bad in ("5:3", "nan:1", "dark", "1:2:3"):
+        with pytest.raises(ConfigError, match=r"range: must be LOW:HIGH"):
+            load_data(folder, range=bad)
+
+
+def test_hot_pixels_do_not_make_images_bright(folder):
+    for i in range(9):
+        values = np.random.default_rng(i).integers(290, 675, (64, 64)).astype(np.uint16)
+        values[5, 5] = 65535
+        Image.fromarray(values).save(folder / f"{i}.png")
+    with pytest.raises(DarkError):
+        load_data(folder)
+
+
+def test_the_range_found_is_told(folder):
+    for i in range(9):
+        Image.fromarray(pixels(i).astype(np.uint16) * 100).save(folder / f"{i}.png")
+    high = 100 * max(int(pixels(i).max()) for i in range(9))
+    assert f"..{high} of 0..65535; --range auto would make the brightest white" in notes(load_data(folder))
+
+
+def test_one_image_is_read_by_the_range_of_those_that_were_learnt(folder):
+    data = load_data(dark(folder), range="auto")
+    image = read_image(folder / "03.png", data.shape, data.spec)
+    assert (image.min(), image.max()) == (0, 255)
+    with pytest.raises(DataError, match=r"03\.png hold values"):
+        read_image(folder / "03.png", data.shape)
+
+
+def test_a_record_without_range_still_reads():
+    old = {"source": "digits", "size": None, "channels": None, "limit_broken": 0.1, "name": "digits"}
+    assert data_spec(old) == DataSpec() and DataSpec(range=" 0.0:4095.50").range == "0:4095.5"
+
+
+def test_the_cap_belongs_to_the_fingerprint(folder):
+    fill(folder, 10)
+    save(picture(99, 40, 40), folder / "large.png")
+    data = load_data(folder, max_megapixels=0.001, size=8)
+    assert dict(data.report.set_aside)["large.png"].startswith("decompression bomb: 40x40 pixels")
+    assert load_data(folder, size=8).report.kept == 11 and load_data(folder, size=8).fingerprint != data.fingerprint
+
+
+def test_orientation_after_the_pixels_leaves_no_row_undefined(folder):
+    from test_data_decode import sideways
+
+    for i in range(10):
+        save(picture(i, 6, 4, 3), folder / f"{i}.png")
+    (folder / "late.png").write_bytes(sideways("late exif"))
+    data = load_data(folder)
+    everything = np.concatenate([data.train.x, data.test.x])
+    expected = pixels(0, 4, 6, 3).transpose(1, 0, 2)[:, ::-1].transpose(2, 0, 1)
+    assert len(everything) == 11 and (everything == expected).all((1, 2, 3)).sum() == 1
+
+
+def test_the_verb_shows_what_it_refuses(folder, capsys):
+    from fabulate.cli import main
+
+    with pytest.raises(SystemExit) as end:
+        main(["data", str(dark(folder))])
+    told = capsys.readouterr()
+    assert end.value.code == 2 and "290..674" in told.out and "--range 290:674" in told.err
+    main(["data", str(folder), "--range", "290:674"])

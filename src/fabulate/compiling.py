@@ -19,7 +19,7 @@ from typing import Generic, ParamSpec, TypeVar
 import torch
 from torch import nn
 
-from fabulate.data.cache import root
+from fabulate.data.shelves import bench
 from fabulate.errors import ConfigError
 
 P = ParamSpec("P")
@@ -76,8 +76,8 @@ def compiled(networks: Iterable[nn.Module], device: torch.device, must: bool, sa
 
 
 def shelf() -> Path:
-    """Where compiled code is kept."""
-    return root() / "compiled"
+    """Where compiled code is kept: in the cache, or where there is none for as long as the process lives."""
+    return bench("compiled")
 
 
 def prepared(device: torch.device) -> None:

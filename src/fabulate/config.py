@@ -8,10 +8,11 @@ the help of its command-line flag.
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from difflib import get_close_matches
+from math import isfinite
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast, dataclass_transform
 
 import tyro
-from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from fabulate.errors import ConfigError
@@ -90,6 +91,32 @@ def nearest(word: str, known: list[str]) -> str:
     return f"; did you mean {close[0]!r}?" if close else ""
 
 
+def _range(text: str) -> str:
+    """A range in its one form, so that equal ranges are equal words."""
+    if text == "auto":
+        return text
+    try:
+        low, high = (float(word) for word in text.split(":"))
+    except ValueError:
+        raise ValueError("must be LOW:HIGH, such as 0:4095, or auto") from None
+    if not (isfinite(low) and isfinite(high) and low < high):
+        raise ValueError("must be LOW:HIGH, two finite numbers, the smaller one first")
+    return written_range(low, high)
+
+
+def written_range(low: float, high: float) -> str:
+    """The word for a range of pixel values.
+
+    >>> written_range(290, 674.5)
+    '290:674.5'
+    """
+    return ":".join(str(int(value)) if value == int(value) else repr(float(value)) for value in (low, high))
+
+
+Range = Annotated[str, AfterValidator(_range)]
+Megapixels = Annotated[float, Field(gt=0, le=10_000)]
+
+
 @spec
 class DataSpec:
     """Which images, and how they are read."""
@@ -103,6 +130,35 @@ class DataSpec:
     """1 makes every image gray, 3 makes every image colour (default: gray only when all images are gray)."""
     limit_broken: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Largest share of unreadable files that may be set aside; above it, intake stops and lists them."""
+    range: Annotated[Range, tyro.conf.arg(metavar="LOW:HIGH|auto")] | None = None
+    """Pixel values that become black and white, one scale for all images: 0:4095, --range=-1000:3000, or auto, what is
+    found over all of them (default: the whole range of the numbers a file holds them in)."""
+    max_megapixels: Megapixels = 200
+    """Images of more millions of pixels are set aside unread: decoding takes up to 12 bytes for each pixel."""
+
+    @property
+    def span(self) -> tuple[float, float] | None:
+        """The values of black and white that `range` names; None where it names none, or is still to be found."""
+        if self.range in (None, "auto"):
+            return None
+        low, high = map(float, self.range.split(":"))
+        return low, high
+
+    @property
+    def cap(self) -> int:
+        """The most pixels that an image may have."""
+        return int(self.max_megapixels * 1e6)
+
+
+def data_spec(record: Mapping[str, Any]) -> DataSpec:
+    """How images were read, from a record that tells more than that; what an older one does not tell is as it was.
+
+    Errors: `ConfigError`, as `from_json`.
+
+    >>> data_spec({"source": "photos", "size": 32, "name": "photos"}).size
+    32
+    """
+    return from_json(DataSpec, {field.name: record[field.name] for field in fields(DataSpec) if field.name in record})
 
 
 BUDGETS = ("epochs", "steps", "minutes")

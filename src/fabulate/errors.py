@@ -1,5 +1,7 @@
 """What goes wrong for users: each error says what was wrong, what was given and what to do."""
 
+from typing import Any
+
 
 class FabulateError(ValueError):
     """An error in what the user gave; the command line prints it as one clear line, without a traceback."""
@@ -9,12 +11,20 @@ class DataError(FabulateError):
     """A source that cannot be read, or images that cannot be trained on as they are."""
 
 
-class MixedSizesError(DataError):
-    """Images of several sizes and no size to bring them to; `size` is one that would suit them."""
+class UndecidedError(DataError):
+    """Images that can be read in several ways, and nobody said in which; `options` are some that would suit them."""
 
-    def __init__(self, message: str, size: int) -> None:
+    def __init__(self, message: str, **options: Any) -> None:
         super().__init__(message)
-        self.size = size
+        self.options = options
+
+
+class MixedSizesError(UndecidedError):
+    """Images of several sizes and no size to bring them to."""
+
+
+class DarkError(UndecidedError):
+    """Images that would all be black, or nearly: their values are a small part of the range they are held in."""
 
 
 class ConfigError(FabulateError):

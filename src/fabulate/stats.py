@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from fabulate.data import Data, Images, cache
+from fabulate.data.shelves import shelf, touched
 from fabulate.errors import ConfigError, DataError
 from fabulate.features import Features
 from fabulate.files import parse_json, write_file
@@ -93,7 +94,9 @@ def reference(
         with suppress(
             OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, BadZipFile, ZlibError
         ):  # absent, or damaged: made anew
-            return _read(place)
+            kept = _read(place)
+            touched(place)
+            return kept
     vectors, done = [], 0
     for batch in torch.split(indices, CHUNK):
         vectors.append(features(torch.from_numpy(images.pixels(batch))))
@@ -102,9 +105,8 @@ def reference(
             progress(done, len(indices))
     about = {"data": data.name, "fingerprint": data.fingerprint, "part": part, "seed": seed, **features.describe()}
     result = Reference(Moments.of(torch.cat(vectors)), torch.cat(vectors), about)
-    if place is not None:
+    if place is not None and shelf("features") is not None:
         with suppress(OSError):  # a cache that cannot be written is done without
-            place.parent.mkdir(parents=True, exist_ok=True)
             _write(result, place)
     return result
 

@@ -9,11 +9,13 @@ Legend: B batch, C H W image.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from math import isfinite
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from fabulate.errors import DataError
 from fabulate.seeds import permutation
 
 TOGETHER = 2**21  # numbers in images that go through a network at once; its layers hold some ten times as many
@@ -22,6 +24,7 @@ Progress = Callable[[int, int], None]
 
 Stages = Callable[[str, int, int], None]
 """Called with (what is done now, parts of it done, all its parts)."""
+FARTHEST = 10.0  # from 0, of what is meant to be in [-1, 1]: images with noise stay within, pixels 0..255 do not
 
 
 class ImageShape(NamedTuple):
@@ -134,3 +137,32 @@ def to_uint8(x: Tensor) -> Tensor:
 def unit(x: Tensor) -> Tensor:
     """Map [-1, 1] to [0, 1], the range in which textbooks write their autoencoders."""
     return (x + 1).mul_(0.5)  # to the bit what dividing by 2 gives, and faster
+
+
+def meant(x: Tensor, what: str = "images") -> Tensor:
+    """Images as they are, uint8 or floats in [-1, 1], once their values can be meant so.
+
+    What a model makes, or noise is added to, may lie outside of [-1, 1]; so floats are refused where they cannot be
+    of that range: 0..255, 0 and 1 as the ends of [0, 1], and what is not finite. A row of numbers (height 1) may be
+    any.
+    Errors: `DataError` with the values that were given, and what to do.
+
+    >>> meant(torch.tensor([[[[0.0, 255.0], [8.0, 9.0]]]]))  # doctest: +ELLIPSIS
+    Traceback (most recent call last):
+    fabulate.errors.DataError: images are uint8 or floats in [-1, 1]; given float32, values 0..255: if these are ...
+    """
+    if x.dtype == torch.uint8 or not x.numel() or (x.ndim == 4 and x.shape[2] == 1):
+        return x
+    low, high = (float(value) for value in x.detach().aminmax())
+    given = (
+        f"{what} are uint8 or floats in [-1, 1]; given {str(x.dtype).removeprefix('torch.')}, values {low:g}..{high:g}"
+    )
+    if not x.is_floating_point():
+        raise DataError(f"{given}: if these are pixels 0..255, give x.to(torch.uint8)")
+    if not (isfinite(low) and isfinite(high)):
+        raise DataError(f"{given}: a NaN or an infinity is no pixel")
+    if (low, high) == (0, 1):
+        raise DataError(f"{given}: if these are in [0, 1], give x * 2 - 1")
+    if low < -FARTHEST or high > FARTHEST:
+        raise DataError(f"{given}: if these are pixels 0..255, give x / 127.5 - 1")
+    return x

@@ -19,6 +19,7 @@ from fabulate.signals import BROKEN_PIPE, Leave, catching, end_without_parent
 
 VERBS = {
     "data": "look at images before training: counts, sizes, broken files, duplicates",
+    "cache": "tell what is kept to be quick the next time, and clear it",
     "models": "list the families, what each can do, and their presets",
     "train": "train a family on images; the same command again continues",
     "info": "tell what a run is, how far it came and how good it is",

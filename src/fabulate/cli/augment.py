@@ -10,7 +10,7 @@ from rich.table import Table
 
 from fabulate.cli.progress import stages
 from fabulate.cli.shared import load_images, parse, where
-from fabulate.config import DataSpec, PositiveInt, spec
+from fabulate.config import DataSpec, Megapixels, PositiveInt, Range, spec
 from fabulate.errors import ConfigError
 from fabulate.files import outside
 from fabulate.uses.augment.drawing import Synthetic
@@ -28,6 +28,10 @@ class Arguments:
     """Resize so that the shorter side is this many pixels (antialiased), then crop the centre to a square."""
     limit_broken: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Largest share of unreadable files that may be set aside; above it, intake stops and lists them."""
+    range: Annotated[Range, tyro.conf.arg(metavar="LOW:HIGH|auto")] | None = None
+    """Pixel values that become black and white in images of more than 8 bits: 0:4095, or auto, what is found."""
+    max_megapixels: Megapixels = 200
+    """Images of more millions of pixels are set aside unread."""
     to: str = "balanced"
     """How many images a class shall have: balanced, a number, or name=number,..."""
     family: str | None = None
@@ -53,7 +57,15 @@ def main(argv: list[str]) -> None:
     if flags.run is not None and (flags.family is not None or flags.steps is not None):
         raise ConfigError("give --run (a model that is there) or --family and --steps (one to train), not both")
     outside(flags.out, flags.source)
-    data = load_images(DataSpec(source=flags.source, size=flags.size, limit_broken=flags.limit_broken))
+    data = load_images(
+        DataSpec(
+            source=flags.source,
+            size=flags.size,
+            limit_broken=flags.limit_broken,
+            range=flags.range,
+            max_megapixels=flags.max_megapixels,
+        )
+    )
     with stages() as progress:
         made = augment(
             data,

@@ -9,7 +9,7 @@ from rich.console import Console
 from fabulate.cli.shared import Source, load_images, parse, positional, where
 from fabulate.config import DataSpec, override, spec
 from fabulate.data import render
-from fabulate.errors import MixedSizesError
+from fabulate.errors import UndecidedError
 from fabulate.files import outside, vacant_file
 from fabulate.pictures import save_png
 
@@ -33,13 +33,17 @@ def main(argv: list[str]) -> None:
     images = positional(flags.source, flags.spec)
     if flags.out is not None:
         vacant_file(outside(flags.out, images.source), flags.overwrite)
-    try:
-        data, mixed = load_images(images, streams=True), None
-    except MixedSizesError as error:  # look at everything all the same, as it would be with --size
-        data, mixed = load_images(override(images, {"size": error.size}), streams=True), error
+    undecided: list[UndecidedError] = []
+    data = None
+    while data is None:
+        try:
+            data = load_images(images, streams=True)
+        except UndecidedError as error:  # look at everything all the same, as it would be with --size or --range
+            undecided.append(error)
+            images = override(images, error.options)
     Console().print(render(data.report))
     if flags.out is not None:
         save_png(data.show(100, seed=flags.seed), flags.out)
         where("picture", flags.out)
-    if mixed is not None:
-        raise mixed
+    if undecided:
+        raise undecided[0]

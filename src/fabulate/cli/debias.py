@@ -11,7 +11,7 @@ from pydantic import Field
 
 from fabulate.cli import debias_page
 from fabulate.cli.shared import counting, load_images, parse, where
-from fabulate.config import DataSpec, PositiveInt, spec
+from fabulate.config import DataSpec, Megapixels, PositiveInt, Range, spec
 from fabulate.data import Data, Images
 from fabulate.data.names import image_names
 from fabulate.errors import ConfigError
@@ -40,6 +40,10 @@ class Arguments:
     """Resize so that the shorter side is this many pixels (antialiased), then crop the centre to a square."""
     limit_broken: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Largest share of unreadable files that may be set aside; above it, intake stops and lists them."""
+    range: Annotated[Range, tyro.conf.arg(metavar="LOW:HIGH|auto")] | None = None
+    """Pixel values that become black and white in images of more than 8 bits: 0:4095, or auto, what is found."""
+    max_megapixels: Megapixels = 200
+    """Images of more millions of pixels are set aside unread."""
     by: tuple[str, ...] = ()
     """What shall tell nothing of the class: palette, structure, structure-3, ... (default: palette; with --environments
     what differs between them)."""
@@ -83,7 +87,15 @@ def main(argv: list[str]) -> None:
         vacant(flags.out, flags)
     if flags.by:
         factors.columns(flags.by, DuotoneConfig())
-    data = load_images(DataSpec(source=flags.source, size=flags.size, limit_broken=flags.limit_broken))
+    data = load_images(
+        DataSpec(
+            source=flags.source,
+            size=flags.size,
+            limit_broken=flags.limit_broken,
+            range=flags.range,
+            max_megapixels=flags.max_megapixels,
+        )
+    )
     check(flags, data)
     if flags.classifier_steps:
         data.tested()  # refuses test images without classes before anything is trained

@@ -6,7 +6,7 @@ from typing import Literal
 import tyro
 from torch import Tensor
 
-from fabulate.cli.shared import named, off_images, parse, where
+from fabulate.cli.shared import named, off_images, own_reading, parse, where
 from fabulate.config import spec
 from fabulate.data import read_image
 from fabulate.errors import CapabilityError
@@ -70,5 +70,6 @@ def codes(model: HasLatent, flags: Arguments, label: str | None) -> tuple[Tensor
         return model.code(flags.seeds[0], label), model.code(flags.seeds[1], label)
     if not isinstance(model, Encodes):
         raise CapabilityError(f"{model.family} cannot find the codes of images (use --seeds); {able(Encodes)}")
-    first, second = (model.encode(read_image(path, model.shape)[None], label) for path in flags.images)
+    own = own_reading(flags.run)  # their range is these images' too
+    first, second = (model.encode(read_image(path, model.shape, own)[None], label) for path in flags.images)
     return first, second

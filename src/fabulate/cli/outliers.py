@@ -12,9 +12,9 @@ from rich.console import Console
 
 from fabulate.cli.outliers_page import ranking_page
 from fabulate.cli.shared import counting, load_images, parse, where
-from fabulate.config import DataSpec, PositiveInt, nearest, spec, to_json
+from fabulate.config import DataSpec, Megapixels, PositiveInt, Range, data_spec, nearest, override, spec, to_json
 from fabulate.errors import ConfigError, RunError
-from fabulate.files import outside, own_folder, replaceable_folder, write_file, write_json
+from fabulate.files import outside, own_folder, read_json, replaceable_folder, write_file, write_json
 from fabulate.uses.outliers import OutlierDetector, load_detector, ranking, save_detector
 from fabulate.uses.outliers.conformal import percent
 from fabulate.uses.outliers.saving import CONFIG, Mark
@@ -38,6 +38,10 @@ class Fitting:
     """Resize so that the shorter side is this many pixels (antialiased), then crop the centre to a square."""
     limit_broken: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Largest share of unreadable files that may be set aside; above it, intake stops and lists them."""
+    range: Annotated[Range, tyro.conf.arg(metavar="LOW:HIGH|auto")] | None = None
+    """Pixel values that become black and white in images of more than 8 bits: 0:4095, or auto, what is found."""
+    max_megapixels: Megapixels = 200
+    """Images of more millions of pixels are set aside unread."""
     normal: tuple[str, ...] = ()
     """Only images of these classes are normal (default: all images of the source)."""
     false_alarm: Annotated[float, Field(gt=0, lt=1)] = 0.05
@@ -96,7 +100,15 @@ def fit(argv: list[str]) -> None:
     chosen(flags.scores or None, flags.family, images=True)  # refuses what cannot be before images are read
     if flags.out is not None:
         vacant(flags.out, flags)
-    data = load_images(DataSpec(source=flags.source, size=flags.size, limit_broken=flags.limit_broken))
+    data = load_images(
+        DataSpec(
+            source=flags.source,
+            size=flags.size,
+            limit_broken=flags.limit_broken,
+            range=flags.range,
+            max_megapixels=flags.max_megapixels,
+        )
+    )
     out = vacant(flags.out or Path("runs") / f"outliers-{data.name}", flags)
     detector = OutlierDetector(
         list(flags.scores) or None,
@@ -135,11 +147,12 @@ def score(argv: list[str]) -> None:
     if not detector.shape_:
         raise RunError(f"{flags.run} learnt rows of numbers; score them from Python: load_detector(...).predict(rows)")
     channels, height, width = detector.shape_
-    size = height if height == width else None
-    options: dict[str, Any] = {"channels": channels, "size": size, "limit_broken": flags.limit_broken}
+    own = data_spec(read_json(flags.run / CONFIG, dict[str, Any]).get("data", {}))
+    size = own.size or (height if height == width else None)
+    given = {"source": flags.source, "channels": channels, "size": size, "limit_broken": flags.limit_broken}
     if flags.out is not None:
         vacant(flags.out, flags)
-    data = load_images(DataSpec(source=flags.source, **options))
+    data = load_images(override(own, given))  # with the range of the images that were learnt
     out = vacant(flags.out or flags.run / data.name, flags)
     with counting("judging images") as progress:
         ranked = ranking.rank(detector, data, progress)

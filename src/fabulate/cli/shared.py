@@ -16,7 +16,7 @@ from torch import Tensor
 from fabulate import models
 from fabulate.cli.progress import counting as counting  # verbs count by it
 from fabulate.config import UNSAID, DataSpec, from_json, override, spec
-from fabulate.data import Data, Images, load_data
+from fabulate.data import Data, Images, load_spec
 from fabulate.errors import ConfigError
 from fabulate.files import outside, read_json
 from fabulate.folder_names import folder_names
@@ -93,13 +93,7 @@ def load_images(spec: DataSpec, streams: bool = False) -> Data:
     Errors: `DataError`, also for streamed ones where the verb does not say that it can do with `streams`.
     """
     with counting("reading images") as progress:
-        data = load_data(
-            spec.source,
-            size=spec.size,
-            channels=spec.channels,
-            limit_broken=spec.limit_broken,
-            progress=progress,
-        )
+        data = load_spec(spec, progress)
     if data.report.warning:
         told(data.report.warning)
     return data if streams else data.whole()
@@ -153,6 +147,10 @@ class OtherImages:
     """1 makes every image gray, 3 makes every image colour."""
     limit_broken: Annotated[float, Field(ge=0, le=1)] | None = None
     """Largest share of unreadable files that may be set aside; above it, intake stops and lists them."""
+    range: Annotated[Range, tyro.conf.arg(metavar="LOW:HIGH|auto")] | None = None
+    """Pixel values that become black and white, one scale for all images: 0:4095, --range=-1000:3000, or auto."""
+    max_megapixels: Megapixels | None = None
+    """Images of more millions of pixels are set aside unread."""
 
 
 Other = Annotated[OtherImages, tyro.conf.arg(name="")]
@@ -163,14 +161,18 @@ def run_data(run: Path, model: GenerativeModel, given: OtherImages) -> DataSpec:
 
     Errors: `ConfigError` for a model folder without others: it does not say which images it was trained on.
     """
+    spec = own_reading(run)
     if given.source is not None:
         channels, height, width = model.shape
-        spec = override(DataSpec(), {"channels": channels, "size": height if height == width else None})
-    elif is_run(run):
-        spec = own_data(run)
-    else:
+        spec = override(spec, {"channels": channels, "size": height if height == width else None})
+    elif not is_run(run):
         raise ConfigError(f"{run} is a model without its run: give --data, the images it was trained on")
     return override(spec, {name: value for name, value in vars(given).items() if value is not None})
+
+
+def own_reading(run: Path) -> DataSpec:
+    """How a run read its images, the range of their values among it; as images are read by default without a run."""
+    return own_data(run) if is_run(run) else DataSpec()
 
 
 def sampling_of(run: str) -> Any:

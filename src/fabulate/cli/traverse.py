@@ -8,7 +8,18 @@ import tyro
 from pydantic import Field
 from torch import Tensor
 
-from fabulate.cli.shared import Other, OtherImages, image_codes, load_images, named, off_images, parse, run_data, where
+from fabulate.cli.shared import (
+    Other,
+    OtherImages,
+    image_codes,
+    load_images,
+    named,
+    off_images,
+    own_reading,
+    parse,
+    run_data,
+    where,
+)
 from fabulate.config import PositiveFloat, PositiveInt, spec
 from fabulate.data import read_image
 from fabulate.errors import CapabilityError, ConfigError
@@ -122,7 +133,7 @@ def start(model: HasLatent, flags: Arguments, codes: Tensor, label: str | None) 
     if flags.image is not None:
         if not isinstance(model, Encodes):
             raise CapabilityError(f"{model.family} cannot find the codes of images (use --seed); {able(Encodes)}")
-        return model.encode(read_image(flags.image, model.shape)[None], label)
+        return model.encode(read_image(flags.image, model.shape, own_reading(flags.run))[None], label)
     return codes.mean(0, keepdim=True) if flags.seed is None else model.code(flags.seed, label)
 
 

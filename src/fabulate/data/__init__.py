@@ -5,8 +5,19 @@ checked first, and `data.report` says what was found, converted and set aside.
 """
 
 from fabulate.data.images import Images
-from fabulate.data.loading import Data, load_data, read_image
+from fabulate.data.loading import Data, load_data, load_spec, read_image
 from fabulate.data.report import Report, lines, render
 from fabulate.data.resident import Resident, resident
 
-__all__ = ["Data", "Images", "Report", "Resident", "lines", "load_data", "read_image", "render", "resident"]
+__all__ = [
+    "Data",
+    "Images",
+    "Report",
+    "Resident",
+    "lines",
+    "load_data",
+    "load_spec",
+    "read_image",
+    "render",
+    "resident",
+]

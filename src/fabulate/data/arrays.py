@@ -1,25 +1,30 @@
 """Images that are arrays already: scikit-learn's digits, an `.npz` file, or an array in memory.
 
-Layouts (N, H, W), (N, H, W, C) and (N, C, H, W). Pixels uint8, bool, floats in [0, 1], or 16-bit integers (divided by
-257); anything else has no agreed range and is refused rather than guessed.
+Of an `.npz` only the arrays that are used are opened. Their headers are read first: what would not fit is refused, or
+unpacked into a file that is mapped, before anything is allocated. What numbers mean as pixels is `gate.py`'s to say.
 """
 
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager, nullcontext
 from hashlib import blake2b, file_digest
 from importlib.metadata import version
+from math import prod
 from pathlib import Path
+from shutil import copyfileobj
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from fabulate.data.listing import Contents, Label, Listing, Part, Pixels, label_of, number
+from fabulate.data import cache
+from fabulate.data.gate import AnyArray, channels_first
+from fabulate.data.listing import Contents, Label, Listing, Part, label_of, number
+from fabulate.data.report import listed
 from fabulate.errors import DataError
 
-AnyArray = npt.NDArray[Any]
+_NAMED = 20  # arrays that an error tells of
+_HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 # Names of images and of their labels in an .npz, in any case: Keras, MedMNIST, scikit-learn, and plain ones.
 _PARTS = ("train", "test", "val")
@@ -47,110 +52,174 @@ def digits() -> Listing:
 
 def array(x: AnyArray) -> Listing:
     """List an array in memory."""
-    pixels, notes = to_pixels(x, "the array")
-    whole = blake2b(repr(pixels.shape).encode(), digest_size=16)
-    whole.update(np.ascontiguousarray(pixels).data)
-    contents = Contents(Part(_names("array", pixels), pixels), notes=notes)
+    images = channels_first(x, "the array")
+    kind = () if x.dtype == np.uint8 else (x.dtype.str,)
+    whole = blake2b(repr((*images.shape, *kind)).encode(), digest_size=16)
+    whole.update(np.ascontiguousarray(images).data if x.dtype.kind in "biuf" else b"")  # others are refused later
+    contents = Contents(Part(_names("array", images), images))
     return Listing("array", whole.hexdigest(), lambda: nullcontext(contents))
 
 
 def npz(path: Path) -> Listing:
     """List an `.npz` file. Errors: `DataError` for a file that is none, or holds no images under a known name."""
-
-    @contextmanager
-    def opened() -> Iterator[Contents]:
-        yield _contents(_read(path), path)
-
     try:
         with path.open("rb") as file:
             fingerprint = "2 " + file_digest(file, "blake2b").hexdigest()
     except OSError as error:
         raise DataError(f"{path} cannot be opened: {error.strerror}") from error
+
+    @contextmanager
+    def opened() -> Iterator[Contents]:
+        with cache.workspace(f"{fingerprint[:32]}") as scratch, _Members.of(path) as members:
+            yield _contents(members, scratch)
+
     return Listing(path.stem, fingerprint, opened)
 
 
-def _read(path: Path) -> dict[str, AnyArray]:
-    key = "the file"
-    try:
-        with path.open("rb") as stream:
-            file = np.load(stream, allow_pickle=False)
-            if not isinstance(file, np.lib.npyio.NpzFile):
-                raise DataError(f"{path} is a single array (.npy): save it with np.savez(path, x=images, y=labels)")
-            arrays = {}
-            for key in file.files:
-                arrays[key] = file[key]
-            return arrays
-    except DataError:
-        raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(
-            f"{path} cannot be read as an .npz file, a zip of plain arrays (np.savez makes one): {key}: {error}"
-        ) from error
+class _Members:
+    """The arrays in an `.npz`, by their names: known by their headers, read one by one."""
+
+    def __init__(self, path: Path, file: zipfile.ZipFile) -> None:
+        self.path, self.file = path, file
+        self.names = [name.removesuffix(".npy") for name in file.namelist() if name.endswith(".npy")]
+
+    @classmethod
+    @contextmanager
+    def of(cls, path: Path) -> Iterator["_Members"]:
+        with ExitStack() as stack:
+            try:
+                file = stack.enter_context(zipfile.ZipFile(path))
+            except zipfile.BadZipFile as error:
+                if _head(path) == np.lib.format.MAGIC_PREFIX:
+                    raise DataError(
+                        f"{path} is a single array (.npy): save it with np.savez(path, x=images, y=labels)"
+                    ) from error
+                raise _unreadable(path, "the file", error) from error
+            yield cls(path, file)
+
+    def header(self, name: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+        """Shape and type of an array, which are what the file has room for. Errors: `DataError`."""
+        with self.telling(name), self.file.open(f"{name}.npy") as stream:
+            version = np.lib.format.read_magic(stream)
+            if version not in _HEADERS:
+                raise ValueError(f"an array in the format {version}")
+            shape, _, kind = _HEADERS[version](stream)
+            if kind.hasobject:
+                raise ValueError("Python objects, and not a plain array (allow_pickle would run what is in it)")
+            promised, there = prod(shape) * kind.itemsize, self.file.getinfo(f"{name}.npy").file_size - stream.tell()
+            if promised != there:
+                raise ValueError(f"its header promises {promised:,} bytes, and there are {there:,}")
+        return shape, kind
+
+    def read(self, name: str, scratch: Path | None = None) -> AnyArray:
+        """An array: in memory where it fits, else unpacked into a file in `scratch` and mapped.
+
+        Errors: `DataError` where it fits in neither, or is damaged.
+        """
+        shape, kind = self.header(name)
+        nbytes = prod(shape) * kind.itemsize
+        with self.telling(name), self.file.open(f"{name}.npy") as stream:
+            if cache.in_memory(nbytes):
+                whole: AnyArray = np.lib.format.read_array(stream, allow_pickle=False)
+                return whole
+            file = cache.room_for(nbytes, scratch, f"{self.path}: {name} {list(shape)}") / f"{name}.npy"
+            with file.open("wb") as out:
+                copyfileobj(stream, out, 1 << 20)
+            return np.load(file, mmap_mode="r", allow_pickle=False)
+
+    @contextmanager
+    def telling(self, name: str) -> Iterator[None]:
+        """What a damaged file raises is told with the names of the file and of the array."""
+        try:
+            yield
+        except DataError:
+            raise
+        except (
+            *(OSError, ValueError, EOFError, KeyError, SyntaxError, RuntimeError, NotImplementedError, MemoryError),
+            *(zipfile.BadZipFile, zlib.error),
+        ) as error:
+            raise _unreadable(self.path, name, error) from error
 
 
-def _contents(arrays: Mapping[str, AnyArray], path: Path) -> Contents:
-    images = {part: key for part in _PARTS if (key := _find(arrays, _IMAGES[part])) is not None}
-    if "train" not in images:
-        given = ", ".join(f"{key} {value.dtype}{list(value.shape)}" for key, value in arrays.items()) or "nothing"
+def _head(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(len(np.lib.format.MAGIC_PREFIX))
+
+
+def _unreadable(path: Path, what: str, error: BaseException) -> DataError:
+    return DataError(
+        f"{path} cannot be read as an .npz file, a zip of plain arrays (np.savez makes one): {what}: {error}"
+    )
+
+
+def _contents(members: _Members, scratch: Path | None) -> Contents:
+    path, names = members.path, members.names
+    found = {part: key for part in _PARTS if (key := _find(names, _IMAGES[part])) is not None}
+    if "train" not in found:
+        headers = [(key, *members.header(key)) for key in names[:_NAMED]]
+        given = ", ".join(listed([f"{key} {kind}{list(shape)}" for key, shape, kind in headers], _NAMED)) or "nothing"
         raise DataError(
             f"{path} holds no images under a known name; given: {given}. Known: x (or images, data, arr_0) with y (or "
             "labels, target); x_train, y_train, x_test, y_test; train_images, train_labels, test_images, test_labels."
         )
     notes: list[str] = []
     warnings: list[str] = []
-    if "val" in images:
-        val = images.pop("val")
-        if "test" in images:
-            warnings.append(f"{val} is not used, as there is {images['test']} to test with")
+    if "val" in found:
+        val = found.pop("val")
+        if "test" in found:
+            warnings.append(f"{val} is not used, as there is {found['test']} to test with")
         else:
-            images["test"] = val
+            found["test"] = val
             notes.append(f"{val} is the test part: there is none called test")
-    pixels, labels = {}, {}
-    for part, key in images.items():
-        pixels[part], said = to_pixels(arrays[key], f"{path}: {key}")
-        notes += [note for note in said if note not in notes]
-        of = _find(arrays, _LABELS["val" if key in _IMAGES["val"] else part])
-        y = None if of is None else _labels(arrays[of], len(pixels[part]), f"{path}: {of}", warnings)
-        labels[part] = y or [None] * len(pixels[part])
-    numbered = number(*labels.values(), names=_class_names(arrays, labels))
+    images, labels = {}, {}
+    for part, key in found.items():
+        images[part] = channels_first(members.read(key, scratch), f"{path}: {key}")
+        n = len(images[part])
+        of = _find(names, _LABELS["val" if key.lower() in _IMAGES["val"] else part])
+        y = None if of is None else _labels(members, of, n, f"{path}: {of}", warnings)
+        labels[part] = y or [None] * n
+    numbered = number(*labels.values(), names=_class_names(members, labels))
     train, *test = [
-        Part(_names(part, pixels[part]), pixels[part], y)
+        Part(_names(part, images[part]), images[part], y)
         for part, y in zip(images, (numbered.train, numbered.test), strict=False)
     ]
     told = (*warnings, *numbered.warnings)
     return Contents(train, test[0] if test else None, numbered.classes, tuple(notes), told)
 
 
-def _find(arrays: Mapping[str, AnyArray], names: tuple[str, ...]) -> str | None:
+def _find(keys: Sequence[str], names: tuple[str, ...]) -> str | None:
     """The first of these names that the file has, as it is written there."""
-    by_name = {key.lower(): key for key in arrays}
+    by_name = {key.lower(): key for key in keys}
     return next((by_name[name] for name in names if name in by_name), None)
 
 
-def _class_names(arrays: Mapping[str, AnyArray], labels: Mapping[str, Sequence[Label | None]]) -> list[str]:
+def _class_names(members: _Members, labels: Mapping[str, Sequence[Label | None]]) -> list[str]:
     """The names of the classes, where the file has them beside labels that are numbers, as `fabulate sample` writes."""
-    names = arrays.get("classes")
-    if names is None or names.ndim != 1 or names.dtype.kind != "U":
+    if "classes" not in members.names:
         return []
-    fits = all(label is None or label in range(len(names)) for part in labels.values() for label in part)
-    return [str(name) for name in names] if fits else []
+    shape, kind = members.header("classes")
+    if len(shape) != 1 or kind.kind != "U":
+        return []
+    fits = all(label is None or label in range(shape[0]) for part in labels.values() for label in part)
+    return [str(name) for name in members.read("classes")] if fits else []
 
 
-def _labels(y: AnyArray, n: int, what: str, warnings: list[str]) -> list[Label | None] | None:
+def _labels(members: _Members, key: str, n: int, what: str, warnings: list[str]) -> list[Label | None] | None:
+    shape, kind = members.header(key)
+    if shape[:1] != (n,) or len(shape) > 2 or kind.kind not in "iufbUS":
+        raise DataError(f"{what} must hold one class per image, {n} integers or words; given: {kind} of shape {shape}")
+    y = members.read(key)
     if y.ndim == 2 and y.shape[1] == 1:  # MedMNIST and Keras's CIFAR-10 write a column
         y = y[:, 0]
-    if y.ndim == 2 and len(y) == n:
+    if y.ndim == 2:
         if not _one_hot(y):
             warnings.append(f"no classes: {what} has {y.shape[1]} labels per image")
             return None
         y = y.argmax(axis=1)
     if y.dtype.kind == "S":
         y = y.astype("U")
-    whole = y.dtype.kind == "f" and bool((y[np.isfinite(y)] % 1 == 0).all())
-    if y.shape != (n,) or not (whole or y.dtype.kind in "iubU"):
-        raise DataError(
-            f"{what} must hold one class per image, {n} integers or words; given: {y.dtype} of shape {y.shape}"
-        )
+    if y.dtype.kind == "f" and (y[np.isfinite(y)] % 1 != 0).any():
+        raise DataError(f"{what} must hold one class per image, {n} integers or words; given: {kind} of shape {shape}")
     return [label_of(value) for value in y.tolist()]
 
 
@@ -159,38 +228,5 @@ def _one_hot(y: AnyArray) -> bool:
     return y.dtype.kind in "iufb" and bool(((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all())
 
 
-def to_pixels(x: AnyArray, what: str) -> tuple[Pixels, tuple[str, ...]]:
-    """Any accepted array as uint8 (N, C, H, W), C 1, 3 or 4, and notes on what was done.
-
-    Errors: `DataError` naming the type, shape and range that were given.
-
-    >>> to_pixels(np.ones((2, 8, 8, 3), bool), "the array")[0].shape
-    (2, 3, 8, 8)
-    """
-    given = f"given: {x.dtype} of shape {x.shape}"
-    if x.ndim == 3:
-        x = x[:, None]
-    elif x.ndim == 4 and x.shape[3] in (1, 3, 4):
-        x = x.transpose(0, 3, 1, 2)
-    if x.ndim != 4 or x.shape[1] not in (1, 3, 4):
-        raise DataError(f"{what} must have the shape (N, H, W), (N, H, W, C) or (N, C, H, W), C 1, 3 or 4; {given}")
-    if not x.size:
-        raise DataError(f"{what} holds no images; {given}")
-    if x.dtype == np.uint8:
-        return x, ()
-    if x.dtype == bool:
-        return x.astype(np.uint8) * np.uint8(255), ("true and false turned into 255 and 0",)
-    low, high = (x.min(), x.max()) if x.dtype.kind in "iuf" else (np.nan, np.nan)
-    if x.dtype.kind == "f" and low >= 0 and high <= 1:  # a NaN fails both
-        return np.rint(x * 255).astype(np.uint8), ("floats in [0, 1] multiplied by 255 and rounded",)
-    if x.dtype.kind in "iu" and x.dtype.itemsize == 2 and low >= 0 and high > 255:
-        scaled = (x.astype(np.int64) + 128) // 257
-        return scaled.astype(np.uint8), (f"16-bit integers divided by 257 (largest value found: {high})",)
-    raise DataError(
-        f"{what}: pixels must be uint8, bool, floats in [0, 1] or 16-bit integers above 255; {given}, values "
-        f"{low:g}..{high:g}. If these are pixels 0..255, save them as x.astype(np.uint8)."
-    )
-
-
-def _names(part: str, x: Pixels) -> list[str]:
+def _names(part: str, x: AnyArray) -> list[str]:
     return [f"{part}[{i}]" for i in range(len(x))]

@@ -5,6 +5,7 @@ Legend: N images, C H W image.
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -12,9 +13,10 @@ import numpy as np
 
 from fabulate.config import DataSpec, Training
 from fabulate.data.cache import Stored, allocate
+from fabulate.data.gate import scale, to_pixels
 from fabulate.data.images import Images
 from fabulate.data.intake import Intake, Progress
-from fabulate.data.listing import Contents, Labels, Pixels
+from fabulate.data.listing import Contents, Labels, Part, Pixels
 from fabulate.data.report import Report, counted, listed
 from fabulate.errors import DataError
 from fabulate.seeds import permutation
@@ -25,15 +27,17 @@ _PAIRS = 5  # duplicates named in the report
 
 def take_in(contents: Contents, spec: DataSpec, workspace: Path | None, progress: Progress | None = None) -> Stored:
     """Decode, check and split everything a source holds. Errors: `DataError`, see `Intake.run`."""
-    parts = [contents.train] + ([contents.test] if contents.test else [])
-    intake = Intake(parts, spec.size, spec.channels, workspace)
+    parts, told = _as_pixels(contents, spec)
+    intake = Intake(parts, spec, workspace)
     intake.run(progress)
     sound = [row for row, outcome in enumerate(intake.outcomes) if not outcome.reason]
     border = len(contents.train)
     train, test = [row for row in sound if row < border], [row for row in sound if row >= border]
     if not train:
         raise DataError("none of the training images can be read, though some of the test images can")
-    notes = list(contents.notes)
+    values = [outcome.values for outcome in intake.outcomes if outcome.values is not None and not outcome.reason]
+    given = any(isinstance(part.raws, np.ndarray) for part in parts)  # an array's range was seen to above
+    notes = [*contents.notes, *told, *([] if given else scale(values, spec))]
     if not test:
         train, test = _hold_out(train, notes)
     labels = _labels(contents)
@@ -62,6 +66,19 @@ def take_in(contents: Contents, spec: DataSpec, workspace: Path | None, progress
         warnings=contents.warnings,
     )
     return Stored(images[0], images[1] if test else None, contents.classes, report)
+
+
+def _as_pixels(contents: Contents, spec: DataSpec) -> tuple[list[Part], list[str]]:
+    """The parts, arrays of other numbers made pixels, both by one scale; and notes on that."""
+    parts = {"train": contents.train} | ({"test": contents.test} if contents.test else {})
+    arrays = {name: part.raws for name, part in parts.items() if isinstance(part.raws, np.ndarray)}
+    notes: list[str] = []
+    for name, x in arrays.items():
+        what = "the array" if spec.source == "array" else f"{spec.source}: the {name} images"
+        pixels, said = to_pixels(x, what, spec.span, next((y for other, y in arrays.items() if other != name), None))
+        parts[name] = replace(parts[name], raws=pixels)
+        notes += [note for note in said if note not in notes]
+    return list(parts.values()), notes
 
 
 def _hold_out(train: list[int], notes: list[str]) -> tuple[list[int], list[int]]:

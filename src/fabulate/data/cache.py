@@ -10,19 +10,21 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from fabulate.config import spec, to_json
+from fabulate.data import shelves
 from fabulate.data.images import Images
 from fabulate.data.listing import Pixels
 from fabulate.data.report import Report
-from fabulate.errors import DataError
+from fabulate.data.shelves import held, hold, shelf, touched
+from fabulate.errors import DataError, RunError
 from fabulate.files import read_json, write_json
 
+root = shelves.root
 File = Literal["train_x", "train_y", "test_x", "test_y"]
 
 
@@ -44,12 +46,6 @@ class Stored(NamedTuple):
     report: Report
 
 
-def root() -> Path:
-    """`$FABULATE_CACHE`, else `$XDG_CACHE_HOME/fabulate`, else `~/.cache/fabulate`."""
-    own, shared = os.environ.get("FABULATE_CACHE"), os.environ.get("XDG_CACHE_HOME")
-    return Path(own).expanduser() if own else (Path(shared) if shared else Path.home() / ".cache") / "fabulate"
-
-
 def in_memory(nbytes: int) -> bool:
     """Whether an array is small enough to be held: below a quarter of the machine's memory."""
     try:
@@ -67,27 +63,28 @@ def allocate(shape: tuple[int, ...], workspace: Path | None, name: str) -> Pixel
     nbytes = int(np.prod(shape))
     if in_memory(nbytes):
         return np.empty(shape, np.uint8)
+    folder = room_for(nbytes, workspace, f"{shape[0]:,} images")
+    return np.lib.format.open_memmap(folder / f"{name}.npy", "w+", np.uint8, shape)
+
+
+def room_for(nbytes: int, workspace: Path | None, what: str) -> Path:
+    """The workspace, when so many bytes fit on its disk. Errors: `DataError`."""
     if workspace is None or shutil.disk_usage(workspace).free < nbytes:
         raise DataError(
-            f"{shape[0]:,} images need {nbytes / 2**30:.1f} GiB, too much for the memory and for the cache {root()}; "
+            f"{what} need {nbytes / 2**30:.1f} GiB, too much for the memory and for the cache {root()}; "
             "set FABULATE_CACHE to a folder with room, or give a smaller --size"
         )
-    return np.lib.format.open_memmap(workspace / f"{name}.npy", "w+", np.uint8, shape)
+    return workspace
 
 
 @contextmanager
 def workspace(fingerprint: str) -> Iterator[Path | None]:
     """A folder to make an entry in, removed afterwards unless stored; None when the cache cannot be written."""
-    try:
-        (root() / "data").mkdir(parents=True, exist_ok=True)
-        folder = TemporaryDirectory(dir=root() / "data", prefix=fingerprint + ".", ignore_cleanup_errors=True)
-    except OSError:
-        folder = None
-    if folder is None:
-        yield None
-        return
-    with folder:
-        inner = Path(folder.name) / "entry"  # moved away as a whole; its temporary parent stays to be removed
+    with shelves.workspace(fingerprint) as outer:
+        if outer is None:
+            yield None
+            return
+        inner = outer / "entry"  # moved away as a whole; its temporary parent stays to be removed
         inner.mkdir()
         yield inner
 
@@ -113,24 +110,54 @@ def store(stored: Stored, fingerprint: str, workspace: Path) -> None:
                 sums[name] = _checksum(value)
         facts = Facts(classes=stored.classes, report=stored.report, checksums=sums)
         write_json(workspace / "data.json", to_json(facts))
-        workspace.replace(root() / "data" / fingerprint)
+        place = workspace.replace(root() / "data" / fingerprint)
+        with held(place):  # or what is larger than the limit by itself would go at once
+            shelves.trim()
 
 
 def load(fingerprint: str) -> Stored | None:
     """The entry of a fingerprint, checked; None when there is none. A damaged entry is removed."""
     folder = root() / "data" / fingerprint
-    if not folder.is_dir():
+    try:
+        if not folder.is_dir():
+            return None
+    except OSError:  # a cache that cannot even be looked at
         return None
     try:
-        facts = read_json(folder / "data.json", Facts)
-        arrays = {name: _read(folder / f"{name}.npy", check) for name, check in facts.checksums.items()}
-        train, *test = [
-            Images(arrays[f"{part}_x"], arrays.get(f"{part}_y")) for part in ("train", "test") if f"{part}_x" in arrays
-        ]
-        return Stored(train, test[0] if test else None, facts.classes, facts.report)
+        with held(folder):
+            return _loaded(folder)
     except (OSError, ValueError, TypeError, AttributeError, EOFError, AssertionError):
         shutil.rmtree(folder, ignore_errors=True)
         return None
+
+
+def _loaded(folder: Path) -> Stored:
+    facts = read_json(folder / "data.json", Facts)
+    arrays = {name: _read(folder / f"{name}.npy", check) for name, check in facts.checksums.items()}
+    train, *test = [
+        Images(arrays[f"{part}_x"], arrays.get(f"{part}_y")) for part in ("train", "test") if f"{part}_x" in arrays
+    ]
+    stored = Stored(train, test[0] if test else None, facts.classes, facts.report)
+    touched(folder)
+    if any(isinstance(value, np.memmap) for value in arrays.values()):
+        hold(folder)  # they are read for as long as this process lives
+    return stored
+
+
+def remembered(key: str) -> tuple[float, float] | None:
+    """The range of pixel values that was found under a key; None where none was, or none can be read."""
+    try:
+        low, high = read_json(root() / "ranges" / f"{key}.json", tuple[float, float], 1 << 10)
+    except (OSError, RunError):
+        return None
+    return low, high
+
+
+def remember(key: str, found: tuple[float, float]) -> None:
+    """Keep a range of pixel values for the next time."""
+    if (folder := shelf("ranges")) is not None:
+        with suppress(OSError):
+            write_json(folder / f"{key}.json", found)
 
 
 def _read(path: Path, check: int | None) -> npt.NDArray[Any]:

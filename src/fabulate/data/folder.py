@@ -20,7 +20,10 @@ from fabulate.data.report import ignored_files, listed
 from fabulate.data.tables import is_metadata, read_metadata
 from fabulate.errors import DataError
 
-EXTENSIONS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
+EXTENSIONS = {
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
+    *(".pbm", ".pgm", ".ppm", ".pnm", ".avif", ".jp2", ".j2k", ".heic", ".heif"),
+}
 _TOGETHER = 64  # files read by one job
 _SYSTEM = {
     *("@eadir", "@recycle", "#recycle", "@tmp", "__macosx", "$recycle.bin", "system volume information", "lost+found"),

@@ -5,7 +5,6 @@ A hub data set keeps the revision first seen: what a run was trained on does not
 needs neither the network nor the import of `datasets`.
 """
 
-import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -19,6 +18,7 @@ from fabulate.config import spec, to_json
 from fabulate.data import cache
 from fabulate.data.listing import LABELS, Contents, Label, Listing, Part, Raw, label_of, number
 from fabulate.data.report import listed
+from fabulate.data.shelves import held, shelf
 from fabulate.data.tables import images_in
 from fabulate.errors import DataError, RunError
 from fabulate.files import read_json, write_json
@@ -98,11 +98,10 @@ def hub(name: str) -> Listing:
 @contextmanager
 def _downloads() -> Iterator[str]:
     """Where downloads are kept: in the cache, so that another size needs no network; else only for now."""
-    kept = cache.root() / "hub"
-    with suppress(OSError):
-        kept.mkdir(parents=True, exist_ok=True)
-    if os.access(kept, os.W_OK | os.X_OK) and kept.is_dir():
-        yield str(kept)
+    kept = shelf("hub")
+    if kept is not None:
+        with held(kept):
+            yield str(kept)
     else:
         with TemporaryDirectory(prefix="fabulate-", ignore_cleanup_errors=True) as copy:
             yield copy
@@ -131,11 +130,9 @@ def revision_of(name: str) -> str:
         revision = str(HfApi().dataset_info(name, timeout=20).sha)
     except (HTTPError, OSError, ValueError) as error:
         raise _failed(f"the data set {name} on the Hugging Face hub", error, _ONLINE) from error
-    try:
-        known.parent.mkdir(parents=True, exist_ok=True)
-        write_json(known, to_json(Revision(revision=revision)))
-    except OSError:
-        pass  # it is asked for again the next time
+    if shelf("hub") is not None:
+        with suppress(OSError):  # it is asked for again the next time
+            write_json(known, to_json(Revision(revision=revision)))
     return revision
 
 

@@ -10,14 +10,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fabulate.data.gate import to_pixels
 from fabulate.data.listing import Labels, Pixels
 from fabulate.data.mapped import FileRows
+from fabulate.errors import DataError
 from fabulate.types import Batch, BatchSource, ImageShape
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Images(BatchSource):
     """Images x, uint8 (N, C, H, W), in memory or memory-mapped, and classes y, int64 (N,), or None.
+
+    Arrays of other layouts and numbers are made such, or refused with a `DataError`, by the rules of `gate.py`.
 
     >>> images = Images(np.zeros((10, 1, 8, 8), np.uint8))
     >>> images, len(images), images.shape.size
@@ -30,8 +34,14 @@ class Images(BatchSource):
     y: Labels | None = None
 
     def __post_init__(self) -> None:
-        assert self.x.ndim == 4 and self.x.dtype == np.uint8, f"images of {self.x.dtype} {self.x.shape}"
-        assert self.y is None or (self.y.shape == (len(self.x),) and self.y.dtype == np.int64)
+        if self.x.ndim != 4 or self.x.dtype != np.uint8 or self.x.shape[1] not in (1, 3):
+            object.__setattr__(self, "x", to_pixels(self.x, "the images")[0])
+        if self.y is None:
+            return
+        y = np.asarray(self.y)
+        if y.shape != (len(self.x),) or y.dtype.kind not in "iu":
+            raise DataError(f"{len(self.x):,} images have as many integers as classes; given {y.dtype} {y.shape}")
+        object.__setattr__(self, "y", y.astype(np.int64, copy=False))
 
     def __len__(self) -> int:
         return len(self.x)

@@ -15,11 +15,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
-from PIL import Image
+import numpy as np
 
+from fabulate.config import DataSpec
 from fabulate.data.cache import allocate
-from fabulate.data.decode import UnreadableError, decode
+from fabulate.data.decode import Decoded, Values, decode, measured
+from fabulate.data.gate import values_of
 from fabulate.data.listing import Part, Pixels, Raw
+from fabulate.data.opening import UnreadableError, formats
 from fabulate.data.report import listed
 from fabulate.errors import DataError, MixedSizesError
 
@@ -32,7 +35,7 @@ _WORKERS = min(4, os.cpu_count() or 1)
 
 
 class Outcome(NamedTuple):
-    """What became of one image: size and mode as found and what was converted, or the reason why it is unreadable.
+    """What became of one image: size, mode and values as found, what was converted, or the reason why it is unreadable.
 
     `waits`: it is sound as far as it was read, but its row was not written: it has another size, or colour where the
     rows are gray.
@@ -41,6 +44,7 @@ class Outcome(NamedTuple):
     size: tuple[int, int] = (0, 0)
     mode: str = ""
     changes: tuple[str, ...] = ()
+    values: Values | None = None
     colour: bool = False
     reason: str = ""
     waits: bool = False
@@ -52,8 +56,8 @@ class Intake:
     rows: Pixels
     target: tuple[int, int]
 
-    def __init__(self, parts: Sequence[Part], size: int | None, channels: int | None, workspace: Path | None) -> None:
-        self.parts, self.size, self.channels, self.workspace = parts, size, channels, workspace
+    def __init__(self, parts: Sequence[Part], spec: DataSpec, workspace: Path | None) -> None:
+        self.parts, self.spec, self.workspace = parts, spec, workspace
         self.names = [name for part in parts for name in part.names]
         self.outcomes = [Outcome()] * len(self.names)
 
@@ -62,7 +66,7 @@ class Intake:
 
         Errors: `DataError` when nothing can be read, or when the images differ in size.
         """
-        Image.init()  # Pillow loads its readers on first use, and not safely from several threads
+        formats()  # Pillow loads its readers on first use, and not safely from several threads
         with warnings.catch_warnings():  # the filters are the process's, so this holds in the threads too
             warnings.simplefilter("ignore")
             self.target, channels = self._first()
@@ -94,7 +98,7 @@ class Intake:
         reasons = []
         for start, stop in self._spans(1):
             try:
-                pixels = decode(self._raws(start, stop)[0], self.size, self.channels).pixels
+                pixels = self._decoded(self._raws(start, stop)[0], None).pixels
             except UnreadableError as error:
                 reasons.append(f"{self.names[start]}: {error}")
                 continue
@@ -121,12 +125,15 @@ class Intake:
                 collect()
 
     def _decode_span(self, start: int, stop: int) -> list[Outcome]:
-        only = self.target if self.size is None else None
+        only = self.target if self.spec.size is None else None
         return [self._decode_row(start + i, raw, only) for i, raw in enumerate(self._raws(start, stop))]
+
+    def _decoded(self, raw: Raw, only: tuple[int, int] | None) -> Decoded:
+        return decode(raw, self.spec.size, self.spec.channels, only, self.spec.span, self.spec.cap)
 
     def _decode_row(self, row: int, raw: Raw, only: tuple[int, int] | None) -> Outcome:
         try:
-            pixels, size, mode, changes = decode(raw, self.size, self.channels, only)
+            pixels, size, mode, changes, values = self._decoded(raw, only)
         except UnreadableError as error:
             return Outcome(reason=str(error))
         if pixels is None:
@@ -134,11 +141,11 @@ class Intake:
         fits = pixels.shape[1:] == self.target and pixels.shape[0] <= self.rows.shape[1]
         if fits:
             self.rows[row] = pixels  # a gray image spreads over three channels
-        return Outcome(size, mode, changes, colour=len(pixels) == 3, waits=not fits)
+        return Outcome(size, mode, changes, values, colour=len(pixels) == 3, waits=not fits)
 
     def _settle_sizes(self) -> None:
         """Images of another size were only measured: the first sound one among them proves that sizes are mixed."""
-        if self.size is not None:
+        if self.spec.size is not None:
             return
         sizes = Counter(outcome.size for outcome in self.outcomes if not outcome.reason)
         for row, outcome in enumerate(self.outcomes):
@@ -154,6 +161,38 @@ class Intake:
             self.rows[start : start + _COPY] = gray[start : start + _COPY]
 
 
+def spread(parts: Sequence[Part], cap: int, progress: Progress | None = None) -> tuple[float, float]:
+    """The smallest and the largest value over all images that hold more than 8 bits, for one scale for all of them.
+
+    Errors: `DataError` when there is no such image that can be read, or they are all of one value.
+    """
+    found: list[tuple[float, float]] = []
+    formats()
+    for part in parts:
+        if isinstance(part.raws, np.ndarray):
+            found += [] if part.raws.dtype in (np.uint8, np.bool_) else [values_of(part.raws)]
+            continue
+
+        def look(raw: Raw) -> Values | None:
+            try:
+                return measured(raw, cap)
+            except UnreadableError:
+                return None  # intake meets it again, and says so
+
+        with ThreadPoolExecutor(_WORKERS) as pool, warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for start in range(0, len(part), _CHUNK):
+                values = pool.map(look, part.raws[start : start + _CHUNK])
+                found += [(value.low, value.high) for value in values if value is not None]
+                if progress is not None:
+                    progress(min(start + _CHUNK, len(part)), len(part))
+    low, high = min((low for low, _ in found), default=0.0), max((high for _, high in found), default=0.0)
+    if not low < high:
+        seen = f"they all have the value {low:g}" if found else "there is no readable image of more than 8 bits"
+        raise DataError(f"--range auto looks for the range of the values in images of more than 8 bits, and {seen}")
+    return low, high
+
+
 def mixed(sizes: Counter[tuple[int, int]]) -> MixedSizesError:
     """The error that tells the sizes (height, width) found and a size that would suit them."""
     told = [f"{height}x{width} ({n:,})" for (height, width), n in sizes.most_common()]
@@ -164,5 +203,5 @@ def mixed(sizes: Counter[tuple[int, int]]) -> MixedSizesError:
     return MixedSizesError(
         f"the images differ in size: {', '.join(listed(told, limit=5))} (height x width, and how many); "
         f"give --size N to resize and crop them all, for example --size {size}",
-        size,
+        size=size,
     )

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -23,6 +23,9 @@ Label = str | int
 
 Raw = Path | bytes | Pixels
 """An image not yet decoded: a file, the bytes of one, or an array (C, H, W), C 1, 3 or 4."""
+
+Numbers = npt.NDArray[Any]
+"""Images (N, C, H, W) of any numbers that can be made pixels."""
 
 
 LABELS = ("label", "labels", "class", "category")  # names of a column of them, in this order
@@ -42,7 +45,7 @@ class Part:
     """One part (train or test) of a source: how each image is called, its raw form, and the labels, if all have one."""
 
     names: Sequence[str]
-    raws: Raws
+    raws: Raws | Numbers
     labels: Labels | None = None
 
     def __len__(self) -> int:

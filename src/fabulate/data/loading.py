@@ -10,13 +10,15 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fabulate.config import DataSpec, override
+from fabulate.config import DataSpec, override, written_range
 from fabulate.data import cache, decode, sources, streaming
 from fabulate.data.arrays import array
 from fabulate.data.assembly import take_in
+from fabulate.data.gate import dark, within
 from fabulate.data.images import Images
-from fabulate.data.intake import Progress
+from fabulate.data.intake import Progress, spread
 from fabulate.data.listing import Labels, Listing
+from fabulate.data.opening import UnreadableError
 from fabulate.data.report import Report, listed, rows
 from fabulate.data.shards import Shards, find
 from fabulate.data.stream import NOT_AT_HAND
@@ -113,11 +115,14 @@ def load_data(
     size: int | None = None,
     channels: int | None = None,
     limit_broken: float = 0.1,
+    range: str | None = None,
+    max_megapixels: float = 200,
     progress: Progress | None = None,
 ) -> Data:
     """Load a data set, decoding and checking every image, or from the cache when that was done before.
 
-    `source`: a string or path as in `DataSpec.source`, or an array (N, H, W), (N, H, W, C) or (N, C, H, W).
+    `source`: a string or path as in `DataSpec.source`, or an array (N, H, W), (N, H, W, C) or (N, C, H, W). `range`:
+    "LOW:HIGH", the values that become black and white in images of more than 8 bits, or "auto": what is found.
     `progress`: called now and then with (images decoded, images in all).
     Errors: `DataError` when the source cannot be found or read, holds images of mixed sizes, or more than the share
     `limit_broken` of unreadable ones; `ConfigError` for options out of bounds.
@@ -127,11 +132,22 @@ def load_data(
     (1618, 179, ImageShape(channels=1, height=8, width=8), 10)
     """
     held = isinstance(source, np.ndarray)
-    options = {"size": size, "channels": channels, "limit_broken": limit_broken}
+    options: dict[str, Any] = {"size": size, "channels": channels, "limit_broken": limit_broken}
+    options |= {"range": range, "max_megapixels": max_megapixels}
     spec = override(DataSpec(), {"source": "array" if held else str(source), **options})
+    return _loaded(array(source), spec, progress) if isinstance(source, np.ndarray) else load_spec(spec, progress)
+
+
+def load_spec(spec: DataSpec, progress: Progress | None = None) -> Data:
+    """Load the data set that a spec describes. Errors: as `load_data`."""
     if spec.source.startswith(streaming.PREFIX):
         return _streamed(spec, progress)
-    listing = array(source) if isinstance(source, np.ndarray) else sources.find(spec.source)
+    return _loaded(sources.find(spec.source), spec, progress)
+
+
+def _loaded(listing: Listing, spec: DataSpec, progress: Progress | None) -> Data:
+    held = spec.source == "array" and listing.name == "array"
+    spec = _ranged(listing, spec, progress)
     fingerprint = _fingerprint(listing, spec)
     # An array in memory is its own cache: it is not written to the disk behind its owner's back.
     stored = _take_in(listing, spec, None, progress) if held else cache.load(fingerprint)
@@ -155,21 +171,42 @@ def load_data(
     )
 
 
-def read_image(path: str | Path, shape: ImageShape) -> Tensor:
+def read_image(path: str | Path, shape: ImageShape, spec: DataSpec | None = None) -> Tensor:
     """One image file as uint8 (C, H, W), read as a data set's images are and fitted to a square model's size.
 
-    Errors: `DataError` when it cannot be read.
+    `spec`: how the images were read that the model learnt from; their range is this image's too.
+    Errors: `DataError` when it cannot be read, or its range leaves it black.
     """
     size = shape.height if shape.height == shape.width else None
+    spec = spec or DataSpec()
     try:
-        pixels = decode.decode(Path(path), size, shape.channels).pixels
-    except decode.UnreadableError as error:
+        pixels, *_, values = decode.decode(Path(path), size, shape.channels, None, spec.span, spec.cap)
+        if values is not None and spec.span is not None:
+            within(values.low, values.high, spec.span, str(path))
+        elif values is not None and not values.bright:
+            raise dark(values.low, values.high, str(path))
+    except UnreadableError as error:
         raise DataError(f"{path}: {error}") from error
     assert pixels is not None
     return torch.from_numpy(np.array(pixels))
 
 
+def _ranged(listing: Listing, spec: DataSpec, progress: Progress | None) -> DataSpec:
+    """The spec with the range that was found where it says auto: models and other images need the numbers."""
+    if spec.range != "auto":
+        return spec
+    key = blake2b(repr(("range", decode.VERSION, spec.cap, listing.fingerprint)).encode(), digest_size=16).hexdigest()
+    found = cache.remembered(key)
+    if found is None:
+        with listing.open() as contents:
+            found = spread([contents.train, *([contents.test] if contents.test else [])], spec.cap, progress)
+        cache.remember(key, found)
+    return override(spec, {"range": written_range(*found)})
+
+
 def _streamed(spec: DataSpec, progress: Progress | None) -> Data:
+    if spec.range == "auto":
+        raise DataError("stream: does not look at all images, as --range auto would have to; give --range LOW:HIGH")
     shards = find(spec.source.removeprefix(streaming.PREFIX))
     stored = streaming.look(shards, spec, progress)
     return Data(**stored._asdict(), spec=spec, fingerprint=_fingerprint(shards, spec), name=shards.name)
@@ -182,7 +219,9 @@ def _take_in(listing: Listing, spec: DataSpec, workspace: Path | None, progress:
 
 def _fingerprint(listing: Listing | Shards, spec: DataSpec) -> str:
     # Not the source's name, so that a moved folder stays the same data; not limit_broken, which changes no pixel.
-    key = repr((decode.VERSION, spec.size, spec.channels, listing.fingerprint))
+    options = [(name, getattr(spec, name)) for name in ("range", "max_megapixels")]
+    changed = [(name, value) for name, value in options if value != getattr(DataSpec(), name)]
+    key = repr((decode.VERSION, spec.size, spec.channels, listing.fingerprint, *changed))
     return blake2b(key.encode(), digest_size=16).hexdigest()
 
 

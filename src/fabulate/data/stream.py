@@ -19,12 +19,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from fabulate.data.decode import UnreadableError, decode
+from fabulate.config import DataSpec
+from fabulate.data.decode import decode
 from fabulate.data.images import Images
 from fabulate.data.listing import Labels, Pixels
+from fabulate.data.opening import UnreadableError, formats
 from fabulate.data.shards import Columns, Group, read_images
 from fabulate.errors import DataError
 from fabulate.seeds import permutation
@@ -37,7 +38,7 @@ _WORKERS = min(4, os.cpu_count() or 1)
 
 
 class Stream(Images, Ordered):
-    """Images of parquet row groups, of one shape; `fitted`: brought to it, else those of other sizes are set aside."""
+    """Images of parquet row groups, of one shape, read as `spec` says: without a size those of others are set aside."""
 
     def __init__(
         self,
@@ -45,12 +46,10 @@ class Stream(Images, Ordered):
         columns: Columns,
         shape: ImageShape,
         labels: Labels | None = None,
-        *,
-        fitted: bool = False,
-        limit_broken: float = 0.1,
+        spec: DataSpec | None = None,
     ) -> None:
-        self.groups, self.columns, self.labels, self.limit_broken = tuple(groups), columns, labels, limit_broken
-        self._shape, self.fitted = shape, fitted
+        self.groups, self.columns, self.labels = tuple(groups), columns, labels
+        self._shape, self.spec = shape, spec or DataSpec()
         self.starts = np.cumsum([0, *(group.rows for group in groups)])
         rows, nbytes = (
             max(1, sum(column) // len(groups)) for column in zip(*[(g.rows, g.nbytes) for g in groups], strict=True)
@@ -64,7 +63,7 @@ class Stream(Images, Ordered):
         self.lock = Lock()
         self.readers = ThreadPoolExecutor(_WORKERS, "fabulate-read")
         self.decoders = ThreadPoolExecutor(_WORKERS, "fabulate-decode")
-        Image.init()  # Pillow loads its readers on first use, and not safely from several threads
+        formats()  # Pillow loads its readers on first use, and not safely from several threads
 
     def __len__(self) -> int:
         return int(self.starts[-1])
@@ -170,15 +169,15 @@ class Stream(Images, Ordered):
     def _readable(self, index: int, home: int, cells: Any) -> tuple[int, Pixels]:
         """The image at `index`, or the next readable one of its row group, and its number."""
         first, n = int(self.starts[home]), self.groups[home].rows
-        size = self.shape.height if self.fitted else None
+        spec, fitted = self.spec, self.spec.size is not None
         for step in range(n):
             place = (index - first + step) % n
             if first + place in self.broken:
                 continue
             try:
-                pixels, found, *_ = decode(
-                    cells[place].as_py() or b"", size, self.shape.channels, None if self.fitted else self.shape[1:]
-                )
+                only = None if fitted else self.shape[1:]
+                raw = cells[place].as_py() or b""
+                pixels, found, *_ = decode(raw, spec.size, self.shape.channels, only, spec.span, spec.cap)
             except UnreadableError as error:
                 self._set_aside(first + place, str(error))
                 continue
@@ -195,11 +194,11 @@ class Stream(Images, Ordered):
         with self.lock:
             self.broken[index] = reason
             seen = max(int(self.seen.sum()), min(len(self), CERTAIN))
-            if len(self.broken) > self.limit_broken * seen:
+            if len(self.broken) > self.spec.limit_broken * seen:
                 told = "\n  ".join(f"{self.name(i)}: {self.broken[i]}" for i in list(self.broken)[:20])
                 raise DataError(
                     f"{len(self.broken):,} of {int(self.seen.sum()):,} streamed images cannot be used, more than the "
-                    f"limit of {self.limit_broken:.0%}:\n  {told}\nRepair or remove them, or raise --limit-broken."
+                    f"limit of {self.spec.limit_broken:.0%}:\n  {told}\nRepair or remove them, or raise --limit-broken."
                 )
 
 

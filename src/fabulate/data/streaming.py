@@ -13,10 +13,12 @@ import torch
 
 from fabulate.config import DataSpec
 from fabulate.data.cache import Stored
-from fabulate.data.decode import Decoded, UnreadableError, decode
+from fabulate.data.decode import Decoded, decode
+from fabulate.data.gate import scale
 from fabulate.data.images import Images
 from fabulate.data.intake import Progress, mixed
 from fabulate.data.listing import Labels, Numbered, label_of, number
+from fabulate.data.opening import UnreadableError
 from fabulate.data.report import Report, counted, listed
 from fabulate.data.shards import Group, Shards, read_images, read_labels
 from fabulate.data.stream import Stream
@@ -46,15 +48,14 @@ def look(shards: Shards, spec: DataSpec, progress: Progress | None = None) -> St
     classes, train_y, test_y, warnings = _labels(train, test, shards)
     told: list[str] = []
     stream, *rest = [
-        Stream(groups, shards.columns, shape, y, fitted=spec.size is not None, limit_broken=spec.limit_broken)
-        for groups, y in ((train, train_y), (test, test_y))
-        if groups
+        Stream(groups, shards.columns, shape, y, spec) for groups, y in ((train, train_y), (test, test_y)) if groups
     ]
     held, unread = _held(rest[0], progress) if rest else (None, [])
     tested = (len(held) if held else 0) + len(unread)
     if rest and tested < len(rest[0]):
         told.append(f"the test part is the first {tested:,} of {len(rest[0]):,} test images")
     changes = Counter(change for image in sample for change in image.changes)
+    told += scale([image.values for image in sample if image.values is not None], spec)
     told += [f"of the images looked at, {counted(n, 'image')} {change}" for change, n in changes.items()]
     report = Report(
         found=len(stream) + sum(map(len, rest)),
@@ -103,7 +104,7 @@ def _sample(groups: list[Group], shards: Shards, spec: DataSpec) -> tuple[list[D
         cells = read_images(group, shards.columns)
         for row in np.unique(np.linspace(0, group.rows - 1, LOOKS // len(places)).round().astype(int)).tolist():
             try:
-                sound.append(decode(cells[row].as_py() or b"", spec.size, spec.channels))
+                sound.append(decode(cells[row].as_py() or b"", spec.size, spec.channels, None, spec.span, spec.cap))
             except UnreadableError as error:
                 unread.append((f"{group.shard.name}[{group.first + row}]", str(error)))
     told = "\n  ".join(listed([f"{name}: {reason}" for name, reason in unread]))

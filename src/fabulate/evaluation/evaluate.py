@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from fabulate.compiling import Say
 from fabulate.config import Compile
-from fabulate.data import Data, load_data
+from fabulate.data import Data, load_spec
 from fabulate.errors import ConfigError, DataError
 from fabulate.evaluation.classes import classes
 from fabulate.evaluation.fidelity import fidelity
@@ -141,8 +141,7 @@ def trained_on(run: str | Path | GenerativeModel) -> Data:
         raise ConfigError(
             f"{run if isinstance(run, str | Path) else run.family} does not say what images it saw: give data"
         )
-    spec = own_data(Path(run))
-    return load_data(spec.source, size=spec.size, channels=spec.channels, limit_broken=spec.limit_broken)
+    return load_spec(own_data(Path(run)))
 
 
 def check(model: GenerativeModel, data: Data, n: int) -> None:

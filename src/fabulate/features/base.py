@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fabulate.errors import ConfigError, DataError
-from fabulate.types import Progress, to_float
+from fabulate.types import Progress, meant, to_float
 from fabulate.weights import tensors_hash
 
 
@@ -68,6 +68,7 @@ class NetworkFeatures(Features):
         """Features (N, D). Errors: `ConfigError` when the network gives no floats (N, D); `DataError` if not finite."""
         if images.ndim != 4 or not len(images):
             raise ConfigError(f"features are of images (N, C, H, W), at least one; given {tuple(images.shape)}")
+        meant(images)
         place = next((value.device for value in self.network.state_dict().values()), torch.device("cpu"))
         modes = [(layer, layer.training) for layer in self.network.modules()]
         self.network.eval()

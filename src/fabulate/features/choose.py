@@ -18,6 +18,7 @@ from torch import nn
 
 from fabulate.config import nearest
 from fabulate.data import Data, cache
+from fabulate.data.shelves import shelf, touched
 from fabulate.errors import ConfigError, DataError, RunError
 from fabulate.features import classifier as classifying
 from fabulate.features import encoder as encoding
@@ -125,8 +126,9 @@ def _place(kind: str, data: Data, recipe: int) -> Path:
 
 
 def _store(place: Path, network: nn.Module, facts: Facts) -> None:
+    if shelf("features") is None:
+        return
     with suppress(OSError):
-        place.parent.mkdir(parents=True, exist_ok=True)
         write_weights(place, network.state_dict(), {"facts": json.dumps(facts)})
 
 
@@ -136,6 +138,7 @@ def _load(place: Path, network: nn.Module) -> Facts | None:
         state, about = read_weights(place)
         network.load_state_dict(state)
         facts: Facts = parse_json(about.get("facts", ""), dict[str, Any], str(place))
+        touched(place)
         return facts
     except (RunError, RuntimeError):
         return None

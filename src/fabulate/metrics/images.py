@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fabulate.errors import DataError
-from fabulate.types import to_float, unit
+from fabulate.types import meant, to_float, unit
 
 WINDOW, SIGMA = 11, 1.5  # of the paper, in pixels
 C1, C2 = 0.01**2, 0.03**2  # (K1 L)^2 and (K2 L)^2 of the paper for pixels in [0, 1], so L = 1
@@ -72,7 +72,7 @@ def _pixels(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
         raise DataError(
             f"images are compared in pairs, (N, C, H, W) each, but shapes are {tuple(x.shape)} and {tuple(y.shape)}"
         )
-    return unit(to_float(x).double()), unit(to_float(y).double())
+    return unit(to_float(meant(x)).double()), unit(to_float(meant(y)).double())
 
 
 def _blur(x: Tensor) -> Tensor:

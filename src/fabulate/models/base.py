@@ -16,10 +16,13 @@ from contextlib import contextmanager
 from textwrap import shorten
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from fabulate.config import Preset, nearest, override, spec
+from fabulate.data.gate import to_images
 from fabulate.errors import CapabilityError, ConfigError
 from fabulate.models.saving import Saved
 from fabulate.seeds import generator
@@ -36,7 +39,7 @@ NAMED = 20  # classes that an error names
 # a single image takes as long as all of them.
 TOGETHER, TOGETHER_ON_CPU = (8, 2**21), (2, 2**18)
 
-Labels = int | str | Sequence[int | str] | Tensor | None
+Labels = int | str | Sequence[int | str] | Tensor | npt.NDArray[Any] | np.generic | None
 
 
 class Player(NamedTuple):
@@ -214,28 +217,33 @@ class GenerativeModel(Saved, nn.Module, ABC):
             raise ConfigError("this model learnt no classes; train it with conditional=True (--conditional)")
         if y is None:
             return torch.arange(start, start + n) % len(self.classes)
-        if isinstance(y, int | str):
+        if isinstance(y, Tensor | np.ndarray | np.generic):
+            y = y.tolist()
+        if isinstance(y, int | float | str):
             return torch.full((n,), self.class_number(y))
-        numbers = torch.tensor([self.class_number(c) for c in (y.tolist() if isinstance(y, Tensor) else y)])
+        numbers = torch.tensor([self.class_number(c) for c in y], dtype=torch.int64)
         if len(numbers) != n:
             raise ConfigError(f"{n} images need {n} classes, and {len(numbers)} were given")
         return numbers
 
-    def class_number(self, y: int | str) -> int:
-        """The number of a class given by name or by number."""
-        if isinstance(y, str) and y in self.places:
-            return self.places[y]
-        if isinstance(y, int) and 0 <= y < len(self.classes):
-            return y
+    def class_number(self, y: int | str | float | np.generic | npt.NDArray[Any] | Tensor) -> int:
+        """The number of a class given by name or by number, numpy's and torch's among them."""
+        name: Any = y.tolist() if isinstance(y, np.generic | np.ndarray | Tensor) else y
+        if isinstance(name, str | bool) and str(name) in self.places:
+            return self.places[str(name)]
+        if isinstance(name, int) and not isinstance(name, bool) and 0 <= name < len(self.classes):
+            return name
         hint = nearest(str(y), list(self.classes))
         told = ", ".join(self.classes[:NAMED]) + (", ..." if len(self.classes) > NAMED else "")
         raise ConfigError(f"there is no class {y!r}{hint} (classes: {told})")
 
-    def given(self, x: Tensor, y: Labels = None) -> Batch:
+    def given(self, x: Tensor | npt.NDArray[Any], y: Labels = None) -> Batch:
         """The batch for images a user gave, uint8 or floats in [-1, 1], moved to the model's device.
 
-        Errors: `ConfigError` when the images have another shape than the model's, or classes are missing.
+        Errors: `ConfigError` when the images have another shape than the model's, or classes are missing; `DataError`
+        for numbers that are neither pixels nor floats in [-1, 1].
         """
+        x = to_images(x, self.shape)
         if x.ndim != 4 or tuple(x.shape[1:]) != self.shape:
             raise ConfigError(f"the model takes images (N, {', '.join(map(str, self.shape))}), given {tuple(x.shape)}")
         if self.classes and y is None:

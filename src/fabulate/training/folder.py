@@ -20,7 +20,6 @@ import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields
 from hashlib import sha256
 from pathlib import Path
 from typing import Any, Literal, NotRequired
@@ -30,7 +29,7 @@ from filelock import FileLock, Timeout
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
-from fabulate.config import DataSpec, PositiveInt, from_json, nearest
+from fabulate.config import DataSpec, PositiveInt, data_spec, nearest
 from fabulate.errors import ConfigError, RunError
 from fabulate.files import (
     append_line,
@@ -327,7 +326,7 @@ def own_data(run: Path) -> DataSpec:
     """The images that a run was trained on, and how it read them. Errors: `RunError`, as `read_config`."""
     told: Mapping[str, Any] = read_config(run)["data"]
     try:
-        return from_json(DataSpec, {field.name: told[field.name] for field in fields(DataSpec) if field.name in told})
+        return data_spec(told)
     except ConfigError as error:
         raise RunError(f"{run / 'config.json'} is damaged: data.{error}") from error
 

@@ -18,6 +18,8 @@ from zipfile import ZipFile
 import torch
 from torch import Tensor
 
+from fabulate.data.shelves import touched
+
 SEAL = 16  # bytes
 
 # Between the kernels there is little to optimise, and a third of the time to compile is to be saved.
@@ -36,6 +38,7 @@ def loaded(path: Path) -> Run | None:
     """The code of a library on the disk; None where there is none that is whole."""
     if not path.exists():
         return None
+    touched(path)
     content, named = path.read_bytes(), path.with_suffix(".json")
     calls = named.read_bytes() if named.exists() else b""
     return opened(path) if content[-SEAL:] == seal(content[:-SEAL] + calls) else None

@@ -23,6 +23,7 @@ from sklearn.utils import check_random_state
 from torch import Tensor
 
 from fabulate.data import Images
+from fabulate.data.gate import Reading, pixel_values, reading
 from fabulate.errors import DataError
 from fabulate.models import GenerativeModel, family
 from fabulate.seeds import permutation, seed_at, seeded
@@ -42,8 +43,8 @@ class GenerativeOverSampler(BaseOverSampler):  # type: ignore[misc]  # imbalance
     """Over-sampling with samples of a conditional generative model (imbalanced-learn's contract).
 
     Parameters. `sampling_strategy`: as for every over-sampler there: "auto" makes all classes as many as the largest, a
-    dict says how many each shall have. `image_shape`: (C, H, W) when rows of X are images, uint8 or floats in
-    [-1, 1]; None for rows of features. `family`, `hyperparameters`: the model, and what `fabulate.train` takes.
+    dict says how many each shall have. `image_shape`: (C, H, W) when rows of X are images, uint8 or floats in [0, 1]
+    or [-1, 1]; None for rows of features. `family`, `hyperparameters`: the model, and what `fabulate.train` takes.
     `device`: where it is trained. `random_state`: the seed.
 
     After `fit_resample`: `sampling_strategy_` (how many are added of each class), `model_`, and for images `tallies_`
@@ -94,7 +95,8 @@ class GenerativeOverSampler(BaseOverSampler):  # type: ignore[misc]  # imbalance
         shape = ImageShape(*self.image_shape)
         if rows.shape[1] != shape.size:
             raise DataError(f"image_shape {tuple(shape)} has {shape.size} numbers, and rows of X have {rows.shape[1]}")
-        pixels = _pixels(rows).reshape(-1, *shape)
+        read = reading(rows, "rows that are images")
+        pixels = _pixels(rows, read).reshape(-1, *shape)
         images, names = Images(pixels, y.astype(np.int64)), tuple(map(str, range(int(y.max()) + 1)))
         self.model_ = self._learn(Balanced(images.x, images.y), images, {}, shape, names)
         judge = Judge.of(images, names, seed=self.seed_)
@@ -115,7 +117,11 @@ class GenerativeOverSampler(BaseOverSampler):  # type: ignore[misc]  # imbalance
                 own = np.concatenate([own, real[np.resize(again, n - len(own))]])
             parts.append(own.reshape(n, -1))
         made = np.concatenate(parts)
-        return made if rows.dtype == np.uint8 else (made / 127.5 - 1).astype(rows.dtype)
+        if read == "pixels":
+            return (
+                made if rows.dtype == np.uint8 else made > 127 if rows.dtype == bool else made.astype(rows.dtype) * 257
+            )
+        return (made / 255 if read == "unit" else made / 127.5 - 1).astype(rows.dtype)
 
     def _table(self, rows: Rows, y: Rows, lacking: dict[int, int]) -> Rows:
         """Rows of features of the classes that lack some."""
@@ -163,12 +169,8 @@ class Table(BatchSource):
         return Batch(self.x[rows], self.y[rows])
 
 
-def _pixels(rows: Rows) -> npt.NDArray[np.uint8]:
-    """Rows of pixels as uint8. Errors: `DataError` for floats outside [-1, 1] and other types."""
-    if rows.dtype == np.uint8:
-        return rows
-    low, high = float(rows.min()), float(rows.max())
-    if rows.dtype.kind != "f" or low < -1 or high > 1:
-        raise DataError(f"rows that are images are uint8, or floats in [-1, 1]; given {rows.dtype}, {low:g}..{high:g}")
-    pixels: npt.NDArray[np.uint8] = to_uint8(torch.from_numpy(rows)).numpy()
-    return pixels
+def _pixels(rows: Rows, read: Reading) -> npt.NDArray[np.uint8]:
+    """Rows of pixels as uint8. Errors: `DataError` for numbers that are no pixels."""
+    if read == "signed":
+        return np.asarray(to_uint8(torch.from_numpy(rows)))
+    return pixel_values(rows, "rows that are images")[0]

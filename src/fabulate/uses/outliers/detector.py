@@ -17,11 +17,13 @@ from warnings import warn
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.sparse import issparse
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from fabulate.data.gate import Reading, channels_first, pixel_values, reading
 from fabulate.errors import ConfigError, DataError
 from fabulate.metrics.intervals import Estimate
 from fabulate.models import GenerativeModel
@@ -58,11 +60,12 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     """An ensemble of scores of normality, calibrated on held-out normals (scikit-learn's contract).
 
     Parameters. `scores`: names from `fabulate.uses.outliers.scores.SCORES`, None for the default of images or of rows.
-    `image_shape`: (C, H, W) when rows of X are images, uint8 or floats in [-1, 1]; None when they are rows of features,
-    or X is (N, C, H, W). `false_alarm`: the share of normals that may be called outliers. `folds`, `rounds`: parts of
-    the normals, and how many of them are held out in turn; None: all, but 1 with a model or 2,000 normals. `family`,
-    `hyperparameters`: the generative model behind the scores that need one, and what `fabulate.train` takes.
-    `variants`: how many slightly moved and turned copies of each image are learnt from beside it.
+    `image_shape`: (C, H, W) when rows of X are images, uint8 or floats in [0, 1] or [-1, 1]; None when they are rows of
+    features, or X is (N, C, H, W) or (N, H, W, C). `false_alarm`: the share of normals that may be called outliers.
+    `folds`, `rounds`: parts of the normals, and how many of them are held out in turn; None: all, but 1 with a model or
+    2,000 normals. `family`, `hyperparameters`: the generative model behind the scores that need one, and what
+    `fabulate.train` takes. `variants`: how many slightly moved and turned copies of each image are learnt from beside
+    it.
 
     Normals that repeat others, exactly or nearly, count once (`repeats.py`).
 
@@ -77,6 +80,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     """
 
     shape_: tuple[int, ...]  # of an image; () for rows
+    reading_: Reading = "pixels"  # of the images that were learnt
     rounds_: list[Round]
 
     def __init__(
@@ -185,12 +189,19 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         """Rows (N, D), float64, or images (N, C, H, W), float32, checked and learnt from by scikit-learn."""
         given = getattr(X, "shape", ())
         shape = tuple(self.image_shape or ()) if fitting else self.shape_
-        if fitting and len(given) == 4 and not shape:
-            shape = tuple(given[1:])
-        if len(given) == 4 and shape:
-            if tuple(given[1:]) != shape:
-                raise DataError(f"images must have the shape {shape}, and these have {tuple(given[1:])}")
-            X = np.asarray(X).reshape(len(X), -1)  # noqa: N806  # scikit-learn's name
+        if len(given) == 4 and (shape or fitting):
+            X = np.asarray(X)  # noqa: N806  # scikit-learn's name
+            if not shape and X.shape[3] in (1, 3):
+                X = channels_first(X, "the images")  # noqa: N806
+            elif shape and X.shape[1:] != shape and X.shape[1:] == (*shape[1:], shape[0]):
+                X = X.transpose(0, 3, 1, 2)  # noqa: N806
+            shape = shape or X.shape[1:]
+            if X.shape[1:] != shape:
+                raise DataError(f"images must have the shape {shape}, and these have {X.shape[1:]}")
+            X = X.reshape(len(X), -1)  # noqa: N806
+        if shape and not issparse(X):
+            rows = np.asarray(X)
+            X = self._pixels(rows, fitting) if rows.shape[1:] == (np.prod(shape),) else rows  # noqa: N806
         kinds = [np.uint8, np.float64, np.float32] if shape else np.float64
         rows = validate_data(self, X, reset=fitting, dtype=kinds, ensure_min_samples=2 if fitting else 1)
         if fitting:
@@ -200,6 +211,15 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
                 raise DataError(f"image_shape {shape} has {np.prod(shape)} numbers, and rows of X have {rows.shape[1]}")
             return taken_images(rows.reshape(-1, *shape))
         return torch.from_numpy(np.array(rows))
+
+    def _pixels(self, x: npt.NDArray[Any], fitting: bool) -> npt.NDArray[Any]:
+        """Images of any accepted numbers as uint8 or as floats in [-1, 1], read as those that were learnt."""
+        read = reading(x, "the images", None if fitting else self.reading_)
+        if fitting:
+            self.reading_ = read
+        if read == "pixels":
+            return pixel_values(x, "the images")[0]
+        return x * 2 - 1 if read == "unit" else x.astype(np.promote_types(x.dtype, np.float32), copy=False)
 
     def _fit_round(self, x: Tensor, learns: bool, i: int, progress: Progress | None) -> Round:
         x = with_variants(x, self.variants, self.seed_ + i)

@@ -1,0 +1,231 @@
+"""The gate for arrays: what is read as what, what is refused, and that every entrance of the API has it."""
+
+import zipfile
+
+import numpy as np
+import pytest
+import torch
+
+from data_files import pixels
+from fabulate import GenerativeOverSampler, Images, OutlierDetector, family, load_data, metrics
+from fabulate.data import cache
+from fabulate.data.arrays import npz
+from fabulate.data.gate import to_pixels
+from fabulate.errors import ConfigError, DarkError, DataError
+from fabulate.types import ImageShape
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path, monkeypatch):
+    monkeypatch.setenv("FABULATE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+def stack(n: int, channels: int = 1) -> np.ndarray:
+    return np.stack([pixels(i, channels=channels) for i in range(n)])
+
+
+def test_one_reading_for_each_kind_of_numbers():
+    x = stack(5)
+    for given in (
+        (x / 255).astype(np.float16),
+        x / 255,
+        x.astype(np.float32) / 127.5 - 1,
+        x.astype(np.uint16) * 257,
+        np.where(x > 127, 1.2, -1.2),  # samples overshoot
+    ):
+        found = to_pixels(given, "x")[0][:, 0]
+        expected = (x > 127) * 255 if given.max() == 1.2 else x
+        assert found.dtype == np.uint8 and np.abs(found.astype(int) - expected).max() <= (given.dtype == np.float16)
+    assert to_pixels(np.array([[[290.0, 674.0]]]), "x", (290, 674))[0].tolist() == [[[[0, 255]]]]
+
+
+def test_both_parts_of_a_data_set_have_one_scale(tmp_path):
+    train, test = np.linspace(-1, 1, 9 * 64).reshape(9, 8, 8), np.full((2, 8, 8), 0.5)  # alone it would be of [0, 1]
+    np.savez(tmp_path / "x.npz", x_train=train, x_test=test)
+    assert (load_data(tmp_path / "x.npz").test.x == 191).all()
+
+
+def test_16_bit_integers_that_would_be_black_are_refused(tmp_path):
+    x = np.random.default_rng(0).integers(290, 675, (20, 8, 8)).astype(np.uint16)
+    with pytest.raises(DarkError, match=r"--range 29\d:67\d"):
+        load_data(x)
+    data = load_data(x, range="auto")
+    assert data.train.x.max() == 255 and data.spec.range == f"{x.min()}:{x.max()}"
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 3), (2, 1, 8, 1), (2, 4, 4, 4)])
+def test_channels_that_may_be_first_or_last_are_refused(shape):
+    with pytest.raises(DataError, match="first or last"):
+        load_data(np.zeros(shape, np.uint8))
+
+
+# Detectors
+
+
+def normals(n: int = 60) -> np.ndarray:
+    """Dark images with a bright spot, channels last: uint8 (N, H, W, C)."""
+    rng = np.random.default_rng(0)
+    x = rng.integers(0, 30, (n, 8, 8, 3))
+    x[:, 2:5, 2:5] += rng.integers(150, 200, (n, 1, 1, 1))
+    return x.astype(np.uint8)
+
+
+def test_a_detector_reads_every_kind_of_numbers_as_the_same_images():
+    x = normals()
+    first = x.transpose(0, 3, 1, 2)
+    settings = {"scores": "gaussian", "random_state": 0}
+    expected = OutlierDetector(**settings).fit(first).score_samples(first)
+    for given in (x, first / 255, (first / 127.5 - 1).astype(np.float32), first.astype(np.uint16) * 257):
+        detector = OutlierDetector(**settings).fit(given)
+        assert detector.shape_ == (3, 8, 8)
+        assert np.allclose(detector.score_samples(given), expected, atol=1e-3)
+        assert np.allclose(detector.score_samples(x), expected, atol=1e-3)  # pixels are always plain
+
+
+def test_a_detector_refuses_what_it_used_to_cut_to_8_bits():
+    first = normals().transpose(0, 3, 1, 2)
+    detector = OutlierDetector(scores="gaussian", image_shape=(3, 8, 8))
+    for given in (first.astype(np.int64), first.astype(np.int16), first.astype(np.float32), first - 300.0):
+        with pytest.raises(DataError, match=r"values|given"):
+            detector.fit(given)
+        with pytest.raises(DataError, match=r"values|given"):
+            detector.fit(given.reshape(len(given), -1))
+    detector.fit(first)
+    with pytest.raises(DataError, match=r"may be of \[0, 1\] or of \[-1, 1\]"):
+        detector.predict(first[:2] / 255)
+    with pytest.raises(DataError, match="as those before them"):
+        OutlierDetector(scores="gaussian").fit(first / 255).predict(first / 127.5 - 1)
+    with pytest.raises(DataError, match=r"must have the shape \(3, 8, 8\)"):
+        detector.predict(np.zeros((2, 3, 9, 8), np.uint8))
+
+
+@pytest.mark.filterwarnings("ignore:class 1")  # how many samples pass the rules is not asked here
+def test_an_over_sampler_gives_back_the_numbers_it_was_given():
+    x, y = stack(40).reshape(40, -1), np.array([0] * 30 + [1] * 10)
+    sampler = GenerativeOverSampler(image_shape=(1, 8, 8), hyperparameters={"steps": 2})
+    made, _ = sampler.fit_resample(x / 255, y)
+    assert made.dtype == np.float64 and (made[:40] == x / 255).all()
+    assert made[40:].min() >= 0 and 0.5 < made[40:].max() <= 1
+    with pytest.raises(DataError, match=r"0\.\.255"):
+        sampler.fit_resample(x.astype(np.float64), y)
+    with pytest.raises(DataError, match=r"values 0\.\.255"):
+        sampler.fit_resample(x.astype(np.int16), y)
+
+
+# Models
+
+
+@pytest.fixture(scope="module")
+def model():
+    cls = family("vae")
+    made = cls(cls.presets["default"].model, ImageShape(1, 8, 8), ("cats", "dogs"))
+    return made.eval()
+
+
+def test_models_take_pixels_however_they_come(model):
+    x = stack(4)
+    expected = model.encode(torch.from_numpy(x[:, None]), "cats")
+    for given in (
+        x[:, None],
+        x[..., None],
+        x,
+        torch.from_numpy(x[..., None]),
+        x[:, None].astype(np.float32) / 127.5 - 1,
+    ):
+        assert torch.allclose(model.encode(given, "cats"), expected, atol=1e-5)
+    samples = model.sample(4, "cats")
+    assert model.reconstruct(samples * 1.3, "cats").shape == (4, 1, 8, 8)  # a little outside of [-1, 1]
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (torch.arange(64.0).reshape(1, 1, 8, 8), r"x / 127.5 - 1"),
+        (torch.arange(64.0).reshape(1, 1, 8, 8) / 63, r"x \* 2 - 1"),
+        (torch.arange(64).reshape(1, 1, 8, 8), r"to\(torch.uint8\)"),
+        (torch.full((1, 1, 8, 8), torch.nan), "a NaN or an infinity"),
+        (np.arange(64).reshape(1, 1, 8, 8), "astype"),
+    ],
+)
+def test_models_refuse_numbers_that_are_no_images(model, x, words):
+    with pytest.raises(DataError, match=words):
+        model.encode(x, "cats")
+
+
+@pytest.mark.parametrize("y", [1, np.int64(1), np.uint8(1), np.array(1), torch.tensor(1), np.str_("dogs"), "dogs"])
+def test_labels_of_numpy_are_labels(model, y):
+    expected = model.sample(2, 1, seed=3)
+    assert model.class_number(y if not isinstance(y, np.ndarray) else y[()]) == 1
+    assert torch.equal(model.sample(2, y, seed=3), expected)
+    for several in ([y, y], np.array([1, 1]), np.array(["dogs", "dogs"]), torch.tensor([1, 1]), (1, "dogs")):
+        assert torch.equal(model.sample(2, several, seed=3), expected)
+        assert torch.equal(model.encode(stack(2), several), model.encode(stack(2), 1))
+
+
+def test_the_librarys_own_labels_are_labels(digits):
+    cls = family("vae")
+    model = cls(cls.presets["default"].model, digits.shape, digits.classes).eval()
+    assert model.encode(digits.train.x[:5], digits.train.y[:5]).shape[0] == 5
+
+
+@pytest.mark.parametrize("y", [2, np.int64(-1), 1.0, np.float32(1), "cat", True])
+def test_what_is_no_class_is_refused(model, y):
+    with pytest.raises(ConfigError, match="there is no class"):
+        model.sample(1, y)
+
+
+def test_images_and_metrics_pass_the_gate():
+    x = stack(4, 3)
+    assert (Images(x).x == Images(x.transpose(0, 3, 1, 2)).x).all() and Images(
+        x / 255, [0, 1, 0, 1]
+    ).y.dtype == np.int64
+    with pytest.raises(DataError, match="as many integers"):
+        Images(x, np.array([0.5] * 4))
+    with pytest.raises(DataError, match=r"0\.\.255"):
+        Images(np.arange(256).reshape(1, 1, 16, 16))
+    pair = torch.from_numpy(x.transpose(0, 3, 1, 2).copy())
+    assert metrics.psnr(pair, pair).isinf().all()
+    with pytest.raises(DataError, match=r"127\.5"):
+        metrics.psnr(pair.float(), pair)
+
+
+# .npz
+
+
+def test_of_an_npz_only_what_is_used_is_opened(tmp_path, monkeypatch):
+    path = tmp_path / "x.npz"
+    np.savez_compressed(path, x=stack(20), y=np.arange(20) % 2, huge=np.zeros((64, 1024, 1024), np.uint8))
+    opened = []
+    read = zipfile.ZipFile.open
+    monkeypatch.setattr(
+        zipfile.ZipFile, "open", lambda self, name, *a: opened.append(str(name)) or read(self, name, *a)
+    )
+    assert len(load_data(path).train) == 18
+    assert {name for name in opened if "huge" in name} == set()
+
+
+def test_an_npz_that_does_not_fit_is_refused_by_its_header_or_mapped(tmp_path, monkeypatch):
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, x=np.zeros((3, 1024, 1024), np.uint8))
+    monkeypatch.setattr(cache, "in_memory", lambda nbytes: nbytes < 1 << 20)
+    usage = cache.shutil.disk_usage
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda place: usage(place)._replace(free=1 << 20))
+    with pytest.raises(DataError, match=r"bomb\.npz: x \[3, 1024, 1024\] need 0\.0 GiB, too much"):
+        load_data(path)
+    monkeypatch.setattr(cache.shutil, "disk_usage", usage)
+    with npz(path).open() as contents:
+        assert isinstance(contents.train.raws, np.memmap) and not contents.train.raws.flags.writeable
+        assert contents.train.raws.shape == (3, 1, 1024, 1024)
+    assert [place.name for place in (tmp_path / "cache" / "data").iterdir()] == []
+
+
+def test_a_header_that_promises_more_than_there_is_is_damage(tmp_path):
+    path = tmp_path / "lies.npz"
+    np.savez(path, x=stack(3))
+    with zipfile.ZipFile(path) as file:
+        data = file.read("x.npy")
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("x.npy", data.replace(b"(3, 8, 8)", b"(3, 8, 9)"))
+    with pytest.raises(DataError, match=r"x: its header promises 216 bytes, and there are 192"):
+        load_data(path)
