@@ -15,7 +15,7 @@ from torch import Tensor
 
 from fabulate import models
 from fabulate.cli.progress import counting as counting  # verbs count by it
-from fabulate.config import UNSAID, DataSpec, from_json, override, spec
+from fabulate.config import UNSAID, DataSpec, Megapixels, Range, from_json, override, spec
 from fabulate.data import Data, Images, load_spec
 from fabulate.errors import ConfigError
 from fabulate.files import outside, read_json
