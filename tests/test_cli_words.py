@@ -16,7 +16,8 @@ import torch
 from fabulate.cli import VERBS, encoding, progress
 from fabulate.cli.shared import OtherImages
 from fabulate.config import DataSpec
-from fabulate.data import load_data
+from fabulate.data import load_data, load_spec
+from fabulate.types import Progress
 from tiny import ends
 
 TINY = ["--network", "mlp", "--network.hidden", "16", "--latent-dim", "4", "--steps", "5", "--batch-size", "16"]
@@ -46,13 +47,12 @@ def flow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def sources(runs: Path, monkeypatch: pytest.MonkeyPatch, *words: object) -> set[str]:
     """Where the images of a command came from."""
     seen = []
-    real = load_data
 
-    def watched(source: str, **options: object) -> object:
-        seen.append(Path(source).name)
-        return real(source, **options)
+    def watched(spec: DataSpec, progress: Progress | None = None) -> object:
+        seen.append(Path(spec.source).name)
+        return load_spec(spec, progress)
 
-    monkeypatch.setattr("fabulate.cli.shared.load_data", watched)
+    monkeypatch.setattr("fabulate.cli.shared.load_spec", watched)
     assert ends(*words) == 0
     return set(seen)
 

@@ -118,6 +118,7 @@ def test_the_halves_of_two_processes_are_the_batch(folder, small_windows):
     for lesson.step in range(44):  # two epochs, across their border
         asked.clear()
         for lesson.processes in (Processes(), Processes(0, 2), Processes(1, 2)):
+            lesson.parts = lesson.processes.count  # a micro-batch for each
             lesson.micro_batches()
         whole, *halves = asked
         assert torch.cat(halves).equal(whole) and not set(halves[0].tolist()) & set(halves[1].tolist())
