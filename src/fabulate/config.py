@@ -134,7 +134,7 @@ class DataSpec:
     """Pixel values that become black and white, one scale for all images: 0:4095, --range=-1000:3000, or auto, what is
     found over all of them (default: the whole range of the numbers a file holds them in)."""
     max_megapixels: Megapixels = 200
-    """Images of more millions of pixels are set aside unread: decoding takes up to 12 bytes for each pixel."""
+    """Images of more millions of pixels are set aside unread: decoding takes up to 16 bytes for each pixel."""
 
     @property
     def span(self) -> tuple[float, float] | None:

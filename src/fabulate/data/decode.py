@@ -17,7 +17,7 @@
 | `size`                      | centre square, resized with antialiasing (Lanczos); see `fit`              |
 | `channels`                  | 1: gray by luma (ITU-R 601); 3: gray repeated                              |
 
-Memory: an image takes up to 12 bytes a pixel while it is decoded. However many threads decode, their images together
+Memory: an image takes up to 16 bytes a pixel while it is decoded. However many threads decode, their images together
 have at most `IN_FLIGHT` pixels; a larger one is decoded alone. Conversions go by bands of rows. A JPEG that is to be
 small is decoded at a half, a quarter or an eighth of its sides, and one that is to be gray without its colours.
 
