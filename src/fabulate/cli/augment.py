@@ -10,7 +10,7 @@ from rich.table import Table
 
 from fabulate.cli.progress import stages
 from fabulate.cli.shared import load_images, parse, where
-from fabulate.config import DataSpec, Megapixels, PositiveInt, Range, spec
+from fabulate.config import Megapixels, PositiveInt, Range, data_spec, spec
 from fabulate.errors import ConfigError
 from fabulate.files import outside
 from fabulate.uses.augment.drawing import Synthetic
@@ -57,15 +57,7 @@ def main(argv: list[str]) -> None:
     if flags.run is not None and (flags.family is not None or flags.steps is not None):
         raise ConfigError("give --run (a model that is there) or --family and --steps (one to train), not both")
     outside(flags.out, flags.source)
-    data = load_images(
-        DataSpec(
-            source=flags.source,
-            size=flags.size,
-            limit_broken=flags.limit_broken,
-            range=flags.range,
-            max_megapixels=flags.max_megapixels,
-        )
-    )
+    data = load_images(data_spec(vars(flags)))
     with stages() as progress:
         made = augment(
             data,

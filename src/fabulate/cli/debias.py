@@ -11,7 +11,7 @@ from pydantic import Field
 
 from fabulate.cli import debias_page
 from fabulate.cli.shared import counting, load_images, parse, where
-from fabulate.config import DataSpec, Megapixels, PositiveInt, Range, spec
+from fabulate.config import Megapixels, PositiveInt, Range, data_spec, spec
 from fabulate.data import Data, Images
 from fabulate.data.names import image_names
 from fabulate.errors import ConfigError
@@ -87,15 +87,7 @@ def main(argv: list[str]) -> None:
         vacant(flags.out, flags)
     if flags.by:
         factors.columns(flags.by, DuotoneConfig())
-    data = load_images(
-        DataSpec(
-            source=flags.source,
-            size=flags.size,
-            limit_broken=flags.limit_broken,
-            range=flags.range,
-            max_megapixels=flags.max_megapixels,
-        )
-    )
+    data = load_images(data_spec(vars(flags)))
     check(flags, data)
     if flags.classifier_steps:
         data.tested()  # refuses test images without classes before anything is trained

@@ -12,7 +12,7 @@ from rich.console import Console
 
 from fabulate.cli.outliers_page import ranking_page
 from fabulate.cli.shared import counting, load_images, parse, where
-from fabulate.config import DataSpec, Megapixels, PositiveInt, Range, data_spec, nearest, override, spec, to_json
+from fabulate.config import Megapixels, PositiveInt, Range, data_spec, nearest, override, spec, to_json
 from fabulate.errors import ConfigError, RunError
 from fabulate.files import outside, own_folder, read_json, replaceable_folder, write_file, write_json
 from fabulate.uses.outliers import OutlierDetector, load_detector, ranking, save_detector
@@ -100,15 +100,7 @@ def fit(argv: list[str]) -> None:
     chosen(flags.scores or None, flags.family, images=True)  # refuses what cannot be before images are read
     if flags.out is not None:
         vacant(flags.out, flags)
-    data = load_images(
-        DataSpec(
-            source=flags.source,
-            size=flags.size,
-            limit_broken=flags.limit_broken,
-            range=flags.range,
-            max_megapixels=flags.max_megapixels,
-        )
-    )
+    data = load_images(data_spec(vars(flags)))
     out = vacant(flags.out or Path("runs") / f"outliers-{data.name}", flags)
     detector = OutlierDetector(
         list(flags.scores) or None,
