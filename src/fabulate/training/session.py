@@ -24,7 +24,7 @@ from fabulate.training.followers import GO_ON, OVER, drawn, test, validate
 from fabulate.training.loop import Learner, take
 from fabulate.training.progress import Display
 from fabulate.training.validation import LOOKS
-from fabulate.types import Ordered, to_uint8
+from fabulate.types import Ordered, some_of, to_uint8
 
 if TYPE_CHECKING:
     from fabulate.training.judge import Judge
@@ -34,6 +34,7 @@ REPORTS = 200  # lines in the log of a run whose length is known; with a budget 
 SETTLED = 500  # steps before which nothing is warned of: every model begins badly
 SAVE_SECONDS = 30.0  # between checkpoints, unless asked otherwise
 BACKWARD = 3  # times as long as a pass forward takes one with its gradients
+COPIES = 32  # reconstructions in a picture
 FEWEST_TESTS = 500  # test images, however little time there is
 SHARE = 0.1  # of a budget in minutes that pictures and tests between the steps may take
 
@@ -318,7 +319,7 @@ class Session:
     def picture(self, last: bool = False) -> None:
         """Draw 64 samples from fixed noise, some reconstructions (slow ones at the last), and score the test images."""
         model, step = self.settled(), f"step-{self.learner.step:08d}"
-        title = f"{self.folder.path.name}, step {self.learner.step:,}"
+        title = f"{self.folder.path.name}, step {self.learner.weights_of:,}"
         if self.data.test is not None:
             n = self.tests
             self.tested = test(self.learner, self.data, n)
@@ -331,7 +332,8 @@ class Session:
             save_png(model.show(title=f"{title}: samples"), self.folder.samples / f"{step}.png")
             # A family without an encoder searches for codes, which takes too long now and then.
             if not isinstance(model, EncodesBySearch) and isinstance(model, Reconstructs) and (last or not model.slow):
-                batch = take(self.shown, torch.arange(min(32, len(self.shown))), model, model.device)
+                chosen = some_of(self.shown, COPIES, "shown").sort().values  # a folder's come class after class
+                batch = take(self.shown, chosen, model, model.device)
                 copies = model.reconstruct(batch.x, batch.y)
                 real, copied = (to_uint8(x).cpu().numpy() for x in (batch.x, copies))
                 part = "training" if self.data.test is None else "test"
