@@ -212,9 +212,19 @@ def test_a_changed_hyperparameter_is_refused_by_name(
     assert "--out" in str(caught.value)
 
 
+def test_a_run_from_before_there_was_validation_goes_on(digits: Data, tmp_path: Path) -> None:
+    tiny("vae", tmp_path, digits, validation=0)
+    config = json.loads((tmp_path / "config.json").read_text())
+    del config["training"]["validation"]
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    with pytest.raises(RunError, match=r"training\.validation was 0\.0, now 0\.1"):
+        tiny("vae", tmp_path, digits)
+    tiny("vae", tmp_path, digits, validation=0)
+
+
 def test_other_images_are_refused(digits: Data, tmp_path: Path) -> None:
     tiny("vae", tmp_path, digits)
-    with pytest.raises(RunError, match="the images themselves changed"):
+    with pytest.raises(RunError, match="the images changed"):
         tiny("vae", tmp_path, fabulate.load_data(digits.train.x[:100]))
 
 

@@ -48,6 +48,7 @@ from fabulate.training.devices import Arithmetic, pick_device
 FORMAT = 1  # of the run folder; raised when a newer fabulate could misread an older folder
 KEPT = 2  # checkpoints kept: the newest, and one to walk back to
 LARGEST_LOG = 1 << 30  # bytes
+EARLIER = {"validation": 0.0}  # hyperparameters that older runs do not tell, as they were then
 HASH_BYTES = 32  # at the end of a checkpoint
 CHECKPOINT = re.compile(r"step-(\d{8,})\.ckpt")
 
@@ -141,7 +142,8 @@ class RunFolder:
         """
         path = self.path / "config.json"
         if path.exists():
-            self.compare(read_config(self.path), config)
+            before: Mapping[str, Any] = read_config(self.path)
+            self.compare({**before, "training": EARLIER | before["training"]}, config)
         with self.writing():
             if not path.exists():  # before all else: it says whose the folder is
                 write_json(path, {"format": FORMAT, **config})
@@ -158,7 +160,11 @@ class RunFolder:
             if name.split(".")[0] in ("family", "model", "training", "shape", "classes") or name == "data.fingerprint"
         ]
         if changes:
-            hint = " (the images themselves changed)" if any("fingerprint" in change for change in changes) else ""
+            hint = (
+                " (the images changed, or this version reads them otherwise)"
+                if any("fingerprint" in change for change in changes)
+                else ""
+            )
             raise RunError(
                 f"{self.path} holds another run: {'; '.join(changes)}{hint}. "
                 f"Give another --out, or the old values to continue it"
