@@ -19,7 +19,7 @@ from fabulate.data import Data, Images, load_data
 from fabulate.errors import ConfigError
 from fabulate.evaluation.chosen import choose, known
 from fabulate.evaluation.latent import information, latent
-from fabulate.evaluation.likelihood import likelihood
+from fabulate.evaluation.likelihood import corrected, likelihood
 from fabulate.evaluation.reconstruction import reconstruction
 from fabulate.evaluation.sections import Row, Section, Subject
 from fabulate.features import Features
@@ -439,3 +439,39 @@ def test_without_test_images_the_section_says_so_and_has_no_gap():
     section = likelihood(subject(model, data=data_of(waves(20), None)), k=2)
     assert "training images" in section.sentences[0]
     assert not [row for row in section.rows if "gap" in row.name]
+
+
+# Codes for a part of the images
+
+
+def test_a_mean_known_exactly_of_a_part_has_an_honest_interval_that_is_hardly_wider():
+    held, widths = 0, []
+    for trial in range(300):
+        chance = generator(trial, "corrected")
+        rough = 50 * torch.randn(1000, generator=chance, dtype=torch.float64)
+        exact = 1.1 * rough + 7 + 5 * torch.randn(1000, generator=chance, dtype=torch.float64)
+        found, whole = corrected(rough, exact[:100]), Estimate.of_mean(exact)
+        held += found.low <= 7 <= found.high
+        widths.append((found.high - found.low) / (whole.high - whole.low))
+        assert corrected(rough, exact) == whole
+    assert 0.91 <= held / 300 <= 0.985
+    assert sum(widths) / 300 < 1.15
+
+
+@pytest.mark.parametrize(("n", "asked"), [(30, 30), (300, 100), (1500, 150)])
+@pytest.mark.usefixtures("float64")
+def test_codes_are_drawn_for_a_tenth_of_the_images_but_for_a_hundred_where_there_are(monkeypatch, n, asked):
+    model, exact = ppca()
+    images, score, count = waves(n), model.score, []
+
+    def counted(x, y=None, *, k, seed):
+        count.append(len(x))
+        return score(x, y, k=k, seed=seed)
+
+    monkeypatch.setattr(model, "score", counted)
+    section = likelihood(subject(model, images), images=n, k=2)
+    assert sum(count) == 2 * asked  # as they are, and with noise as wide as a pixel's step
+    assert any(f"known from {asked:,} of the images" in words for words in section.sentences) == (asked < n)
+    truth = exact.log_prob(to_float(torch.from_numpy(images.x)).flatten(1)).mean()
+    bound = named(section, "Importance-weighted bound").value
+    assert within_five_errors(torch.tensor(bound.value), truth, torch.tensor((bound.high - bound.value) / NORMAL_95))

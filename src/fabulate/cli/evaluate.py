@@ -32,7 +32,7 @@ class Measuring:
     seed: int = 0
     """Which samples, and which real images where there are more than n."""
     k: PositiveInt = 100
-    """Codes of each image in the importance-weighted bound, where a family has one; papers take 5,000."""
+    """Codes of an image in the importance-weighted bound, where a family has one; papers take 5,000."""
     images: PositiveInt = 1000
     """Images whose likelihood is computed, at most, where a family has one."""
 

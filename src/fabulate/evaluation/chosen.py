@@ -48,6 +48,10 @@ class Chosen(NamedTuple):
     def __len__(self) -> int:
         return len(self.x)
 
+    def first(self, n: int) -> "Chosen":
+        """The first n of them, or all."""
+        return Chosen(self.x[:n], None if self.y is None else self.y[:n], self.seed, self.processes)
+
     def portions(self, size: int = PORTION) -> Iterator[Portion]:
         """This process's part of the images in turn, a few at a time, each portion with a seed of its own."""
         for first in self.processes.part(len(self.x), size)[::size]:
