@@ -466,3 +466,14 @@ def test_nothing_warns_where_there_are_normals_enough() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         OutlierDetector(false_alarm=0.01).fit(rows(99))
+
+
+def test_a_warning_at_scoring_is_a_line_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "few").mkdir()
+    for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (16, 8, 8), dtype=np.uint8)):
+        Image.fromarray(pixels).save(tmp_path / "few" / f"{i}.png")
+    assert ends("outliers", "fit", tmp_path / "few", "--out", tmp_path / "run") == 0
+    capsys.readouterr()
+    assert ends("outliers", "score", tmp_path / "run", tmp_path / "few", "--out", tmp_path / "ranking") == 0
+    told = capsys.readouterr().err
+    assert "Warning: a false-alarm rate of 0.05 needs 19" in told and "UserWarning" not in told

@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
 import tyro
@@ -19,6 +19,8 @@ from fabulate.uses.outliers import OutlierDetector, load_detector, ranking, save
 from fabulate.uses.outliers.conformal import percent
 from fabulate.uses.outliers.saving import CONFIG, Mark
 from fabulate.uses.outliers.scores import chosen
+
+T = TypeVar("T")
 
 USAGE = """\
 usage: fabulate outliers fit SOURCE [options]          learn what normal images look like
@@ -132,7 +134,7 @@ def fit(argv: list[str]) -> None:
 def score(argv: list[str]) -> None:
     """Judge images and write them down."""
     flags = parse(Scoring, argv, "fabulate outliers score")
-    detector = load_detector(flags.run)
+    detector = warned(lambda: load_detector(flags.run))
     if flags.false_alarm is not None:
         detector.false_alarm = flags.false_alarm
         warned(detector.calibrate)
@@ -167,13 +169,14 @@ def vacant(out: Path, flags: Fitting | Scoring) -> Path:
     return replaceable_folder(out, flags.overwrite, *record)
 
 
-def warned(work: Callable[[], object]) -> None:
-    """Do some work, and print what it warns of as a line."""
+def warned(work: Callable[[], T]) -> T:
+    """What some work returns; what it warns of is printed as a line."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        work()
+        found = work()
     for warning in caught:
         Console(stderr=True).print(f"Warning: {warning.message}", highlight=False, markup=False, soft_wrap=True)
+    return found
 
 
 PARTS: dict[str, Callable[[list[str]], None]] = {"fit": fit, "score": score}

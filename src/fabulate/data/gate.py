@@ -130,7 +130,7 @@ def within(low: float, high: float, span: Span, what: str) -> str:
             f"{what}: the range {written_range(*span)} makes all {'black' if high <= span[0] else 'white'}: the values "
             f"found are {low:g}..{high:g}. Give another --range LOW:HIGH, or auto"
         )
-    return f"values {low:g}..{high:g} found; {span[0]:g} is black and {span[1]:g} is white, as asked"
+    return f"values {low:g}..{high:g} found; {span[0]:g} is black and {span[1]:g} is white"
 
 
 def scale(found: Sequence[Values], spec: DataSpec) -> list[str]:
