@@ -11,7 +11,7 @@ import pytest
 
 from fabulate.errors import RunError
 from fabulate.files import read_json
-from fabulate.samples import Manifest, Order, Places, lines, write_npz, write_samples
+from fabulate.samples import DRAWING, Manifest, Order, Places, lines, write_npz, write_samples
 from tiny import Case, make
 
 MANY = 10**9
@@ -104,7 +104,8 @@ def test_links_in_the_folder_are_replaced_and_not_followed(tmp_path):
     model, drawn = make(Case("vae", "mlp", ("cat", "dog"))), tmp_path / "drawn"
     mine = tmp_path / "mine.png"
     mine.write_bytes(b"keep")
-    (drawn / "cat").mkdir(parents=True)
+    write_samples(model, drawn, 2)
+    (drawn / "cat" / "00000.png").unlink()
     (drawn / "cat" / "00000.png").symlink_to(mine)
     write_samples(model, drawn, 2, overwrite=True)
     assert mine.read_bytes() == b"keep" and not (drawn / "cat" / "00000.png").is_symlink()
@@ -122,3 +123,30 @@ def test_labels_of_an_npz_are_those_of_its_images(tmp_path):
     arrays = np.load(write_npz(model, tmp_path / "a.npz", 7, batch_size=2))
     assert arrays["labels"].tolist() == [0, 1, 2, 0, 1, 2, 0]
     assert arrays["labels"].dtype == np.int64
+
+
+def test_overwriting_replaces_our_own_images_only(tmp_path):
+    model = make(Case("vae", "mlp"))
+    (tmp_path / "00000.png").write_text("mine")
+    with pytest.raises(RunError, match="overwrite replaces only what fabulate wrote"):
+        write_samples(model, tmp_path, 3, overwrite=True)
+    assert (tmp_path / "00000.png").read_text() == "mine"
+    write_samples(model, tmp_path / "own", 3)
+    write_samples(model, tmp_path / "own", 3, seed=1, overwrite=True)
+    assert not (tmp_path / "own" / DRAWING).exists()
+
+
+def test_samples_that_were_cut_off_are_ours_to_replace_and_not_taken_for_whole(tmp_path, monkeypatch):
+    model = make(Case("vae", "mlp"))
+    write_samples(model, tmp_path, 3)
+
+    def cut(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as power:
+        power.setattr("fabulate.samples.save_png", cut)
+        with pytest.raises(KeyboardInterrupt):
+            write_samples(model, tmp_path, 3, seed=1, overwrite=True)
+    with pytest.raises(RunError, match="is not empty"):
+        write_samples(model, tmp_path, 3)  # its manifest still tells of these, and some are others
+    write_samples(model, tmp_path, 3, overwrite=True)

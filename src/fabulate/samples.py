@@ -6,6 +6,7 @@ which class it has is told by its number alone, so no list is as long as the ima
 """
 
 import json
+import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -22,7 +23,16 @@ from typing_extensions import TypedDict
 from fabulate.compiling import Say, announced, compiled
 from fabulate.config import Compile, override, to_json
 from fabulate.errors import ConfigError, RunError
-from fabulate.files import Name, own_folder, place_file, read_json, vacant_file, vacant_folder, write_file
+from fabulate.files import (
+    Name,
+    own_folder,
+    place_file,
+    read_json,
+    replaceable_folder,
+    vacant_file,
+    vacant_folder,
+    write_file,
+)
 from fabulate.folder_names import folder_names
 from fabulate.models import GenerativeModel
 from fabulate.models.base import Labels
@@ -31,6 +41,7 @@ from fabulate.processes import ALONE, Processes
 from fabulate.types import ImageShape, Progress, to_uint8
 
 PICTURE, MANIFEST = "grid.png", "manifest.json"
+DRAWING = ".fabulate-drawing"  # there while images are drawn: a folder with it is ours, and not whole
 BLOCK = 4096  # bytes that the smallest file takes on most disks
 PNG_EXTRA = 200  # bytes of a PNG beside its pixels and the filter of each row, at most
 DEFLATES = 1032  # times, at most: https://zlib.net/zlib_tech.html
@@ -209,8 +220,11 @@ def write_samples(
 
     def begin() -> None:
         vacant_folder(folder, overwrite)
+        if not (folder / DRAWING).is_file() and meets(folder, [folder / places.within[c] for c in order.drawn()]):
+            replaceable_folder(folder, overwrite, MANIFEST, Manifest)
         check_room(folder, n, model.shape, True, say)
         folder.mkdir(parents=True, exist_ok=True)
+        place_file(folder / DRAWING, lambda file: None)
         for c in order.drawn():
             own_folder(folder / places.within[c])
 
@@ -229,6 +243,7 @@ def write_samples(
         numbers = None if y is None else y.numpy()
         save_png(sheet(x, f"{model.about}: samples", legend, numbers, model.classes), folder / PICTURE)
         write_file(folder / MANIFEST, lambda file: file.writelines(map(str.encode, lines(order, places))))
+        (folder / DRAWING).unlink()
 
     processes.leads(finish)
     return places
@@ -266,10 +281,19 @@ def holds(folder: Path, order: Order, places: Places) -> bool:
         return False
     images = found.pop("images")
     return (
-        found == manifest(order, places)
+        not (folder / DRAWING).exists()
+        and found == manifest(order, places)
         and len(images) == len(places)
         and all((folder / name) == place and place.is_file() for name, place in zip(images, places, strict=True))
     )
+
+
+def meets(folder: Path, within: Iterable[Path]) -> bool:
+    """Whether a folder holds files of the names that samples have."""
+    if any((folder / name).exists() for name in (PICTURE, MANIFEST)):
+        return True
+    places = {place for place in (folder, *within) if place.is_dir()}
+    return any(re.fullmatch(r"[0-9]{5,}\.png", entry.name) for place in places for entry in place.iterdir())
 
 
 def check_room(place: Path, n: int, shape: ImageShape, files: bool, say: Say) -> None:
