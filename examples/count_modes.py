@@ -9,13 +9,13 @@ from pathlib import Path
 import torch
 
 import fabulate
-from fabulate.cli.shared import run_data
+from fabulate.data import load_spec
 from fabulate.metrics import class_shares
+from fabulate.training import own_data
 
 
 def main(run: Path, n: int = 5000, references: int = 10_000) -> torch.Tensor:
-    spec = run_data([str(run)])
-    data = fabulate.load_data(spec.source, size=spec.size, channels=spec.channels, limit_broken=spec.limit_broken)
+    data = load_spec(own_data(run))
     assert data.train.y is not None, "counting classes needs images with classes"
     real, labels = torch.from_numpy(data.train.x[:references]), torch.from_numpy(data.train.y[:references])
 

@@ -48,7 +48,7 @@ def test_betas_are_the_path(path):
     ("make", "words"),
     [
         (lambda: VAE(VAEConfig(), GRAY), "this is a vae; train a flow"),
-        (lambda: model("linear", "velocity"), "the path linear with the target velocity; train it with --path cosine"),
+        (lambda: model("linear", "velocity"), "path linear with the target velocity; train it with --preset diffusers"),
         (lambda: model("cosine", "edm"), "with the target edm"),
         (
             lambda: Flow(FlowConfig(path="cosine", target="v", network=DiT(width=32, depth=1)), GRAY),

@@ -37,6 +37,7 @@ class Linear(HasLatent):
     def __init__(self, classes=()):
         super().__init__(GANConfig(latent_dim=Z), SMALL, ())
         self.classes = classes
+        self.places = {name: i for i, name in enumerate(classes)}
         self.w = torch.nn.Parameter(normal(D, Z))
         self.b = torch.nn.Parameter(normal(1 + len(classes), D, seed=1))
 

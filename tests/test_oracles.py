@@ -513,7 +513,7 @@ def test_the_tutorial_has_the_textbooks_layers_and_training(family):
     assert sum(isinstance(module, nn.ReLU) for module in leaves) == 2  # one in each half; nothing else but these
     assert sum(p.numel() for p in model.parameters()) - sum(p.numel() for x in layers for p in x.parameters()) == 0
     assert preset.training == Training(
-        epochs=10, steps=None, batch_size=128, lr=1e-3, betas=(0.9, 0.999), schedule="constant", warmup=0, clip=0, ema=0
+        epochs=10, steps=None, batch_size=128, lr=1e-3, schedule="constant", warmup=0, clip=0, ema=0, validation=0
     )
 
 

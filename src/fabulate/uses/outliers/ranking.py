@@ -9,11 +9,13 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+from PIL.Image import Image
 from typing_extensions import TypedDict
 
 from fabulate.data import Data
 from fabulate.data.names import image_names
 from fabulate.files import write_table
+from fabulate.pictures import pairs
 from fabulate.uses.outliers.detector import OutlierDetector
 from fabulate.uses.outliers.learning import Progress
 
@@ -118,3 +120,10 @@ def painted(images: Pixels, heat: Numbers) -> Pixels:
     share = np.clip((heat - COLD) / (HOTTEST - COLD), 0, 1)[:, None]
     red = np.array([235.0, 60.0, 30.0])[None, :, None, None]
     return np.rint(gray + (red - gray) * 0.85 * share).astype(np.uint8)
+
+
+def gallery(images: Pixels, heat: Numbers) -> Image:
+    """A picture of images (N, C, H, W), the strangest first, above their heat maps (N, H, W)."""
+    colour = images.repeat(3 // images.shape[1], axis=1)
+    legend = "the strangest first; below each, red where it departs from what is normal"
+    return pairs(colour, painted(images, heat), "Outliers", legend, ("image", "heat map"))
