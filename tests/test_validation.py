@@ -82,6 +82,8 @@ def test_the_best_weights_are_kept_and_a_steady_rise_ends_training() -> None:
     assert (step, loss, float(weights["weight"])) == (7, 3.0, 7.0)
     assert end == 7 + PATIENCE
     assert losses([*falls, *[3.0 + 1e-4] * 39])[1] is None, "a level loss is no rise"
+    began_badly = losses([float("nan"), float("inf"), *falls])[0].best
+    assert began_badly is not None and began_badly[:2] == (9, 3.0)
     assert losses([*falls, *([4.0] * (PATIENCE - 1)), 2.9, *[3.5] * (PATIENCE - 1)])[1] is None, "it fell again"
 
 

@@ -88,9 +88,8 @@ class Session:
                 self.display.say(sentence)
             self.picture(last=True)
             self.told(OVER)
-            if not (
-                log and log[-1]["step"] == learner.step and "test" in log[-1]
-            ):  # not by a sitting killed after this
+            last = log[-1] if log else {}
+            if not ("test" in last and last["step"] == learner.step):  # else a sitting told it, and was killed then
                 folder.report({**self.where(), "test": self.tested})
             self.summary_pictures()
             self.save()
@@ -167,9 +166,9 @@ class Session:
         learner = self.learner
         if learner.training.minutes is None:
             return True
-        learner.reserved = self.forward * (2 * self.drawing + self.tests) + self.forward * self.copying
-        expected = max(self.expected, self.forward * (2 * self.drawing + self.tests))
-        return self.looking + expected <= SHARE * learner.seconds
+        expected = self.forward * (2 * self.drawing + self.tests)
+        learner.reserved = expected + self.forward * self.copying
+        return self.looking + max(expected, self.expected) <= SHARE * learner.seconds
 
     @property
     def forward(self) -> float:

@@ -7,6 +7,7 @@ what chooses must not be what judges in the end.
 """
 
 from collections.abc import Mapping
+from math import isfinite
 from typing import Any
 
 import numpy as np
@@ -81,7 +82,7 @@ class Validation:
         if self.best is None:
             self.first = loss
         self.latest = loss
-        if self.best is None or loss < self.best[1]:
+        if isfinite(loss) and (self.best is None or loss < self.best[1]):  # nothing is less than what is no number
             self.best = step, loss, {name: value.clone() for name, value in model.state_dict().items()}
             self.since = 0
         else:
