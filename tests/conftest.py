@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import torch
 from fabulate.data import Data, load_data
 
 torch.set_num_threads(1)  # several test processes run beside each other, and one thread rounds the same everywhere
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would be ignored, and tests of hanging up with it
 
 
 @pytest.fixture(autouse=True, scope="session")
