@@ -16,7 +16,7 @@ LEVELS = [
     {"types", "config", "errors", "seeds", "files", "weights", "folder_names", "pictures", "notebooks"}
     | {"processes", "signals"},
     {"nets", "prob", "paths", "data", "metrics"},
-    {"samplers", "features", "compiling"},
+    {"samplers", "features", "compiling", "report"},
     {"models", "stats"},
     {"training", "samples", "exchange"},
     {"evaluation", "uses"},

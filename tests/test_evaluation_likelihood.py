@@ -21,7 +21,7 @@ from fabulate.evaluation.chosen import choose, known
 from fabulate.evaluation.latent import information, latent
 from fabulate.evaluation.likelihood import corrected, likelihood
 from fabulate.evaluation.reconstruction import reconstruction
-from fabulate.evaluation.sections import Row, Section, Subject
+from fabulate.evaluation.sections import Findings, Subject
 from fabulate.features import Features
 from fabulate.metrics.images import mse
 from fabulate.metrics.intervals import NORMAL_95, Estimate
@@ -33,6 +33,7 @@ from fabulate.models.vae import VAE, VAEConfig
 from fabulate.models.vqvae import VQVAE
 from fabulate.nets import MLP
 from fabulate.prob import BIN, LEAD, DiscretisedLogistic, Gaussian
+from fabulate.report import Row
 from fabulate.seeds import generator, seeded
 from fabulate.types import Batch, to_float, to_uint8
 from tiny import CLASSES, SMALL, Case, cases, make, pictures, within_five_errors
@@ -68,7 +69,7 @@ def subject(model: GenerativeModel, test: Images | None = None, seed: int = 0, d
     return Subject(model=model, data=data, samples=none, y=None, features=Flat(), seed=seed)
 
 
-def named(section: Section, name: str) -> Row:
+def named(section: Findings, name: str) -> Row:
     return next(row for row in section.rows if row.name.startswith(name))
 
 

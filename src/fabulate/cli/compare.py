@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
     comparison = compare(reports)
     numbers, page = write(comparison, pictures, links, out)
     console = Console()
-    console.print(table(comparison))
+    console.print(table(comparison).to_console())
     console.print(comparison.overall, highlight=False, markup=False)
     where("page", page)
     where("numbers", numbers)

@@ -7,9 +7,9 @@ import numpy as np
 from PIL import Image
 
 from fabulate.evaluation.page import answers, facts, figure, page
-from fabulate.evaluation.sections import Answer
 from fabulate.metrics.intervals import Estimate
 from fabulate.pictures import grid
+from fabulate.report import Card as Answer
 from fabulate.uses.debias import Debiaser, Factor
 from fabulate.uses.debias.filling import Filled
 from fabulate.uses.debias.proof import Proof

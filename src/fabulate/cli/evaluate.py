@@ -84,10 +84,8 @@ def show(report: Report, out: Path) -> None:
     """Write a report and tell its numbers."""
     numbers, page = write(report, out)
     console = Console()
-    console.print(table(report))
+    console.print(table(report).to_console())
     for answer in report.answers:
-        console.print(
-            f"{answer.question} {answer.verdict.capitalize()}. {answer.because}", highlight=False, markup=False
-        )
+        console.print(str(answer), highlight=False, markup=False)
     where("page", page)
     where("numbers", numbers)

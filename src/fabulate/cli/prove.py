@@ -14,10 +14,10 @@ from rich.table import Table
 from fabulate.cli.shared import counting, load_images, parse, where
 from fabulate.config import PositiveInt, spec
 from fabulate.evaluation.page import answers, facts, figure, page
-from fabulate.evaluation.sections import Answer
 from fabulate.files import outside, own_folder, replaceable_folder, write_file, write_json
 from fabulate.metrics.intervals import Estimate
 from fabulate.pictures import save_png, sheet
+from fabulate.report import Card as Answer
 from fabulate.uses.augment import read
 from fabulate.uses.augment.folder import Augmented
 from fabulate.uses.prove import ARMS, Proof, parts, prove, verdict

@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 from fabulate.data import Images
-from fabulate.evaluation.bars import bars
-from fabulate.evaluation.sections import Answer, Row, Section, Subject
+from fabulate.evaluation.sections import Findings, Subject
 from fabulate.features import ClassifierFeatures, accuracy, predict, train_classifier
 from fabulate.metrics.intervals import Estimate
 from fabulate.metrics.shares import effective_classes, modes, nearest
 from fabulate.models.base import Conditional, able
+from fabulate.report import Card, Row, plots
 from fabulate.seeds import permutation
 from fabulate.types import Progress
 
@@ -33,14 +33,14 @@ EVEN = 0.8  # of its real share: a class with less is in want
 SCORE = "Classification accuracy score"
 
 
-def classes(subject: Subject, *, progress: Progress | None = None) -> Section:
+def classes(subject: Subject, *, progress: Progress | None = None) -> Findings:
     """Shares of the classes among samples and, for a conditional model, what a classifier learns from them.
 
     `progress`: hears (steps trained, in all) of each classifier in turn.
     """
     names = subject.data.classes
     if subject.data.train.y is None or len(names) < 2:
-        return Section(title=TITLE, absent={"Shares of classes": f"{subject.data.name} has no classes to tell apart"})
+        return Findings(title=TITLE, absent={"Shares of classes": f"{subject.data.name} has no classes to tell apart"})
     seen, by = recognised(subject)
     counts = torch.bincount(seen, minlength=len(names))
     shares = [Estimate.of_share(int(count), len(seen)) for count in counts]
@@ -59,11 +59,11 @@ def classes(subject: Subject, *, progress: Progress | None = None) -> Section:
     if len(names) > MOST_ROWS:
         sentences.append(f"Of {len(names):,} classes the {MOST_ROWS} that fall shortest of their real share are shown.")
     caption = "The share of each class among samples, with 95 % intervals; the line is its share among real images."
-    return Section(
+    return Findings(
         title=TITLE,
         rows=tuple(rows),
         sentences=tuple(sentences),
-        pictures={caption: bars([names[k] for k in kept], [shares[k] for k in kept], [float(real[k]) for k in kept])},
+        pictures={caption: plots.shares(*zip(*((names[k], shares[k], float(real[k])) for k in kept), strict=True))},
         absent=absent,
         answers=(complete(counts / len(seen), real, names),),
     )
@@ -188,7 +188,7 @@ def evenness(shares: Tensor, real: Tensor) -> list[Row]:
     ]
 
 
-def complete(shares: Tensor, real: Tensor, names: tuple[str, ...]) -> Answer:
+def complete(shares: Tensor, real: Tensor, names: tuple[str, ...]) -> Card:
     """Are all classes there, and which is rarest."""
     there, known = modes(shares, real), int((real > 0).sum())
     relative = torch.where(real > 0, shares.double() / real.clamp(min=1e-12), torch.inf)
@@ -199,7 +199,7 @@ def complete(shares: Tensor, real: Tensor, names: tuple[str, ...]) -> Answer:
     )
     question = "Are all classes there?"
     if there < known:
-        return Answer(question, "no", because, "poor")
+        return Card(question, "no", because, "poor")
     if float(relative[k]) < EVEN:
-        return Answer(question, "unevenly", because, "fair")
-    return Answer(question, "yes", because, "good")
+        return Card(question, "unevenly", because, "fair")
+    return Card(question, "yes", because, "good")

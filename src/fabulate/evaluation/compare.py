@@ -21,10 +21,9 @@ from statistics import NormalDist
 
 from fabulate.errors import ConfigError
 from fabulate.evaluation.likelihood import MEASURES
-from fabulate.evaluation.page import number
 from fabulate.evaluation.report import Report
-from fabulate.evaluation.sections import Better, Row
 from fabulate.metrics.intervals import NORMAL_95, Estimate
+from fabulate.report import Better, Row, number
 
 DECIDING = ("Fréchet distance", "Kernel distance")
 LEVEL = 0.05  # the chance of calling any two equal models different

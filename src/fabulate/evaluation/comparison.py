@@ -1,21 +1,29 @@
 """The page of a comparison: samples of the same seeds side by side, numbers with verdicts, and each model's cost."""
 
 from collections.abc import Mapping
-from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from PIL import Image
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
-from fabulate.evaluation import page
 from fabulate.evaluation.compare import Comparison, Verdict
-from fabulate.evaluation.report import HTML, JSON, Report, Written
-from fabulate.files import own_folder, write_file, write_json
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from fabulate.evaluation.report import HTML, JSON, Report
+from fabulate.files import own_folder, write_json
+from fabulate.report import (
+    BETTER,
+    Cell,
+    Facts,
+    Figure,
+    Figures,
+    Folded,
+    Notes,
+    Page,
+    Section,
+    Table,
+    number,
+    write_page,
+)
 
 CAVEAT = (
     "The intervals cover the chance of drawing images, not that of training: the same model trained with another seed "
@@ -37,48 +45,37 @@ def costs(report: Report) -> dict[str, str]:
     }
 
 
-def to_html(comparison: Comparison, pictures: Mapping[str, Image.Image], links: Mapping[str, str]) -> str:
+def page(comparison: Comparison, pictures: Mapping[str, Image.Image], links: Mapping[str, str]) -> Page:
     """The page; `pictures` are samples of the same seeds, `links` lead to each model's own report, by name."""
     reports = comparison.reports
     first = next(iter(reports.values()))
-    head = page.facts(
-        [
-            ("images", f"{first.data}, {first.settings.data[:12]}"),
-            ("compared", f"{first.settings.n:,} samples of each with {first.real:,} {first.reference}"),
-            ("features", str(first.features["name"])),
-            ("seed", str(first.settings.seed)),
-        ]
-    )
-    title = " · ".join(reports)
-    names = "".join(
-        f'<th><a href="{escape(links[name])}">{escape(name)}</a><br>{escape(report.family)}</th>'
-        if name in links
-        else f"<th>{escape(name)}</th>"
-        for name, report in reports.items()
-    )
-
-    def lines(judged: bool) -> str:
-        rows = (line(verdict, list(reports)) for verdict in comparison.verdicts if judged != aside(verdict))
-        heading = f"<thead><tr><th>measure</th>{names}<th>verdict</th></tr></thead>"
-        return f'<div class="wide"><table>{heading}<tbody>{"".join(rows)}</tbody></table></div>'
-
-    cost = [(name, costs(report)) for name, report in reports.items()]
-    costly = "".join(
-        f"<tr><td><b>{what}</b></td>" + "".join(f"<td>{escape(values[what])}</td>" for _, values in cost) + "</tr>"
-        for what in cost[0][1]
-    )
-    shown = "".join(page.figure(f"{name}: samples of the same seeds", picture) for name, picture in pictures.items())
-    body = [
-        f'<p class="eyebrow">fabulate compare</p><h1>{escape(title)}</h1>',
-        f'<section>{head}<ul class="sentences"><li><b>{escape(comparison.overall)}</b></li></ul></section>',
-        f'<section><h2>Samples</h2><div class="pictures">{shown}</div></section>',
-        f"<section><h2>Numbers</h2>{lines(True)}<details><summary>Numbers of which neither is better</summary>"
-        f"{lines(False)}</details></section>",
-        f'<section><h2>Cost</h2><div class="wide"><table><thead><tr><th></th>{names}</tr></thead><tbody>{costly}'
-        "</tbody></table></div></section>",
-        f"<footer><p>{escape(CAVEAT)}</p></footer>",
+    facts = [
+        ("images", f"{first.data}, {first.settings.data[:12]}"),
+        ("compared", f"{first.settings.n:,} samples of each with {first.real:,} {first.reference}"),
+        ("features", str(first.features["name"])),
+        ("seed", str(first.settings.seed)),
     ]
-    return page.page(f"{title}: comparison", "\n".join(body))
+    names = [Cell(name, report.family, link=links.get(name, "")) for name, report in reports.items()]
+
+    def numbers(judged: bool) -> Table:
+        rows = [cells(verdict, list(reports)) for verdict in comparison.verdicts if judged != aside(verdict)]
+        return Table(["measure", *names, "verdict"], rows)
+
+    cost = [costs(report) for report in reports.values()]
+    costly: list[list[str | Cell]] = [[Cell(what, bold=True), *(values[what] for values in cost)] for what in cost[0]]
+    samples = [Figure(picture, f"{name}: samples of the same seeds") for name, picture in pictures.items()]
+    return Page(
+        kind="fabulate compare",
+        title=" · ".join(reports),
+        about=f"{' · '.join(reports)}: comparison",
+        sections=[
+            Section("", [Facts(facts), Notes([comparison.overall])]),
+            Section("Samples", [Figures(samples)]),
+            Section("Numbers", [numbers(True), Folded("Numbers of which neither is better", [numbers(False)])]),
+            Section("Cost", [Table(["", *names], costly)]),
+        ],
+        footer=[CAVEAT],
+    )
 
 
 def aside(verdict: Verdict) -> bool:
@@ -86,23 +83,14 @@ def aside(verdict: Verdict) -> bool:
     return verdict.better == "neither"
 
 
-def line(verdict: Verdict, names: list[str]) -> str:
+def cells(verdict: Verdict, names: list[str]) -> list[str | Cell]:
     """A number of all models, and its verdict."""
-    cells = ""
+    found: list[str | Cell] = [Cell(verdict.metric, BETTER[verdict.better], bold=True)]
     for name in names:
         row = verdict.values.get(name)
-        if row is None:
-            cells += '<td class="soft">not measured</td>'
-            continue
-        worse = name in verdict.behind
-        mark = ' class="ahead"' if verdict.behind and not worse else ""
-        value, reach = page.number(row.value.value), page.interval(row.value)
-        cells += f'<td><b{mark}>{value}</b><br><span class="soft range">{reach}</span></td>'
-    hint = page.ARROWS[verdict.better]
-    return (
-        f'<tr><td><b>{escape(verdict.metric)}</b><span class="words">{hint}</span></td>{cells}'
-        f'<td class="verdict">{escape(verdict.words)}</td></tr>'
-    )
+        best = bool(verdict.behind) and name not in verdict.behind
+        found.append("not measured" if row is None else Cell(number(row.value.value), row.interval, True, best))
+    return [*found, verdict.words]
 
 
 def write(
@@ -111,7 +99,7 @@ def write(
     """Write metrics.json and index.html into a folder; returns their paths."""
     own_folder(folder)
     write_json(folder / JSON, to_json(comparison))  # first: it says whose the folder is
-    write_file(folder / HTML, lambda file: file.write(to_html(comparison, pictures, links).encode()))
+    write_page(folder / HTML, page(comparison, pictures, links))
     return [folder / JSON, folder / HTML]
 
 
@@ -122,7 +110,7 @@ class Record(TypedDict):
     overall: str
     verdicts: dict[str, str]
     costs: dict[str, dict[str, str]]
-    reports: dict[str, Written]
+    reports: dict[str, Report]
 
 
 def to_json(comparison: Comparison) -> dict[str, object]:
@@ -135,22 +123,15 @@ def to_json(comparison: Comparison) -> dict[str, object]:
     }
 
 
-def table(comparison: Comparison) -> "Table":
+def table(comparison: Comparison) -> Table:
     """Numbers and verdicts for the console."""
-    from rich.markup import escape as plain
-    from rich.table import Table
-
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for name in ("", *comparison.reports, "verdict"):
-        table.add_column(plain(name), overflow="fold")
+    rows = []
     for verdict in comparison.verdicts:
-        if aside(verdict):
-            continue
-        cells = []
-        for name in comparison.reports:
-            row = verdict.values.get(name)
-            cells.append("" if row is None else page.number(row.value.value))
-        table.add_row(plain(verdict.metric), *cells, plain(verdict.briefly))
-    for what in ("parameters", "training", "1,000 samples"):
-        table.add_row(what, *(costs(report)[what] for report in comparison.reports.values()), "")
-    return table
+        if not aside(verdict):
+            values = [verdict.values.get(name) for name in comparison.reports]
+            rows.append(
+                [verdict.metric, *("" if row is None else number(row.value.value) for row in values), verdict.briefly]
+            )
+    cost = [costs(report) for report in comparison.reports.values()]
+    rows += [[what, *(values[what] for values in cost), ""] for what in cost[0]]
+    return Table(["", *comparison.reports, "verdict"], rows)

@@ -1,6 +1,6 @@
 """From a run and real images to a report: samples are drawn once, then each section measures what it can.
 
-A section is a function from a `Subject` to a `Section`. One that cannot measure something says why instead.
+A section is a function from a `Subject` to a `Findings`. One that cannot measure something says why instead.
 """
 
 import time
@@ -25,7 +25,7 @@ from fabulate.evaluation.likelihood import likelihood
 from fabulate.evaluation.memorisation import memorisation
 from fabulate.evaluation.reconstruction import reconstruction
 from fabulate.evaluation.report import Report, Settings
-from fabulate.evaluation.sections import Section, Subject
+from fabulate.evaluation.sections import Findings, Subject
 from fabulate.features import features_for
 from fabulate.models import GenerativeModel
 from fabulate.processes import ALONE, Processes
@@ -34,7 +34,7 @@ from fabulate.seeds import permutation
 from fabulate.training import is_run, load, own_data, read_config
 from fabulate.types import Progress, Stages
 
-SECTIONS: dict[str, Callable[[Subject, Settings, Progress], Section]] = {
+SECTIONS: dict[str, Callable[[Subject, Settings, Progress], Findings]] = {
     "fidelity": lambda subject, asked, _: fidelity(subject),
     "classes": lambda subject, asked, counter: classes(subject, progress=counter),
     "memorisation": lambda subject, asked, _: memorisation(subject),
@@ -123,7 +123,7 @@ def evaluate(
     )
 
 
-FOREIGN = Section(
+FOREIGN = Findings(
     title="Memorisation",
     absent={"Memorisation": "the images given are not those the model was trained on, so it cannot have copied them"},
 )

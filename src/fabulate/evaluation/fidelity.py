@@ -17,11 +17,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fabulate.evaluation.page import number
-from fabulate.evaluation.sections import Answer, Better, Row, Section, Subject, answer, reached
+from fabulate.evaluation.sections import Findings, Subject
 from fabulate.metrics import fidelity as measure
 from fabulate.metrics import frechet_warning
 from fabulate.pictures import sheet
+from fabulate.report import Better, Card, Row, graded, number
 from fabulate.seeds import generator
 
 SHOWN, COLUMNS = 49, 7  # images of each picture: two stand side by side on a page
@@ -36,7 +36,7 @@ NAMES: dict[str, tuple[str, Better, str]] = {
 }
 
 
-def fidelity(subject: Subject) -> Section:
+def fidelity(subject: Subject) -> Findings:
     """Distances, precision and recall, each between its anchors, and samples beside real images."""
     train, perfect = subject.data.train, subject.perfect
     real, y = subject.reference.stored(subject.real)
@@ -67,7 +67,7 @@ def fidelity(subject: Subject) -> Section:
         )
     if warning := frechet_warning(min(len(samples), len(real)), reals.shape[1]):
         sentences.append(f"Warning: {warning}.")
-    return Section(
+    return Findings(
         title="Fidelity and diversity",
         rows=tuple(rows.values()),
         sentences=tuple(sentences),
@@ -85,7 +85,7 @@ def picture(title: str, images: Tensor, y: Tensor | None = None, classes: Sequen
     return sheet(images[:SHOWN].numpy(), title, y=numbers, classes=classes, columns=COLUMNS)
 
 
-def good(rows: dict[str, Row]) -> Answer:
+def good(rows: dict[str, Row]) -> Card:
     """By precision or the distance, whichever is worse: features of a classifier do not see every blur."""
     precision, distance = rows["precision"], rows["frechet_distance"]
     because = (
@@ -93,15 +93,15 @@ def good(rows: dict[str, Row]) -> Answer:
         f"do). Fréchet distance {number(distance.value.value)}; perfect {number(distance.floor)}, noise "
         f"{number(distance.noise)}."
     )
-    worse = min((precision, distance), key=lambda row: reached(row, row.value.value))
-    return answer("Is it good?", worse, because)
+    worse = min((precision, distance), key=lambda row: row.reached(row.value.value))
+    return graded("Is it good?", worse, because)
 
 
-def diverse(rows: dict[str, Row]) -> Answer:
+def diverse(rows: dict[str, Row]) -> Card:
     """By recall: how much of what training images reach is reached."""
     recall, coverage = rows["recall"], rows["coverage"]
     because = (
         f"{recall.value.value:.0%} of real images lie where samples lie (with training images {recall.floor:.0%}). "
         f"{coverage.value.value:.0%} have a sample near them ({coverage.floor:.0%})."
     )
-    return answer("Is it diverse?", recall, because)
+    return graded("Is it diverse?", recall, because)

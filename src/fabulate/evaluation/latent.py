@@ -23,14 +23,15 @@ Legend: N images, Z latent, P paths, T points on a path, C H W image.
 import torch
 from torch import Tensor
 
-from fabulate.evaluation.charts import bars
 from fabulate.evaluation.chosen import NO_CLASSES, choose, known, told
-from fabulate.evaluation.sections import Row, Section, Subject
+from fabulate.evaluation.sections import Findings, Subject
 from fabulate.metrics.intervals import Estimate
 from fabulate.metrics.latent import ACTIVE, active_units, smoothness
 from fabulate.models.base import able
 from fabulate.models.capabilities import Encodes, HasLatent, HasPosterior
 from fabulate.models.inversion import EncodesBySearch
+from fabulate.report import Row
+from fabulate.report.plots import bars
 from fabulate.seeds import seed_at
 from fabulate.types import to_uint8
 
@@ -40,17 +41,17 @@ WALKS, POINTS = 50, 9  # paths, and images on each, both ends included
 COLLAPSED = 0.01  # nats (Lucas et al. 2019)
 
 
-def latent(subject: Subject) -> Section:
+def latent(subject: Subject) -> Findings:
     """How many dimensions of a code are used, and how smoothly images change between two codes.
 
     Families without codes, or with codes as large as the image, give a section without rows that says so.
     """
     model = subject.model
     if not isinstance(model, HasLatent):
-        return Section(title=TITLE, absent={"latent space": f"a {model.family} has no codes; {able(HasLatent)}"})
+        return Findings(title=TITLE, absent={"latent space": f"a {model.family} has no codes; {able(HasLatent)}"})
     numbers = model.code(0, 0 if model.classes else None).shape[1]
     if numbers >= model.shape.size:
-        return Section(
+        return Findings(
             title=TITLE,
             absent={
                 "latent space": f"a code has {numbers:,} numbers and an image {model.shape.size:,}: nothing is left "
@@ -58,10 +59,10 @@ def latent(subject: Subject) -> Section:
             },
         )
     if not len(known(subject, subject.reference)):
-        return Section(title=TITLE, absent={"latent space": NO_CLASSES})
+        return Findings(title=TITLE, absent={"latent space": NO_CLASSES})
     usage = used(subject, model)
     smooth = smoothly(subject, model)
-    return Section(
+    return Findings(
         title=TITLE,
         rows=usage.rows + smooth.rows,
         sentences=usage.sentences + smooth.sentences,
@@ -70,11 +71,11 @@ def latent(subject: Subject) -> Section:
     )
 
 
-def used(subject: Subject, model: HasLatent) -> Section:
+def used(subject: Subject, model: HasLatent) -> Findings:
     """How many dimensions of the code are used."""
     if not isinstance(model, Encodes) or isinstance(model, EncodesBySearch):
         reason = "the model has no encoder: all dimensions of its codes are drawn alike"
-        return Section(title=TITLE, absent={"active units": reason, "posterior collapse": reason})
+        return Findings(title=TITLE, absent={"active units": reason, "posterior collapse": reason})
     chosen = choose(subject, subject.reference, IMAGES, "latent")
     codes = chosen.each(lambda portion: model.encode(portion.x, portion.y)).double()  # (N, Z); the posterior's means
     variances = torch.linalg.svdvals(codes - codes.mean(0)).square() / len(codes)  # along the principal directions
@@ -84,12 +85,14 @@ def used(subject: Subject, model: HasLatent) -> Section:
     rows = [Row(name="Effective dimensions", value=Estimate(effective), better="neither", words=words)]
     if not isinstance(model, HasPosterior):
         caption = "The variance of codes along each principal direction, as a share of all of it."
-        spectrum = bars(variances / variances.sum().clamp_min(1e-300), "principal direction", "share of variance")
+        spectrum = bars(
+            (variances / variances.sum().clamp_min(1e-300)).tolist(), "principal direction", "share of variance"
+        )
         absent = {
             "active units": "without a posterior the scale of codes means nothing, and no variance is small or large",
             "posterior collapse": "the model has no posterior",
         }
-        return Section(
+        return Findings(
             title=TITLE,
             rows=tuple(rows),
             sentences=(told(subject, chosen),),
@@ -104,8 +107,8 @@ def used(subject: Subject, model: HasLatent) -> Section:
     share = float((nats < COLLAPSED).double().mean())
     rows.insert(1, Row(name="Posterior collapse", value=Estimate(share), better="lower", words=words))
     caption = "What each dimension of the code tells of the image, in nats, most first."
-    picture = bars(nats.sort(descending=True).values, "dimension", "nats")
-    return Section(title=TITLE, rows=tuple(rows), sentences=(told(subject, chosen),), pictures={caption: picture})
+    picture = bars(nats.sort(descending=True).values.tolist(), "dimension", "nats")
+    return Findings(title=TITLE, rows=tuple(rows), sentences=(told(subject, chosen),), pictures={caption: picture})
 
 
 def information(mean: Tensor, logvar: Tensor) -> Tensor:
@@ -119,7 +122,7 @@ def information(mean: Tensor, logvar: Tensor) -> Tensor:
     return (whole.log() - logvar.mean(0)) / 2
 
 
-def smoothly(subject: Subject, model: HasLatent) -> Section:
+def smoothly(subject: Subject, model: HasLatent) -> Findings:
     """How directly and evenly images change on paths between two codes."""
     if isinstance(model, Encodes) and not isinstance(model, EncodesBySearch):
         paths, between = walks(subject, model), "the codes of real images, straight"  # (P, T, C, H, W) in [-1, 1]
@@ -130,7 +133,7 @@ def smoothly(subject: Subject, model: HasLatent) -> Section:
     ends = to_uint8(paths[:, [0, -1]]).flatten(2)
     moving = (ends[:, 0] != ends[:, 1]).any(1)  # as an image file shows them: what is left is rounding
     if not moving.any():
-        return Section(title=TITLE, absent={"smoothness": "every path begins and ends with the same image"})
+        return Findings(title=TITLE, absent={"smoothness": "every path begins and ends with the same image"})
     measured, anchor = (smoothness(along(subject, images[moving])) for images in (paths, fades))
     rows = (
         Row(
@@ -155,7 +158,7 @@ def smoothly(subject: Subject, model: HasLatent) -> Section:
         sentences.append(
             f"Of {len(paths)} paths {int((~moving).sum())} begin and end with the same image and are left out."
         )
-    return Section(title=TITLE, rows=rows, sentences=tuple(sentences))
+    return Findings(title=TITLE, rows=rows, sentences=tuple(sentences))
 
 
 def walks(subject: Subject, model: Encodes) -> Tensor:

@@ -30,11 +30,12 @@ from torch import Tensor
 
 from fabulate.errors import ConfigError
 from fabulate.evaluation.chosen import NO_CLASSES, Chosen, Portion, choose, counter, known, told
-from fabulate.evaluation.sections import Row, Section, Subject
+from fabulate.evaluation.sections import Findings, Subject
 from fabulate.metrics.intervals import Estimate
 from fabulate.models.base import able
 from fabulate.models.capabilities import Evidence, HasBound, HasLikelihood, ImportanceWeighted
 from fabulate.prob import BIN, bits_per_dim
+from fabulate.report import Row
 from fabulate.seeds import generator
 from fabulate.types import Progress, to_float
 
@@ -56,7 +57,7 @@ MEASURES = {
 NO_BITS = "the likelihood is not one of uint8 images"
 
 
-def likelihood(subject: Subject, *, k: int = 100, images: int = 1000, progress: Progress | None = None) -> Section:
+def likelihood(subject: Subject, *, k: int = 100, images: int = 1000, progress: Progress | None = None) -> Findings:
     """log p(x) of images never trained on, or a lower bound of it, and how much higher that of training images is.
 
     `k`: codes of each image in the importance-weighted bound, where the family has one; published numbers have 5,000.
@@ -69,9 +70,9 @@ def likelihood(subject: Subject, *, k: int = 100, images: int = 1000, progress: 
     model = subject.model
     if not isinstance(model, HasLikelihood | HasBound):
         reason = f"the family {model.family} has no p(x) ({able(HasLikelihood)}; for a lower bound, {able(HasBound)})"
-        return Section(title=TITLE, absent={"likelihood": reason})
+        return Findings(title=TITLE, absent={"likelihood": reason})
     if not len(known(subject, subject.reference)):
-        return Section(title=TITLE, absent={"likelihood": NO_CLASSES})
+        return Findings(title=TITLE, absent={"likelihood": NO_CLASSES})
     n = images
     if isinstance(model, HasLikelihood) and model.passes > 1:
         n = max(1, images // SLOWER) if images > 0 else images
@@ -86,7 +87,7 @@ def likelihood(subject: Subject, *, k: int = 100, images: int = 1000, progress: 
 
 def exact(
     subject: Subject, model: HasLikelihood, held_out: Chosen, trained: Chosen | None, progress: Progress | None
-) -> Section:
+) -> Findings:
     """The section of a model that knows p(x)."""
     done = counter(progress, len(held_out) + (0 if trained is None else len(trained)))
     numbers = subject.data.shape.size
@@ -101,12 +102,12 @@ def exact(
         rows.append(gap("bits/dim", trained.each(bits, done), values))
     passes = f" Each image takes {model.passes} passes through the network." if model.passes > 1 else ""
     method = f"How log p(x) is computed: {model.method}.{passes}"
-    return Section(title=TITLE, rows=tuple(rows), sentences=(told(subject, held_out), method, MEASURES["density"]))
+    return Findings(title=TITLE, rows=tuple(rows), sentences=(told(subject, held_out), method, MEASURES["density"]))
 
 
 def bounded(
     subject: Subject, model: HasBound, held_out: Chosen, trained: Chosen | None, k: int, progress: Progress | None
-) -> Section:
+) -> Findings:
     """The section of a model that knows a lower bound of p(x)."""
     dequantised = model.measure == "density"
     tighter = isinstance(model, ImportanceWeighted)
@@ -143,7 +144,7 @@ def bounded(
         seen = Evidence(*trained.each(partial(evidence, model), done).T)
         rows.append(gap("nats", -seen.bound, -terms.bound))
     absent = {} if model.measure in ("uint8", "density") else {"bits/dim": NO_BITS}
-    return Section(title=TITLE, rows=tuple(rows), sentences=tuple(sentences), absent=absent)
+    return Findings(title=TITLE, rows=tuple(rows), sentences=tuple(sentences), absent=absent)
 
 
 def evidence(model: HasBound, portion: Portion) -> Tensor:

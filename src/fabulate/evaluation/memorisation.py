@@ -19,11 +19,12 @@ from PIL import Image
 from torch import Tensor
 
 from fabulate.data import Images
-from fabulate.evaluation.sections import Answer, Row, Section, Subject
+from fabulate.evaluation.sections import Findings, Subject
 from fabulate.metrics.copies import Memorisation, authenticity, exact_copies
 from fabulate.metrics.copies import memorisation as measure
 from fabulate.metrics.intervals import Estimate
 from fabulate.pictures import table
+from fabulate.report import Card, Row
 
 TITLE = "Memorisation"
 PAIRS = 10  # shown
@@ -32,12 +33,12 @@ TOO_WEAK = 0.3  # a test that would not have noticed so many copies answers noth
 LEVEL, POWER = 0.01, 0.8  # copies are noticed at a p-value below LEVEL; told is the share found POWER of the time
 
 
-def memorisation(subject: Subject) -> Section:
+def memorisation(subject: Subject) -> Findings:
     """Are samples nearer to training images than to images held out, and which are the most suspicious?"""
     data = subject.data
     if data.test is None:
         why = "all images were trained on: there are none held out to which samples could lie as near by chance"
-        return Section(title=TITLE, absent={"Memorisation": why})
+        return Findings(title=TITLE, absent={"Memorisation": why})
     train, held_out = data.train, data.test
     features = described(subject, train), described(subject, held_out)
     drawn = subject.featured(subject.samples)
@@ -94,7 +95,7 @@ def memorisation(subject: Subject) -> Section:
     ]
     pairs = suspicious(subject, found)
     caption = "The samples nearest to a training image for how near held-out images come. Some always are nearer."
-    return Section(
+    return Findings(
         title=TITLE,
         rows=rows,
         sentences=tuple(sentences),
@@ -141,7 +142,7 @@ def least_noticed(found: Memorisation, train: int, held_out: int) -> float:
     return min(1.0, reach * sqrt(variance) / len(nearest) / (1 - found.expected))
 
 
-def answered(found: Memorisation, copies: int, n: int, noticed: float) -> Answer:
+def answered(found: Memorisation, copies: int, n: int, noticed: float) -> Card:
     """Did it memorise, in words."""
     question = "Did it memorise?"
     because = (
@@ -151,15 +152,15 @@ def answered(found: Memorisation, copies: int, n: int, noticed: float) -> Answer
     if found.p_value < LEVEL:
         least, most = max(found.copied.low, 0.0), min(found.copied.high, 1.0)
         because += f" About {max(found.copied.value, 0):.1%} of samples ({least:.1%} to {most:.1%}) are copies."
-        return Answer(question, "yes", because, "poor")
+        return Card(question, "yes", because, "poor")
     if copies:
         because += f" But {copies:,} of {n:,} samples equal a training image in every pixel."
-        return Answer(question, "some samples are copies", because, "fair")
+        return Card(question, "some samples are copies", because, "fair")
     if noticed > TOO_WEAK:
         because += f" Too few images to tell: {noticed:.0%} of copies could have passed unseen."
-        return Answer(question, "cannot tell", because, "unknown")
+        return Card(question, "cannot tell", because, "unknown")
     because += f" A model with {noticed:.1%} of copies would have been noticed."
-    return Answer(question, "no sign of it", because, "good")
+    return Card(question, "no sign of it", because, "good")
 
 
 def suspicious(subject: Subject, found: Memorisation) -> Image.Image:

@@ -1,20 +1,17 @@
-"""The HTML of reports: one file that opens from the disk, with its style and its pictures inside and no script.
+"""The HTML of pages that `fabulate.report` does not make yet.
 
 Colours follow the reader's system, light or dark; on a narrow screen each row of a table becomes a block.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from html import escape
-from math import isnan
 from string import Template
 
 from PIL import Image
 
-from fabulate.evaluation.sections import Answer, Row, Section, reached
-from fabulate.metrics.intervals import Estimate
 from fabulate.notebooks import img
-
-_WIDE, _HIGH = 240, 22  # of a scale, in its own units
+from fabulate.report import Card as Answer
+from fabulate.report import number as number
 
 PAGE = Template("""\
 <!DOCTYPE html>
@@ -108,81 +105,9 @@ $body
 """)
 
 
-def number(value: float | None) -> str:
-    """A number as people read it, to four digits; nothing for what is not known.
-
-    >>> number(12.3456), number(12345.6), number(0.00001234), number(None)
-    ('12.35', '12,346', '1.234e-05', '')
-    """
-    if value is None or isnan(value):
-        return ""
-    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.4g}"
-
-
-def interval(value: Estimate) -> str:
-    """The interval in words, or nothing where there is none."""
-    return "" if isnan(value.low) else f"{number(value.low)} to {number(value.high)}"
-
-
-def scale(row: Row) -> str:
-    """The row's value as a point between noise on the left and a perfect model on the right, with its interval."""
-    if row.floor is None or row.noise is None or row.floor == row.noise or isnan(row.value.value):
-        ends = [f"{name} {number(end)}" for name, end in (("noise", row.noise), ("perfect", row.floor))]
-        return f'<div class="ends">{"".join(f"<span>{end}</span>" for end in ends if end[-1].isdigit())}</div>'
-    left, right, middle = 9.0, _WIDE - 9.0, _HIGH / 2
-
-    def at(value: float) -> float:
-        return left + (right - left) * reached(row, value)
-
-    bar = ""
-    if not isnan(row.value.low):
-        first, last = sorted((at(row.value.low), at(row.value.high)))
-        bar = f'<line class="interval" x1="{first:.1f}" x2="{last:.1f}" y1="{middle}" y2="{middle}"/>'
-    words = (
-        f"{number(row.value.value)}, between {number(row.noise)} for noise and {number(row.floor)} for a perfect model"
-    )
-    return (
-        f'<svg viewBox="0 0 {_WIDE} {_HIGH}" role="img"><title>{escape(words)}</title>'
-        f'<line class="track" x1="{left}" x2="{right}" y1="{middle}" y2="{middle}"/>{bar}'
-        f'<circle class="point" cx="{at(row.value.value):.1f}" cy="{middle}" r="7"/></svg>'
-        f'<div class="ends"><span>noise {number(row.noise)}</span>'
-        f"<span>perfect {number(row.floor)}</span></div>"
-    )
-
-
-ARROWS = {"lower": "lower is better", "higher": "higher is better", "neither": ""}
-
-
-def rows_table(rows: Sequence[Row]) -> str:
-    """The numbers of a section."""
-    lines = [
-        f"<tr><td><b>{escape(row.name)}</b>"
-        f'<span class="words">{escape("; ".join(part for part in (row.words, ARROWS[row.better]) if part))}</span></td>'
-        f'<td class="value">{number(row.value.value)}</td>'
-        f'<td class="soft range" data-name="95 %">{interval(row.value)}</td><td class="scale">{scale(row)}</td></tr>'
-        for row in rows
-    ]
-    head = "<tr><th>measure</th><th>value</th><th>95 % interval</th><th>between noise and a perfect model</th></tr>"
-    return f'<table class="rows"><thead>{head}</thead><tbody>{"".join(lines)}</tbody></table>' if rows else ""
-
-
 def figure(caption: str, image: Image.Image) -> str:
     """A picture, as a PNG inside the page, with its caption."""
     return f"<figure>{img(image, caption)}<figcaption>{escape(caption)}</figcaption></figure>"
-
-
-def section(part: Section) -> str:
-    """A section: its table, its sentences, its pictures, and what is not measured."""
-    sentences = "".join(f"<li>{escape(sentence)}</li>" for sentence in part.sentences)
-    pictures = "".join(figure(caption, image) for caption, image in part.pictures.items())
-    absent = "".join(f"<dt>{escape(name)}</dt><dd>{escape(why)}</dd>" for name, why in part.absent.items())
-    return (
-        f"<section><h2>{escape(part.title)}</h2>{rows_table(part.rows)}"
-        + (f'<ul class="sentences">{sentences}</ul>' if sentences else "")
-        + (f'<div class="pictures">{pictures}</div>' if pictures else "")
-        + (f'<h3>Not measured, because</h3><dl class="absent">{absent}</dl>' if absent else "")
-        + "</section>"
-    )
 
 
 def facts(values: Iterable[tuple[str, str]]) -> str:

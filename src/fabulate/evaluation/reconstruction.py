@@ -15,13 +15,14 @@ from PIL import Image
 from torch import Tensor
 
 from fabulate.evaluation.chosen import NO_CLASSES, PORTION, Chosen, choose, counter, known, told
-from fabulate.evaluation.sections import Row, Section, Subject
+from fabulate.evaluation.sections import Findings, Subject
 from fabulate.metrics.images import mse, psnr, ssim
 from fabulate.metrics.intervals import Estimate
 from fabulate.models.base import able
 from fabulate.models.capabilities import Reconstructs
 from fabulate.models.inversion import EncodesBySearch
 from fabulate.pictures import table
+from fabulate.report import Row
 from fabulate.types import Progress, to_uint8
 
 TITLE = "Reconstruction"
@@ -31,7 +32,7 @@ SHOWN = 8  # best, median and worst copies each
 FOR_THE_MEAN = 10_000  # training images at most
 
 
-def reconstruction(subject: Subject, *, images: int = 500, progress: Progress | None = None) -> Section:
+def reconstruction(subject: Subject, *, images: int = 500, progress: Progress | None = None) -> Findings:
     """Errors of copies of images never trained on, with their intervals, and the best, median and worst copies.
 
     `images`: at most; a fifth of them where each code is found by a search. `progress`: hears (images copied, in all).
@@ -39,11 +40,11 @@ def reconstruction(subject: Subject, *, images: int = 500, progress: Progress | 
     """
     model = subject.model
     if not isinstance(model, Reconstructs):
-        return Section(
+        return Findings(
             title=TITLE, absent={"reconstruction": f"a {model.family} cannot copy images; {able(Reconstructs)}"}
         )
     if not len(known(subject, subject.reference)):
-        return Section(title=TITLE, absent={"reconstruction": NO_CLASSES})
+        return Findings(title=TITLE, absent={"reconstruction": NO_CLASSES})
     searched = isinstance(model, EncodesBySearch)
     n = max(1, images // SEARCHED) if searched and images > 0 else images
     chosen = choose(subject, subject.reference, n, "reconstruction")
@@ -68,7 +69,7 @@ def reconstruction(subject: Subject, *, images: int = 500, progress: Progress | 
     sentences.append(f"The mean training image as the copy of every image has an MSE of {blind:.4g}.")
     caption = "Copies from the best to the worst by MSE: each image above its copy."
     pictures = {caption: gallery(chosen, copies, errors)}
-    return Section(title=TITLE, rows=tuple(rows), sentences=tuple(sentences), pictures=pictures, absent=absent)
+    return Findings(title=TITLE, rows=tuple(rows), sentences=tuple(sentences), pictures=pictures, absent=absent)
 
 
 def mean_image(subject: Subject) -> Tensor:

@@ -5,91 +5,24 @@ Each file of this room that measures something has one function from a `Subject`
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from math import sqrt
-from typing import Literal, NamedTuple
 
 from PIL import Image
+from pydantic import ConfigDict, with_config
 from torch import Tensor
 
 from fabulate.data import Data, Images
 from fabulate.features import Features
-from fabulate.metrics.intervals import Estimate
 from fabulate.models import GenerativeModel
 from fabulate.processes import ALONE, Processes
+from fabulate.report import Absent, Card, Figure, Figures, Notes, Row, Rows, Section
 from fabulate.seeds import permutation
 
 CHUNK = 500  # images; whatever is asked about many takes so many at a time or a part of it, so that shares round alike
 
-Better = Literal["lower", "higher", "neither"]
 
-
+@with_config(ConfigDict(arbitrary_types_allowed=True))
 @dataclass(frozen=True, kw_only=True)
-class Row:
-    """One number of a report."""
-
-    name: str
-    """In the field's words, e.g. "Fréchet distance"; with its unit, e.g. "ELBO (nats)"."""
-    value: Estimate
-    better: Better
-    floor: float | None = None
-    """What a perfect model would show with as many samples: training images in the place of samples."""
-    noise: float | None = None
-    """What uniform noise in the place of samples shows."""
-    words: str = ""
-    """What the number means, in a phrase."""
-
-
-Grade = Literal["good", "fair", "poor", "unknown"]
-
-
-class Answer(NamedTuple):
-    """A question that people ask, and what the numbers of a section say to it."""
-
-    question: str
-    """e.g. "Is it good?"."""
-    verdict: str
-    """In a word or two, e.g. "mostly"."""
-    because: str
-    """The numbers behind it, in a sentence."""
-    grade: Grade
-    """For the colour beside it."""
-
-
-def reached(row: Row, value: float) -> float:
-    """Where a value lies between what noise shows (0) and what a perfect model shows (1).
-
-    Distances to be made small are squares, so that the root of the share is taken; all other shares as they are.
-
-    >>> row = Row(name="", value=Estimate(26), better="lower", floor=1, noise=101)
-    >>> reached(row, 1), reached(row, 26), reached(row, 101), reached(row, 500)
-    (1.0, 0.5, 0.0, 0.0)
-    """
-    assert row.floor is not None and row.noise is not None
-    if row.floor == row.noise:
-        return 1.0
-    share = min(max((value - row.floor) / (row.noise - row.floor), 0.0), 1.0)
-    return 1 - (sqrt(share) if row.better == "lower" else share)
-
-
-# How much of the way from noise to a perfect model was made, and what that is called.
-GRADES: list[tuple[float, str, Grade]] = [(0.95, "yes", "good"), (0.8, "mostly", "fair"), (0.5, "partly", "fair")]
-
-
-def answer(question: str, row: Row, because: str) -> Answer:
-    """An answer by where a row's value lies between its anchors.
-
-    >>> row = Row(name="Precision", value=Estimate(0.6), better="higher", floor=0.8, noise=0.0)
-    >>> answer("Is it good?", row, "60 % look real.").verdict
-    'partly'
-    """
-    for least, verdict, grade in GRADES:
-        if reached(row, row.value.value) >= least:
-            return Answer(question, verdict, because, grade)
-    return Answer(question, "no", because, "poor")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Section:
+class Findings:
     """What one question was answered with."""
 
     title: str
@@ -101,8 +34,14 @@ class Section:
     """Captions and pictures."""
     absent: dict[str, str] = field(default_factory=dict)
     """What is not measured, and why."""
-    answers: tuple[Answer, ...] = ()
+    answers: tuple[Card, ...] = ()
     """What stands at the head of the report."""
+
+    def section(self) -> Section:
+        """As it stands on a page."""
+        pictures = [Figure(image, caption) for caption, image in self.pictures.items()]
+        blocks = Rows(self.rows), Notes(self.sentences), Figures(pictures), Absent(list(self.absent.items()))
+        return Section(self.title, blocks)
 
 
 @dataclass(frozen=True, kw_only=True)
