@@ -11,7 +11,7 @@ from sklearn.metrics import balanced_accuracy_score
 import fabulate
 from fabulate import GenerativeOverSampler
 from fabulate.data import Images
-from fabulate.uses.prove import ARMS, Proof, prove, verdict
+from fabulate.uses.augment import BASELINES, Proof, prove, verdict
 
 RARE = {8: 12, 9: 12}  # images that are left of these digits
 
@@ -35,8 +35,8 @@ def main(steps: int = 1000, seeds: int = 3) -> Proof:
     x, y = over.fit_resample(rows, real.y)
     more = Images(x[len(rows) :].reshape(-1, *real.shape), y[len(rows) :])
     proof = prove(real, more, data.test, data.classes, seeds=seeds)
-    for arm in ARMS:
-        print(f"{arm:10} {proof.sizes[arm]:5} images   balanced accuracy {proof.accuracy(arm)}")
+    for name in BASELINES:
+        print(f"{name:10} {proof.sizes[name]:5} images   balanced accuracy {proof.accuracy(name)}")
     print(*verdict(proof).sentences, sep="\n")
     return proof
 

@@ -100,11 +100,10 @@ def test_outliers_finds_most_strays(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_augment_says_whether_it_helped(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     import augment
 
-    from fabulate.uses.augment import rules
-    from fabulate.uses.prove import proof
+    from fabulate.uses.augment import filters, proof
 
     monkeypatch.setattr(proof, "enough_steps", lambda n: 5)
-    monkeypatch.setattr(rules, "STEPS", 30)
+    monkeypatch.setattr(filters, "STEPS", 30)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a model of few steps makes few images that pass
         found = augment.main(steps=30, seeds=2)

@@ -18,14 +18,17 @@ from sklearn.exceptions import NotFittedError
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from fabulate.cli import main
+from fabulate.config import override
 from fabulate.data import load_data
 from fabulate.data.names import image_names
 from fabulate.errors import CapabilityError, ConfigError, DataError, RunError
+from fabulate.models import families
 from fabulate.nets import MLP
+from fabulate.seeds import seeded
 from fabulate.uses.outliers import OutlierDetector, conformal, load_detector, save_detector
 from fabulate.uses.outliers.complexity import code_length
 from fabulate.uses.outliers.judges import SHRUNK, fit_gaussian, gaussian
-from fabulate.uses.outliers.regret import regret
+from fabulate.uses.outliers.regret import bound, regret
 from fabulate.uses.outliers.repeats import repeats
 from fabulate.uses.outliers.scattering import scattering
 from fabulate.uses.outliers.scores import SCORES
@@ -220,6 +223,20 @@ def test_likelihood_regret_is_never_negative_and_larger_for_what_was_not_learnt(
     assert (strange >= 0).all() and (usual >= 0).all()
     assert strange.median() > usual.median()  # a few normals have bad codes as well
     torch.testing.assert_close(regret(model, noise[3:4]), strange[3:4], rtol=1e-3, atol=1e-2)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("centre", ["gray", "mean"])
+def test_the_bound_of_regret_at_the_encoders_posterior_is_the_elbo(centre: str, float64: None) -> None:
+    images = pictures(SMALL, 40)
+    cls: Any = families()["vae"]
+    model = cls(override(cls.Config(), {**small("vae"), "centre": centre}), SMALL)
+    model.begin(images)
+    batch = images.batch(torch.arange(20))
+    with torch.no_grad(), seeded(0, "score"):
+        mean, logvar = model.posterior(batch)
+        found = bound(model, batch, mean, logvar, torch.randn_like(mean)[None])
+    exact = model.evidence(batch.x, seed=0)  # with the same noise
+    torch.testing.assert_close(found, exact.bound)
 
 
 def test_noise_takes_all_its_nats_in_the_code_and_plain_images_few() -> None:

@@ -1,4 +1,4 @@
-"""Proofs: intervals hold what they should, arms differ in one thing, and no test image was learnt from."""
+"""Proofs: intervals hold what they should, ways to train differ in one thing, and no test image was learnt from."""
 
 import json
 from collections.abc import Iterator
@@ -15,13 +15,11 @@ from PIL import Image
 from fabulate.data import Data, Images, load_data
 from fabulate.errors import ConfigError, DataError, RunError
 from fabulate.metrics.classification import balanced_accuracy
-from fabulate.uses.augment import augment, make, read, rules
-from fabulate.uses.augment.drawing import Synthetic, Tally
+from fabulate.uses.augment import BASELINES, Proof, augment, filters, pipeline, prove, read, splits, verdict
+from fabulate.uses.augment.filters import Synthetic, Tally
+from fabulate.uses.augment.proof import over_classes, smote
 from fabulate.uses.augment.split import digests, split
-from fabulate.uses.prove import ARMS, Proof, parts, prove, verdict
-from fabulate.uses.prove.arms import Material, smote
-from fabulate.uses.prove.intervals import over_classes
-from fabulate.uses.prove.verdict import BEST, to_json
+from fabulate.uses.augment.verdict import BEST, to_json
 from pages import loads
 from tiny import SMALL, ends, pictures
 
@@ -53,8 +51,8 @@ def other_digits(_: Any, __: Any, lacking: dict[str, int], classes: tuple[str, .
 def no_model() -> Iterator[None]:
     """Proofs are of images, whoever made them: nothing is trained for long here."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(rules, "STEPS", 1)
-        patch.setattr(make, "fill", other_digits)
+        patch.setattr(filters, "STEPS", 1)
+        patch.setattr(pipeline, "rejection_sampling", other_digits)
         yield
 
 
@@ -109,11 +107,11 @@ def test_pairing_takes_out_what_both_share() -> None:
     assert difference.low > 0 and difference.high - difference.low < 0.7 * (single.high - single.low)
 
 
-def test_an_arm_against_itself_differs_by_nothing_and_swapping_turns_the_sign() -> None:
+def test_a_way_against_itself_differs_by_nothing_and_swapping_turns_the_sign() -> None:
     chance = torch.Generator().manual_seed(3)
     y = torch.arange(100) % 10
-    right = {name: torch.rand(3, 100, generator=chance) < 0.5 for name in ARMS}
-    proof = Proof(tuple("0123456789"), right, y, dict.fromkeys(ARMS, 1), 1)
+    right = {name: torch.rand(3, 100, generator=chance) < 0.5 for name in BASELINES}
+    proof = Proof(tuple("0123456789"), right, y, dict.fromkeys(BASELINES, 1), 1)
     own = proof.difference("both", "both")
     assert own.value.value == 0 and own.value.low == -own.value.high < 0
     there, back = proof.difference("both", "real"), proof.difference("real", "both")
@@ -122,42 +120,41 @@ def test_an_arm_against_itself_differs_by_nothing_and_swapping_turns_the_sign() 
     assert there.value.value == pytest.approx(by_class)
 
 
-# The arms
+# The ways to train
 
 
-def test_arms_learn_from_what_they_say(data: Data, made: Path) -> None:
-    found = parts(data, read(made))
-    material = Material(found.real, found.synthetic)
+def test_ways_learn_from_what_they_say(data: Data, made: Path) -> None:
+    found = splits(data, read(made))
     real, synthetic = found.real, found.synthetic
     assert real.y is not None and synthetic.y is not None
-    for name, arm in ARMS.items():
-        images = arm.images(material, 0)
+    for name, way in BASELINES.items():
+        images = way.images(real, synthetic, 0)
         assert images.y is not None
         np.testing.assert_array_equal(images.x[: len(real)], real.x)
         more = np.bincount(images.y, minlength=10) - np.bincount(real.y, minlength=10)
         expected = np.bincount(synthetic.y, minlength=10)
         assert (more == (expected if name in ("smote", "synthetic", "both") else 0)).all()
-    assert {name for name, arm in ARMS.items() if arm.augment} == {"classic", "both"}
+    assert {name for name, way in BASELINES.items() if way.augment} == {"classic", "both"}
 
 
 def test_smote_draws_on_lines_between_images_of_a_class() -> None:
     line = np.array([0, 100, 200], np.uint8)[:, None, None, None] * np.ones((1, 1, 8, 8), np.uint8)
     real = Images(np.concatenate([line, 255 - line[:1]]), np.array([0, 0, 0, 1]))
     synthetic = Images(np.zeros((30, 1, 8, 8), np.uint8), np.repeat([0, 1], [20, 10]))
-    grown = smote(Material(real, synthetic), 0)
+    grown = smote(real, synthetic, 0)
     assert grown.y is not None and np.bincount(grown.y).tolist() == [23, 11]
     new = grown.x[4:24]
     assert (new == new[:, :1, :1, :1]).all() and len(np.unique(new[:, 0, 0, 0])) > 5
     assert (grown.x[24:] == real.x[3]).all()  # the only image of its class
-    np.testing.assert_array_equal(smote(Material(real, synthetic), 0).x, grown.x)
-    assert (smote(Material(real, synthetic), 1).x != grown.x).any()
+    np.testing.assert_array_equal(smote(real, synthetic, 0).x, grown.x)
+    assert (smote(real, synthetic, 1).x != grown.x).any()
 
 
 # No test image was learnt from
 
 
 def test_the_parts_are_those_the_model_was_made_with(data: Data, made: Path) -> None:
-    found, cut = parts(data, read(made)), split(data)
+    found, cut = splits(data, read(made)), split(data)
     np.testing.assert_array_equal(found.real.x, cut.train.x)
     assert not set(digests(found.test)) & read(made).learnt_from
     assert len(found.test) + found.repeated == len(cut.test)
@@ -168,24 +165,24 @@ def test_a_source_whose_test_images_were_seen_is_refused(data: Data, made: Path)
     assert learnt.y is not None
     swapped = replace(data, fingerprint="another", test=Images(learnt.x[::7], learnt.y[::7]))
     with pytest.raises(RunError, match="would prove nothing"):
-        parts(swapped, read(made))
+        splits(swapped, read(made))
 
 
 def test_another_source_with_test_images_of_its_own_is_taken(data: Data, made: Path) -> None:
     cut = split(data)
     other = replace(data, fingerprint="another", train=cut.train, test=cut.test)
-    assert len(parts(other, read(made)).test) == len(cut.test)
+    assert len(splits(other, read(made)).test) == len(cut.test)
     assert data.test is not None
     twice = Images(np.concatenate([cut.test.x, cut.train.x[:1]]), np.concatenate([cut.test.y, cut.train.y[:1]]))  # type: ignore[index,list-item]
     again = replace(data, test=twice)  # a test image that equals a training one, in the very source: no test image
-    assert parts(again, read(made)).repeated >= 1
+    assert splits(again, read(made)).repeated >= 1
 
 
 def test_other_classes_and_shapes_are_refused(data: Data, made: Path) -> None:
     with pytest.raises(ConfigError, match="images of 0, 1"):
-        parts(replace(data, classes=(*data.classes[:-1], "ten")), read(made))
+        splits(replace(data, classes=(*data.classes[:-1], "ten")), read(made))
     with pytest.raises(DataError, match="no class"):
-        parts(replace(data, train=Images(data.train.x), classes=()), read(made))
+        splits(replace(data, train=Images(data.train.x), classes=()), read(made))
 
 
 # What is said
@@ -195,10 +192,10 @@ def test_other_classes_and_shapes_are_refused(data: Data, made: Path) -> None:
 def test_the_verdict_says_what_the_intervals_say(shifted: int, plain: int) -> None:
     y = torch.arange(600) % 2
     base = torch.arange(600)[None].expand(3, 600) % 3 > 0
-    right = dict.fromkeys(ARMS, base)
+    right = dict.fromkeys(BASELINES, base)
     better, worse = base | (torch.arange(600) % 4 == 0), base & (torch.arange(600) % 4 > 0)
     right = {**right, "both": (base, better, worse)[shifted], "synthetic": (base, better, worse)[plain]}
-    proof = Proof(("a", "b"), right, y, dict.fromkeys(ARMS, 1), 1)
+    proof = Proof(("a", "b"), right, y, dict.fromkeys(BASELINES, 1), 1)
     said = verdict(proof)
     assert (said.word, said.grade, said.sentences[0]) == BEST[shifted, plain]
     assert said.word == "yes" if shifted > 0 else said.word != "yes"
@@ -210,8 +207,8 @@ def test_help_is_no_help_where_something_without_it_does_better() -> None:
     y = torch.arange(600) % 2
     base = torch.arange(600)[None].expand(3, 600) % 3 > 0
     better = base | (torch.arange(600) % 4 == 0)
-    right = {**dict.fromkeys(ARMS, base), "both": better, "weights": better | (torch.arange(600) % 5 == 0)}
-    said = verdict(Proof(("a", "b"), right, y, dict.fromkeys(ARMS, 1), 1))
+    right = {**dict.fromkeys(BASELINES, base), "both": better, "weights": better | (torch.arange(600) % 5 == 0)}
+    said = verdict(Proof(("a", "b"), right, y, dict.fromkeys(BASELINES, 1), 1))
     assert said.word == "no" and "weights without them is better" in said.sentences[0]
 
 
@@ -238,7 +235,7 @@ def test_images_that_add_nothing_are_found_not_to_help(data: Data) -> None:
     proof = prove(cut.train, Images(cut.train.x[own], cut.train.y[own]), cut.test, data.classes, seeds=2, steps=25)
     assert verdict(proof).word in ("no", "only a little")
     told = json.loads(json.dumps(to_json(proof), allow_nan=False))
-    assert told["arms"]["both"]["images"] == len(cut.train) + 20 and len(told["differences"]) == 8
+    assert told["baselines"]["both"]["images"] == len(cut.train) + 20 and len(told["differences"]) == 8
 
 
 def test_too_few_seeds_are_refused(data: Data) -> None:

@@ -26,12 +26,11 @@ from fabulate.models import GenerativeModel
 from fabulate.report import Card, Row
 from fabulate.uses.augment import folder as augmented
 from fabulate.uses.augment.split import split
+from fabulate.uses.augment.verdict import RECORD as PROOF
+from fabulate.uses.augment.verdict import Record as Proved
 from fabulate.uses.debias import verdict as debiased
 from fabulate.uses.outliers import OutlierDetector, load_detector, ranking, save_detector
 from fabulate.uses.outliers.saving import Mark
-from fabulate.uses.prove.parts import parts
-from fabulate.uses.prove.verdict import RECORD as PROOF
-from fabulate.uses.prove.verdict import Record as Proved
 from fabulate.uses.rare import folder as rare
 from tiny import ends
 
@@ -104,9 +103,6 @@ def made(tmp_path: Path, images: Data) -> Path:
     about = {
         "classes": list(images.classes),
         "model": {"family": "vae", "sha256": "0" * 64, "sampling": {}, "trained": {}},
-        "seed": 0,
-        "seeds": {"1": 5},
-        "rules": {"far": 3.0},
         "counts": {
             name: {"real": int((cut.train.y == k).sum()), "test": int((cut.test.y == k).sum())}
             for k, name in enumerate(images.classes)
@@ -134,11 +130,11 @@ def fitted(tmp_path: Path, detector: OutlierDetector) -> Path:
 def test_no_damage_of_augment_json_ends_in_a_traceback(made: Path, images: Data) -> None:
     file = made / "augment.json"
     text = file.read_bytes()
-    assert parts(images, augmented.read(made)).synthetic.shape == images.shape
+    assert augmented.splits(images, augmented.read(made)).synthetic.shape == images.shape
     refused = 0
     for what, bad in [*((what, spoil(text)) for what, spoil in WHOLE.items()), *damaged(text)]:
         file.write_bytes(bad)
-        refused += told(lambda: parts(images, augmented.read(made)), file, what)
+        refused += told(lambda: augmented.splits(images, augmented.read(made)), file, what)
     assert refused > 300
 
 

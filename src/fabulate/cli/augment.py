@@ -13,8 +13,8 @@ from fabulate.cli.shared import load_images, parse, where
 from fabulate.config import Megapixels, PositiveInt, Range, data_spec, spec
 from fabulate.errors import ConfigError
 from fabulate.files import outside
-from fabulate.uses.augment.drawing import Synthetic
-from fabulate.uses.augment.make import augment
+from fabulate.uses.augment import augment
+from fabulate.uses.augment.filters import Synthetic
 from fabulate.uses.augment.split import SHARE
 
 

@@ -18,12 +18,10 @@ from fabulate.files import outside, own_folder, replaceable_folder, write_file, 
 from fabulate.metrics.intervals import Estimate
 from fabulate.pictures import save_png, sheet
 from fabulate.report import Card as Answer
-from fabulate.uses.augment import read
-from fabulate.uses.augment.folder import Augmented
-from fabulate.uses.prove import ARMS, Proof, parts, prove, verdict
-from fabulate.uses.prove.chart import chart
-from fabulate.uses.prove.parts import Parts
-from fabulate.uses.prove.verdict import RECORD, Record, points, to_json
+from fabulate.uses.augment import BASELINES, Augmented, Proof, prove, read, splits, verdict
+from fabulate.uses.augment.chart import chart
+from fabulate.uses.augment.folder import Splits
+from fabulate.uses.augment.verdict import RECORD, Record, points, to_json
 
 SHOWN = 8  # real and synthetic images of each class on the page
 CLASSES = 12  # shown on the page, the rarest
@@ -55,7 +53,7 @@ def main(argv: list[str]) -> None:
     out = outside(flags.out or flags.synthetic / "proof", flags.source)
     replaceable_folder(out, flags.overwrite, RECORD, Record)
     data = load_images(made.spec_of(flags.source))
-    material = parts(data, made)
+    material = splits(data, made)
     with counting("training classifiers") as progress:
         proof = prove(
             material.real,
@@ -82,17 +80,17 @@ def main(argv: list[str]) -> None:
 
 
 def table(proof: Proof) -> Table:
-    """The arms, each with what it finds and what `both` finds more."""
+    """The ways to train, each with what it finds and what `both` finds more."""
     shown = Table(box=None, pad_edge=False)
-    for name in ("arm", "images", "balanced accuracy", "both finds more by"):
-        shown.add_column(name, justify="left" if name == "arm" else "right")
-    for name in ARMS:
+    for name in ("baseline", "images", "balanced accuracy", "both finds more by"):
+        shown.add_column(name, justify="left" if name == "baseline" else "right")
+    for name in BASELINES:
         more = "" if name == "both" else points(proof.difference("both", name).value)
         shown.add_row(name, f"{proof.sizes[name]:,}", percent(proof.accuracy(name)), more)
     return shown
 
 
-def proof_page(name: str, proof: Proof, material: Parts, made: Augmented) -> str:
+def proof_page(name: str, proof: Proof, material: Splits, made: Augmented) -> str:
     """The page: the answer, the numbers, each class, and what the classifiers saw."""
     said = verdict(proof)
     told = [
@@ -108,7 +106,7 @@ def proof_page(name: str, proof: Proof, material: Parts, made: Augmented) -> str
     caption = "Balanced accuracy of each way, and the recall of each class; lines are 95 % intervals."
     body = (
         f'<p class="eyebrow">fabulate prove</p><h1>{escape(name)}</h1>{answers([card])}'
-        f"<section>{facts(told)}</section><section><h2>Six ways to train one classifier</h2>{arms_table(proof)}"
+        f"<section>{facts(told)}</section><section><h2>Six ways to train one classifier</h2>{ways_table(proof)}"
         f'<ul class="sentences">{sentences}</ul><div class="pictures">{figure(caption, chart(proof))}</div></section>'
         f"<section><h2>Recall of each class</h2>{classes_table(proof)}</section>"
         f"<section><h2>What was learnt from</h2>{pictures(proof.classes, material)}</section>"
@@ -116,20 +114,20 @@ def proof_page(name: str, proof: Proof, material: Parts, made: Augmented) -> str
     return page(f"Do synthetic images help? {name}", body)
 
 
-def arms_table(proof: Proof) -> str:
-    """The arms as HTML."""
+def ways_table(proof: Proof) -> str:
+    """The ways to train as HTML."""
     rows = "".join(
-        f"<tr><td><b>{name}</b><span class='words'>{escape(arm.words)}</span></td><td>{proof.sizes[name]:,}</td>"
+        f"<tr><td><b>{name}</b><span class='words'>{escape(way.words)}</span></td><td>{proof.sizes[name]:,}</td>"
         f'<td class="value">{percent(proof.accuracy(name))}</td>'
         f"<td>{'' if name == 'both' else points(proof.difference('both', name).value)}</td></tr>"
-        for name, arm in ARMS.items()
+        for name, way in BASELINES.items()
     )
-    return html_table(("arm", "images", "balanced accuracy", "both finds more by"), rows)
+    return html_table(("baseline", "images", "balanced accuracy", "both finds more by"), rows)
 
 
 def classes_table(proof: Proof) -> str:
-    """The recall of each class in each arm as HTML."""
-    recalls = {name: proof.recalls(name) for name in ARMS}
+    """The recall of each class in each way as HTML."""
+    recalls = {name: proof.recalls(name) for name in BASELINES}
     gains = proof.difference("both", "classic").by_class
     rows = "".join(
         f"<tr><td>{escape(label)}</td><td>{int((proof.y == k).sum()):,}</td>"
@@ -137,7 +135,7 @@ def classes_table(proof: Proof) -> str:
         + f"<td>{'' if isnan(gains[k].value) else points(gains[k])}</td></tr>"
         for k, label in enumerate(proof.classes)
     )
-    return html_table(("class", "test images", *ARMS, "both - classic"), rows)
+    return html_table(("class", "test images", *BASELINES, "both - classic"), rows)
 
 
 def html_table(names: tuple[str, ...], rows: str) -> str:
@@ -146,7 +144,7 @@ def html_table(names: tuple[str, ...], rows: str) -> str:
     return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table></div>'
 
 
-def pictures(classes: tuple[str, ...], material: Parts) -> str:
+def pictures(classes: tuple[str, ...], material: Splits) -> str:
     """Real and synthetic images of the classes that got any, side by side, the rarest first."""
     real, synthetic = material.real, material.synthetic
     assert real.y is not None and synthetic.y is not None

@@ -54,6 +54,12 @@ class Images(BatchSource):
         """Channels, height and width of one image."""
         return ImageShape(*self.x.shape[1:])
 
+    @property
+    def class_numbers(self) -> Labels:
+        """The classes (N,) of images that are known to have them."""
+        assert self.y is not None, "whoever asks has seen to it that these images have classes"
+        return self.y
+
     def pixels(self, indices: Tensor) -> Pixels:
         """The images at `indices` (B,) as they are stored: uint8 (B, C, H, W), a copy."""
         return self._taken(indices).numpy()

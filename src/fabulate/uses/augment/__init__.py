@@ -1,4 +1,4 @@
-"""More images of rare classes: a model that knows the classes draws them, a stated rule chooses among them.
+"""More images of rare classes: a model that knows the classes draws them, stated filters choose among them.
 
     fabulate augment path/to/images --out runs/more        # writes real, synthetic and test images apart, with a record
     fabulate prove path/to/images runs/more                # and this says whether they help
@@ -6,10 +6,17 @@
     from fabulate import GenerativeOverSampler             # the same as a step of an imbalanced-learn pipeline
     x, y = GenerativeOverSampler(image_shape=(1, 28, 28)).fit_resample(x, y)
 
-The cut that keeps a proof honest is in `split`, the rule in `rules`.
+    from fabulate.uses.augment import prove, verdict
+    proof = prove(real, synthetic, test, classes)          # six ways to train one classifier
+    proof.difference("both", "classic").value              # with its interval
+    verdict(proof).sentences                               # "Synthetic images did not help here" among them
+
+The cut that keeps a proof honest is in `split`, what is kept of samples in `filters`.
 """
 
-from fabulate.uses.augment.folder import Augmented, read
-from fabulate.uses.augment.make import augment
+from fabulate.uses.augment.folder import Augmented, read, splits
+from fabulate.uses.augment.pipeline import augment
+from fabulate.uses.augment.proof import BASELINES, Proof, prove
+from fabulate.uses.augment.verdict import verdict
 
-__all__ = ["Augmented", "augment", "read"]
+__all__ = ["BASELINES", "Augmented", "Proof", "augment", "prove", "read", "splits", "verdict"]

@@ -4,7 +4,7 @@
       real/CLASS/*.png         the images that were learnt from
       synthetic/CLASS/*.png    those that were made
       test/CLASS/*.png         those that nothing was learnt from: test with these, and with no others
-      augment.json             source, cut, model's hash, seeds, rules, counts; the number of each synthetic image
+      augment.json             source, cut, model's hash, seeds, filters, counts; the number of each synthetic image
       learnt-from.txt          a digest of the pixels of each image that was learnt from
       samples.png              some of each class
       run/                     the model, unless one was given
@@ -13,7 +13,7 @@ Legend: N images, C H W image.
 """
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -26,7 +26,7 @@ from typing_extensions import TypedDict
 
 from fabulate.config import DataSpec, to_json
 from fabulate.data import Data, Images
-from fabulate.errors import DataError, RunError
+from fabulate.errors import ConfigError, DataError, RunError
 from fabulate.files import (
     Name,
     inside,
@@ -40,14 +40,14 @@ from fabulate.files import (
 )
 from fabulate.folder_names import folder_names
 from fabulate.pictures import to_image
-from fabulate.uses.augment.split import Split, digests
+from fabulate.types import Progress
+from fabulate.uses.augment.split import Labels, Split, digests, labels, rejoined, untouched
 
 MANIFEST, LEARNT_FROM, SYNTHETIC = "augment.json", "learnt-from.txt", "synthetic"
 KIND: Literal["augmented images"] = "augmented images"
 FORMAT: Literal[1] = 1
 LARGEST = 64  # pixels a side that the classifiers here take
 MOST_DIGESTS = 1 << 30  # bytes: thirty million images
-Progress = Callable[[int, int], None]
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -71,17 +71,12 @@ class Model(TypedDict):
     trained: dict[str, Any]
 
 
+@with_config(ConfigDict(extra="ignore"))
 class Counts(TypedDict):
-    """Of a class: real images to learn from and to test with, and what became of its samples."""
+    """Of a class: real images to learn from and to test with; what became of its samples stands beside them."""
 
     real: Count
     test: Count
-    wanted: NotRequired[Count]
-    drawn: NotRequired[Count]
-    kept: NotRequired[Count]
-    misread: NotRequired[Count]
-    far: NotRequired[Count]
-    copied: NotRequired[Count]
 
 
 Listed = TypedDict("Listed", {"file": Name, "class": str, "number": Count})
@@ -104,19 +99,12 @@ class Manifest(Begun):
 
     classes: Annotated[list[str], Field(min_length=2)]
     model: Model
-    seed: int
-    seeds: dict[str, int]
-    rules: dict[str, float]
     counts: dict[str, Counts]
 
 
 class Augmented(NamedTuple):
     """What the folder of an augmented data set says."""
 
-    spec: DataSpec
-    """How the real images were read."""
-    fingerprint: str
-    held_out: list[int]
     images: Images
     """The synthetic ones (N, C, H, W), numbered by `classes`."""
     classes: tuple[str, ...]
@@ -128,13 +116,23 @@ class Augmented(NamedTuple):
 
     def spec_of(self, source: str) -> DataSpec:
         """How to read a source so that its images are like these."""
-        return replace(self.spec, source=source)
+        return replace(self.manifest["data"]["spec"], source=source)
 
     @property
     def origin(self) -> dict[str, Any]:
         """What they were made from and by."""
         data = self.manifest["data"]
         return {"made_from": {**data, "spec": to_json(data["spec"])}, "model": self.manifest["model"]}
+
+
+class Splits(NamedTuple):
+    """What a proof is made of; all labelled by the classes of the data."""
+
+    real: Images
+    synthetic: Images
+    test: Images
+    repeated: int
+    """Test images left out because they equal an image that was learnt from."""
 
 
 def claim(folder: Path, data: Data, cut: Split, overwrite: bool) -> None:
@@ -171,15 +169,14 @@ def write_part(
     part: str,
     images: Images,
     classes: tuple[str, ...],
-    numbers: np.ndarray[tuple[int], np.dtype[np.int64]] | None = None,
+    numbers: Labels | None = None,
     progress: Progress | None = None,
 ) -> list[Path]:
     """Write labelled images as folder/part/CLASS/NUMBER.png; their paths there. Numbers: 0, 1, ... by default"""
-    assert images.y is not None
     own_folder(folder / part)
     within = [own_folder(folder / part / name).relative_to(folder) for name in folder_names(classes).values()]
     paths = []
-    for i, k in enumerate(images.y.tolist()):
+    for i, k in enumerate(images.class_numbers.tolist()):
         number = i if numbers is None else int(numbers[i])
         path = within[k] / f"{number:05}.png"
         place_file(folder / path, partial(to_image(images.x[i]).save, format="PNG"))
@@ -190,13 +187,9 @@ def write_part(
 
 
 def finish(
-    folder: Path,
-    data: Data,
-    cut: Split,
-    files: Mapping[Path, tuple[str, int]],
-    about: Mapping[str, Any],
+    folder: Path, data: Data, cut: Split, files: Mapping[Path, tuple[str, int]], about: Mapping[str, Any]
 ) -> None:
-    """Write the record. `files`: class and number of each synthetic image; `about`: model, seeds, rules, counts."""
+    """Write the record. `files`: class and number of each synthetic image; `about`: model, seeds, filters, counts."""
     text = "".join(f"{digest}\n" for digest in digests(cut.train))
     write_file(folder / LEARNT_FROM, lambda file: file.write(text.encode()))
     images = [{"file": path.as_posix(), "class": name, "number": number} for path, (name, number) in files.items()]
@@ -224,16 +217,49 @@ def read(folder: Path) -> Augmented:
     x = np.stack([first, *(_pixels(path, first.shape) for path, _ in there[1:])])
     y = np.array([classes.index(name) for _, name in there], np.int64)
     learnt_from = _learnt_from(folder / LEARNT_FROM, sum(count["real"] for count in manifest["counts"].values()))
-    return Augmented(
-        manifest["data"]["spec"],
-        manifest["data"]["fingerprint"],
-        manifest["data"]["held_out"],
-        Images(x, y),
-        classes,
-        len(images) - len(there),
-        learnt_from,
-        manifest,
-    )
+    return Augmented(Images(x, y), classes, len(images) - len(there), learnt_from, manifest)
+
+
+def splits(data: Data, made: Augmented) -> Splits:
+    """Real images to train and to test with, so that no test image was learnt from, by the generator or a classifier.
+
+    Where the source is the one that the synthetic images were made from, it is cut as it was then. Another source is
+    taken as it is, if none of its test images was seen.
+    Errors: `RunError` when the model saw test images of the source; `ConfigError` for other classes or shapes;
+    `DataError` without classes or test images.
+    """
+    labels(data)
+    if set(data.classes) != set(made.classes) or data.shape != made.images.shape:
+        raise ConfigError(
+            f"{data.spec.source} has {data.shape} images of {', '.join(data.classes)}; "
+            f"the synthetic ones are {made.images.shape} ones of {', '.join(made.classes)}"
+        )
+    held_out = made.manifest["data"]["held_out"]
+    if data.fingerprint != made.manifest["data"]["fingerprint"]:
+        cut = _own_cut(data, made.learnt_from)
+    elif max(held_out, default=-1) >= len(data.train):
+        raise RunError(f"{MANIFEST} is damaged: it holds out image {max(held_out)} of {len(data.train):,}")
+    else:
+        cut = rejoined(data, held_out)
+    test = untouched(cut.test, made.learnt_from | set(digests(cut.train)))
+    if not len(test):
+        raise DataError(f"every test image of {data.spec.source} equals one that was learnt from")
+    numbers = np.array([data.classes.index(name) for name in made.classes], np.int64)
+    return Splits(cut.train, Images(made.images.x, numbers[made.images.class_numbers]), test, len(cut.test) - len(test))
+
+
+def _own_cut(data: Data, learnt_from: set[str]) -> Split:
+    """The cut of a source that the synthetic images were not made from."""
+    test = data.tested()
+    if test is None:
+        raise DataError(f"{data.spec.source} has no test images: it has too few images to hold any out")
+    if seen := len(test) - len(untouched(test, learnt_from)):
+        raise RunError(
+            f"{seen:,} of {len(test):,} test images of {data.spec.source} are among those that the synthetic "
+            "images were made from, which would prove nothing. The source changed since then, or is another one: make "
+            "the synthetic images anew from it, or give a source whose test part the model never saw"
+        )
+    return Split(data.train, test)
 
 
 def _record(folder: Path, kind: Any) -> Any:

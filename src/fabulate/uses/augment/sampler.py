@@ -4,8 +4,8 @@
 
 `fit_resample` trains the model on the rows it is given and adds samples of it, as imblearn's own over-samplers add
 points of theirs, so that in a cross-validation every fold has a model that saw only its own training part. Images pass
-the rules of `rules.py`. Rows of features have none: each column is made Gaussian by its ranks and back (`columns.py`),
-so that neither its unit nor a far outlier matters, and a row is an image of one line to the model.
+the filters of `filters.py`. Rows of features have none: each column is made Gaussian by its ranks and back
+(`normal_scores.py`), so that neither its unit nor a far outlier matters; to the model a row is an image of one line.
 
 Legend: N rows, D columns, C H W image, K classes.
 """
@@ -30,10 +30,9 @@ from fabulate.seeds import permutation, seed_at, seeded
 from fabulate.training.devices import pick_device
 from fabulate.training.loop import Learner
 from fabulate.types import Batch, BatchSource, ImageShape, to_uint8
-from fabulate.uses.augment.drawing import fill
-from fabulate.uses.augment.learning import Balanced, balanced_rows, check
-from fabulate.uses.augment.rules import Judge
-from fabulate.uses.columns import REACH, fit_columns, from_normal_scores, normal_scores
+from fabulate.uses.augment.filters import Filters, rejection_sampling
+from fabulate.uses.augment.pipeline import Balanced, balanced_rows, conditional
+from fabulate.uses.normal_scores import REACH, fit_columns, from_normal_scores, normal_scores
 
 Rows = npt.NDArray[Any]
 STEPS = 1000  # for rows of features, where no budget is given
@@ -48,7 +47,7 @@ class GenerativeOverSampler(BaseOverSampler):  # type: ignore[misc]  # imbalance
     `device`: where it is trained. `random_state`: the seed.
 
     After `fit_resample`: `sampling_strategy_` (how many are added of each class), `model_`, and for images `tallies_`
-    (what the rules turned away). Where too few samples pass the rules, real images fill the rest, with a warning.
+    (what the filters turned away). Where too few samples pass them, real images fill the rest, with a warning.
 
     >>> x = np.random.default_rng(0).normal(size=(60, 3))
     >>> y = np.array([0] * 50 + [1] * 10)
@@ -99,15 +98,15 @@ class GenerativeOverSampler(BaseOverSampler):  # type: ignore[misc]  # imbalance
         pixels = _pixels(rows, read).reshape(-1, *shape)
         images, names = Images(pixels, y.astype(np.int64)), tuple(map(str, range(int(y.max()) + 1)))
         self.model_ = self._learn(Balanced(images.x, images.y), images, {}, shape, names)
-        judge = Judge.of(images, names, seed=self.seed_)
-        found = fill(self.model_, judge, {names[k]: n for k, n in lacking.items()}, names, seed=self.seed_)
+        filters, wanted = Filters.of(images, names, seed=self.seed_), {names[k]: n for k, n in lacking.items()}
+        found = rejection_sampling(self.model_, filters, wanted, names, seed=self.seed_)
         self.tallies_ = {int(name): tally for name, tally in found.tallies.items()}
         parts = []
         for k, n in lacking.items():
             own = found.images.x[found.images.y == k]
             if len(own) < n:
                 warnings.warn(
-                    f"class {k}: {len(own)} of {n} samples pass the rules; repeated real images fill the rest. More "
+                    f"class {k}: {len(own)} of {n} samples pass the filters; repeated real images fill the rest. More "
                     "steps, or another family, make better samples",
                     UserWarning,
                     stacklevel=4,
@@ -142,8 +141,8 @@ class GenerativeOverSampler(BaseOverSampler):  # type: ignore[misc]  # imbalance
         self, shown: BatchSource, plain: BatchSource, budget: dict[str, Any], shape: ImageShape, names: tuple[str, ...]
     ) -> GenerativeModel:
         """A conditional model, trained in memory on balanced batches and settled on the images as they are."""
-        given = dict(self.hyperparameters or {})
-        config, training = check(self.family, {**budget, **given, "seed": self.seed_}, recipe=bool(self.image_shape))
+        given = {**budget, **(self.hyperparameters or {}), "seed": self.seed_}
+        config, training = conditional(self.family, given, recipe=bool(self.image_shape))
         with seeded(self.seed_, "weights"):
             model = family(self.family)(config, shape, names)
         learner = Learner(model.to(pick_device(self.device)), training, shown)

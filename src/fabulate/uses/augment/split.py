@@ -14,10 +14,13 @@ from math import ceil
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from fabulate.data import Data, Images
 from fabulate.errors import ConfigError, DataError
 from fabulate.seeds import permutation
+
+Labels = npt.NDArray[np.int64]
 
 SHARE = 0.1  # of each class is kept for the test, at least
 PORTION = 4096  # images hashed at a time: they may lie on the disk
@@ -67,7 +70,7 @@ def rejoined(data: Data, held_out: list[int]) -> Split:
     return Split(train, parts[-1] if not held_out else joined(*parts), tuple(held_out))
 
 
-def labels(data: Data) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+def labels(data: Data) -> Labels:
     """The classes of the training images. Errors: `DataError` when there are not at least two."""
     if data.train.y is None or len(data.classes) < 2:
         raise DataError(
@@ -77,16 +80,19 @@ def labels(data: Data) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
     return data.train.y
 
 
-def taken(images: Images, rows: np.ndarray[tuple[int], np.dtype[np.int64]]) -> Images:
+def counted(images: Images, classes: tuple[str, ...]) -> dict[str, int]:
+    """How many images there are of each class."""
+    return dict(zip(classes, np.bincount(images.class_numbers, minlength=len(classes)).tolist(), strict=True))
+
+
+def taken(images: Images, rows: Labels) -> Images:
     """Some of the images, in memory."""
     return Images(np.ascontiguousarray(images.x[rows]), None if images.y is None else images.y[rows])
 
 
 def joined(*parts: Images) -> Images:
     """All images of some parts, one part after the other; all of them have classes."""
-    ys = [part.y for part in parts if part.y is not None]
-    assert len(ys) == len(parts)
-    return Images(np.concatenate([part.x for part in parts]), np.concatenate(ys))
+    return Images(np.concatenate([part.x for part in parts]), np.concatenate([part.class_numbers for part in parts]))
 
 
 def digests(images: Images) -> list[str]:

@@ -29,7 +29,7 @@ from fabulate.metrics.intervals import Estimate
 from fabulate.models import GenerativeModel
 from fabulate.models.capabilities import Reconstructs
 from fabulate.seeds import permutation
-from fabulate.uses.columns import fit_columns, normal_scores, spread
+from fabulate.uses.normal_scores import fit_columns, normal_scores, spread
 from fabulate.uses.outliers import conformal, heat
 from fabulate.uses.outliers.learning import Progress, learn
 from fabulate.uses.outliers.repeats import repeats

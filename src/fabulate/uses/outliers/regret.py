@@ -50,5 +50,5 @@ def bound(model: VAE, batch: Batch, mean: Tensor, logvar: Tensor, eps: Tensor) -
     for noise in eps:
         z = mean + torch.exp(logvar / 2) * noise  # (N, Z)
         price = model.p_z.kl(z, mean, logvar, None).sum(1)
-        total = total + model.likelihood.log_prob(batch.x, model.decoder(z, None)) - price
+        total = total + model.likelihood.log_prob(batch.x, model.raw(z, None)) - price
     return total / len(eps)

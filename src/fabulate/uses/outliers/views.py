@@ -21,7 +21,7 @@ from fabulate.features.pixels import Pixels
 from fabulate.models import GenerativeModel
 from fabulate.models.capabilities import Reconstructs
 from fabulate.types import to_float
-from fabulate.uses.columns import REACH
+from fabulate.uses.normal_scores import REACH
 from fabulate.uses.outliers.scattering import scattering
 
 State = dict[str, Tensor]

@@ -1,4 +1,4 @@
-"""Charts of a proof, drawn without a window: the arms side by side, and each class's recall in two of them."""
+"""Charts of a proof, drawn without a window: the ways to train side by side, and each class's recall in two of them."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -8,23 +8,22 @@ from typing import Any
 from PIL import Image
 
 from fabulate.metrics.intervals import Estimate
-from fabulate.uses.prove.arms import ARMS
-from fabulate.uses.prove.proof import Proof
+from fabulate.uses.augment.proof import BASELINES, Proof
 
 WITHOUT, WITH = "#8a93a3", "#2c66a8"
 
 
 def chart(proof: Proof) -> Image.Image:
-    """On the left balanced accuracy by arm, on the right recall by class without and with synthetic images."""
+    """On the left balanced accuracy of each, on the right recall by class without and with synthetic images."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # late: it takes half a second to import
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9.2, 3.4), layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(1, 1.35))
-    names = [*ARMS][::-1]
+    names = [*BASELINES][::-1]
     for place, name in enumerate(names):
-        colour = WITH if ARMS[name].images is ARMS["both"].images else WITHOUT
+        colour = WITH if BASELINES[name].images is BASELINES["both"].images else WITHOUT
         bar(left, place, proof.accuracy(name), colour)
     left.set_yticks(range(len(names)), names, fontsize=9)
     left.set_xlabel("balanced accuracy, % of test images", fontsize=9)

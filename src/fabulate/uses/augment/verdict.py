@@ -1,17 +1,15 @@
 """What a proof says, in words. Every sentence follows from an interval; where it holds 0, nothing is claimed."""
 
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
 from fabulate.metrics.intervals import Estimate
-from fabulate.uses.prove.arms import ARMS
-from fabulate.uses.prove.proof import PAIRS, Difference, Proof
+from fabulate.uses.augment.proof import BASELINES, PAIRS, WITH, Difference, Proof
 
 RECORD = "proof.json"
 Grade = Literal["good", "fair", "poor"]
-WITH = ("both", "synthetic")  # the arms with synthetic images
 FEW = 30  # test images of a class below which its recall is hardly known
 
 BEST: dict[tuple[int, int], tuple[str, Grade, str]] = {
@@ -44,7 +42,7 @@ def verdict(proof: Proof) -> Verdict:
     """
     with_shifts, without = proof.difference("both", "classic"), proof.difference("synthetic", "real")
     word, grade, first = BEST[with_shifts.sign, without.sign]
-    plain = [name for name in ARMS if name not in WITH]
+    plain = [name for name in BASELINES if name not in WITH]
     best = max(WITH, key=lambda name: proof.accuracy(name).value)
     better = [name for name in plain if proof.difference(best, name).sign < 0]
     if better and with_shifts.sign >= 0:
@@ -60,10 +58,10 @@ def verdict(proof: Proof) -> Verdict:
     beaten = [name for name in plain if proof.difference(best, name).sign > 0]
     rest = [name for name in plain if name not in beaten]
     sentences.append(
-        f"The better way with synthetic images, {best}, beats {listed(beaten)}"
-        + (f", and not surely {listed(rest)}." if rest else ".")
+        f"The better way with synthetic images, {best}, is significantly better than {listed(beaten)}"
+        + (f", and not than {listed(rest)}." if rest else ".")
         if beaten
-        else f"The better way with synthetic images, {best}, surely beats none of the ways without them."
+        else f"The better way with synthetic images, {best}, is significantly better than none of those without them."
     )
     sentences += changed(proof, with_shifts)
     counts = {name: int((proof.y == k).sum()) for k, name in enumerate(proof.classes)}
@@ -104,46 +102,18 @@ def listed(names: list[str]) -> str:
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
 
 
-class Numbers(TypedDict):
-    """An estimate; None for what is not a number, of which JSON knows none."""
-
-    value: float | None
-    low: float | None
-    high: float | None
-
-
-class Arm(TypedDict):
-    """A way of training, and how often it was right."""
-
-    words: str
-    images: int
-    balanced_accuracy: Numbers
-    recall: list[Numbers]
-
-
-class Compared(TypedDict):
-    """By how much one way is better than another."""
-
-    first: str
-    second: str
-    balanced_accuracy: Numbers
-    recall: list[Numbers]
-
-
 @with_config(ConfigDict(extra="ignore"))
 class Record(TypedDict):
-    """proof.json; beside it the verb writes which images were compared."""
+    """proof.json, as far as it says whose a folder is; beside it the verb writes which images were compared."""
 
     helped: str
     sentences: list[str]
     classes: list[str]
     test_images: list[int]
     steps: int
-    arms: dict[str, Arm]
-    differences: list[Compared]
 
 
-def to_json(proof: Proof) -> Record:
+def to_json(proof: Proof) -> dict[str, Any]:
     """All numbers of a proof, as JSON."""
     said = verdict(proof)
     return {
@@ -152,14 +122,14 @@ def to_json(proof: Proof) -> Record:
         "classes": list(proof.classes),
         "test_images": [int((proof.y == k).sum()) for k in range(len(proof.classes))],
         "steps": proof.steps,
-        "arms": {
+        "baselines": {
             name: {
-                "words": arm.words,
+                "words": way.words,
                 "images": proof.sizes[name],
                 "balanced_accuracy": numbers(proof.accuracy(name)),
                 "recall": [numbers(recall) for recall in proof.recalls(name)],
             }
-            for name, arm in ARMS.items()
+            for name, way in BASELINES.items()
         },
         "differences": [
             {
@@ -174,7 +144,7 @@ def to_json(proof: Proof) -> Record:
     }
 
 
-def numbers(value: Estimate) -> Numbers:
-    """An estimate as JSON."""
+def numbers(value: Estimate) -> dict[str, float | None]:
+    """An estimate as JSON, which has no number that is none."""
     low, middle, high = (None if number != number else number for number in (value.low, value.value, value.high))
     return {"value": middle, "low": low, "high": high}
