@@ -1,9 +1,12 @@
-"""Images drawn by compiled networks, when that pays, and what torch's compiler is told of this machine."""
+"""Images drawn by compiled networks, and when that pays; the one private name of torch that we use."""
+
+from pathlib import Path
 
 import pytest
 import torch
 
-from fabulate.compiling import vectors_tried
+import fabulate
+from fabulate.compiling import trace_gradients
 from fabulate.errors import ConfigError
 from fabulate.models import GenerativeModel, family
 from fabulate.nets import DiT
@@ -73,28 +76,16 @@ def test_a_family_without_anything_to_compile_says_so():
         pass
 
 
-def test_vector_instructions_are_tried_once_and_trusted_only_when_all_are_good(tmp_path, monkeypatch):
-    from torch._inductor import config, cpu_vec_isa
+def test_the_one_private_name_of_torch_is_there():
+    private = "torch" + "._"
+    files = [path.name for path in Path(fabulate.__file__).parent.rglob("*.py") if private in path.read_text()]
+    assert files == ["compiling.py"], f"private names of torch stand in {files}; use public ones, or give the reason"
+    import torch._dynamo.config as dynamo
 
-    tries, good = [], ["a", "b"]
-
-    def valid() -> list[str]:
-        tries.append(1)
-        return good
-
-    def trusted() -> bool | None:
-        with config.patch({"cpp.vec_isa_ok": None}):
-            vectors_tried(tmp_path / "compiled")
-            return config.cpp.vec_isa_ok
-
-    valid.__wrapped__ = lambda: ["a", "b"] if config.cpp.vec_isa_ok else good
-    monkeypatch.setattr(cpu_vec_isa, "valid_vec_isa_list", valid)
-    good = ["b"]  # the compiler cannot do what the processor could
-    assert trusted() is None
-    good = ["a", "b"]
-    assert trusted() is True
-    assert len(tries) == 2
-    assert trusted() is True
-    assert len(tries) == 2
-    valid.__wrapped__ = lambda: ["a", "b", "c"]  # another processor, the same folder
-    assert trusted() is None
+    assert hasattr(dynamo, "trace_autograd_ops"), (
+        f"torch {torch.__version__} has no torch._dynamo.config.trace_autograd_ops any more. Look in its release notes "
+        "for what lets torch.compile trace torch.autograd.grad (a public option?) and mend compiling.trace_gradients; "
+        "until then, --compile auto must not compile a step in training/turn.py"
+    )
+    trace_gradients()
+    assert dynamo.trace_autograd_ops is True

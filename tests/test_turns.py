@@ -5,6 +5,7 @@ from copy import deepcopy
 import pytest
 import torch
 
+from fabulate.compiling import Compiled
 from fabulate.config import Training, override
 from fabulate.data import Data
 from fabulate.errors import ConfigError, DivergedError
@@ -12,12 +13,10 @@ from fabulate.models import GenerativeModel, family
 from fabulate.nets import MLP, Conv
 from fabulate.seeds import seeded
 from fabulate.training import configure
-from fabulate.training.ahead import Ahead
 from fabulate.training.devices import flushed
 from fabulate.training.guard import Guard
 from fabulate.training.loop import Learner
-from fabulate.training.turn import turn
-from fabulate.training.turns import ENOUGH_STEPS, pays
+from fabulate.training.turn import ENOUGH_MINUTES, ENOUGH_STEPS, pays, turn
 from fabulate.types import Batch
 from tiny import SMALL, pictures
 
@@ -97,20 +96,20 @@ def test_a_part_of_the_loss_has_a_part_of_the_gradient():
 
 def test_compiling_pays_for_fully_connected_networks_and_long_budgets_only():
     mlp, conv = (family("vae")(family("vae").Config(network=network), SMALL) for network in (MLP(), Conv()))
-    timed = override(Training(), {"steps": None, "minutes": 10.0})
+    timed = override(Training(), {"steps": None, "minutes": ENOUGH_MINUTES})
     assert pays(mlp, Training(), ENOUGH_STEPS, CPU)
     assert not pays(mlp, Training(), ENOUGH_STEPS - 1, CPU)
     assert not pays(conv, Training(), 10**6, CPU)
     assert pays(conv, Training(), 10**6, torch.device("cuda"))
     assert pays(mlp, timed, None, CPU)
-    assert not pays(mlp, override(timed, {"minutes": 0.5}), None, CPU)
+    assert not pays(mlp, override(timed, {"minutes": ENOUGH_MINUTES - 1}), None, CPU)
 
 
 def test_whether_steps_are_compiled_is_decided_by_the_budget(digits: Data):
     def compiled(**words: object) -> bool:
         config, training = configure("vae", "default", {"steps": ENOUGH_STEPS, "epochs": None, **words})
         lesson = Learner(family("vae")(config, digits.shape), training, digits.train)
-        return isinstance(lesson.turns["model"], Ahead)
+        return isinstance(lesson.turns["model"], Compiled)
 
     assert compiled()
     assert not compiled(steps=10)

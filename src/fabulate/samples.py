@@ -151,7 +151,7 @@ def faster(
     if choice == "off" or (choice == "auto" and calls < ENOUGH_CALLS):
         return nullcontext()
     say(announced("the network"))
-    return compiled(repeated, model.device, choice == "on", say)
+    return compiled(repeated, choice == "on", say)
 
 
 class Places(Sequence[Path]):

@@ -116,7 +116,7 @@ def evaluate(
         features=of.describe(),
         sampling_seconds=seconds["samples"],
         seconds=seconds,
-        versions={"fabulate": version("fabulate"), "torch": torch.__version__, "numpy": np.__version__},
+        versions={"fabulate": version("fabulate"), "torch": version("torch"), "numpy": np.__version__},
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
         warnings=warnings(subject, own),
         sections=tuple(sections),

@@ -21,6 +21,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils import get_total_norm
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from fabulate.config import Training, override
 from fabulate.errors import RunError
@@ -30,7 +32,7 @@ from fabulate.seeds import seeded
 from fabulate.training.adam import Adam
 from fabulate.training.devices import shared_evenly
 from fabulate.training.guard import Guard, check_finite
-from fabulate.training.turns import turns
+from fabulate.training.turn import turns
 from fabulate.training.validation import Validation
 from fabulate.types import Batch, BatchSource, order_of
 
@@ -144,7 +146,8 @@ class Learner:
             # Early on the average would remember the random start, so its memory grows with the step.
             decay = min(self.training.ema, (1 + self.step) / (10 + self.step))
             with torch.no_grad():
-                torch._foreach_lerp_(list(self.average.parameters()), list(self.model.parameters()), 1 - decay)
+                ema = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+                ema(list(self.average.parameters()), list(self.model.parameters()), None)
         return terms
 
     def touch(self, batch: Batch) -> None:
@@ -175,10 +178,12 @@ class Learner:
                 sums[term] = sums[term] + part if term in sums else part
         added = [gradient for gradient in gradients if gradient is not None]
         self.processes.add_([*added, *sums.values()])
-        norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(added)))
+        norm = get_total_norm(added)
         dropped = self.guard.watch(self.step + 1, name, {**sums, "gradient": norm})
         if self.training.clip:
-            torch._foreach_mul_(added, (self.training.clip / (norm + 1e-6)).clamp(max=1.0))
+            scale = (self.training.clip / (norm + 1e-6)).clamp(max=1.0)
+            for gradient in added:
+                gradient.mul_(scale)
         self.optimizers[name].update(gradients, rate, dropped)
         for parameter in self.others[name]:
             parameter.requires_grad_(True)

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
 
 import numpy as np
-import torch
 from rich.console import Console
 
 from fabulate.config import BUDGETS, Training, nearest, override, to_json
@@ -218,7 +217,7 @@ def settings(model: GenerativeModel, training: Training, data: Data) -> dict[str
         "classes": list(model.classes),
         "versions": {
             "fabulate": version("fabulate"),
-            "torch": torch.__version__,
+            "torch": version("torch"),
             "numpy": np.__version__,
             "python": platform.python_version(),
         },
