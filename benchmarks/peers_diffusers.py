@@ -36,7 +36,7 @@ from fabulate.config import BUDGETS, override
 from fabulate.data import Images
 from fabulate.exchange import to_diffusers
 from fabulate.models import family
-from fabulate.models.flow import Flow, FlowConfig
+from fabulate.models.families.flow import Flow, FlowConfig
 from fabulate.nets import UNet
 from fabulate.seeds import seeded
 from fabulate.training.loop import Learner

@@ -27,7 +27,7 @@ def main(steps: int = 300) -> float:
         if step % 100 == 0:
             print(f"step {step}: " + ", ".join(f"{name} {float(value.detach()):.2f}" for name, value in terms.items()))
 
-    model.settle(data.train)  # fits what is fitted last: the mixture that codes are drawn from
+    model.fit_latents(data.train)  # fits what is fitted last: the mixture that codes are drawn from
     print(f"samples: {tuple(model.sample(16).shape)}")
     return float(terms["loss"].detach())
 

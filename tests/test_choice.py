@@ -12,8 +12,7 @@ from fabulate.config import Training, override
 from fabulate.data import load_data
 from fabulate.errors import ConfigError
 from fabulate.models import family
-from fabulate.nets import MLP, Auto, Conv
-from fabulate.nets.choice import chosen, reason
+from fabulate.nets import MLP, Auto, Conv, network_for, reason
 from fabulate.training import configure
 from fabulate.training.loop import Learner, score_images
 from fabulate.types import ImageShape
@@ -63,7 +62,7 @@ def test_a_network_that_is_asked_for_is_taken_whatever_the_images_are(name):
     assert built(name, large, network="auto").config == built(name, large).config
     wide = built(name, large, network="dcgan", latent_dim=3).config
     assert (wide.network.kind, wide.latent_dim) == ("dcgan", 3)
-    assert chosen(Conv(width=3), small, family(name).networks) == Conv(width=3)
+    assert network_for(Conv(width=3), small, family(name).networks) == Conv(width=3)
 
 
 @over("shape", [(1, 8, 8), (3, 64, 64)], ids=str)

@@ -293,7 +293,7 @@ def test_a_model_without_an_encoder_has_codes_of_images_by_search(runs: Path, tm
         ("interpolate", "HasLatent", "has no codes to walk between; families that can: ae, "),
         ("interpolate", "Encodes", "cannot find the codes of images (use --seeds); families that can: ae, "),
         ("traverse", "HasLatent", "has no codes to walk among; families that can: ae, "),
-        ("traverse", "Encodes", "cannot find the codes of images (use --directions telling); families that can: ae, "),
+        ("traverse", "Encodes", "cannot find the codes of images (use --directions jacobian); families that can: ae, "),
         ("morph", "Encodes", "cannot find the codes of images; families that can: ae, "),
     ],
 )
@@ -325,7 +325,7 @@ def test_families_that_can_are_told_though_they_were_not_imported() -> None:
     assert "vae" in shown
 
 
-@pytest.mark.parametrize("kind", ["axes", "principal", "telling"])
+@pytest.mark.parametrize("kind", ["axes", "principal", "jacobian"])
 @pytest.mark.parametrize("run", ["vae", "classes", "gan"])
 def test_traverse_draws_a_row_for_each_direction(
     run: str, kind: str, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -351,7 +351,7 @@ def test_traverse_starts_from_the_mean_an_image_or_a_seed(runs: Path, tmp_path: 
 
 def test_traverse_searches_for_directions_where_it_would_have_to_search_for_codes(runs: Path) -> None:
     assert ends("traverse", runs / "gan", "--axes", 2, "--steps", 3) == 0
-    assert (runs / "gan" / "drawn" / "traversal-telling-mean.png").exists()
+    assert (runs / "gan" / "drawn" / "traversal-jacobian-mean.png").exists()
 
 
 def test_morph_turns_images_of_a_class_towards_another(runs: Path, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """What every family keeps, asked of the whole registry: families x networks x conditional or not.
 
-A family added to `fabulate/models` is tested here without a line of new code; none is named.
+A family added to `fabulate/models/families` is tested here without a line of new code; none is named.
 """
 
 import ast
@@ -17,10 +17,10 @@ import torch
 
 from fabulate.config import DataSpec, Training, from_json, override, to_json
 from fabulate.errors import CapabilityError, ConfigError, RunError
-from fabulate.models import GenerativeModel, base, families
+from fabulate.models import GenerativeModel, base
 from fabulate.models.base import TILE, Conditional
-from fabulate.models.capabilities import Encodes, HasLatent, Reconstructs, Scores
-from fabulate.models.walks import PATHS
+from fabulate.models.capabilities import PATHS, Encodes, HasLatent, Reconstructs, Scores
+from fabulate.models.families import families
 from fabulate.nets import NETWORKS
 from fabulate.training.loop import Learner, score_images
 from fabulate.types import Batch, ImageShape, to_float, to_uint8

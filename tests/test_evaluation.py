@@ -25,8 +25,9 @@ from fabulate.evaluation.sections import Subject
 from fabulate.features import ClassifierFeatures, Features, features_for
 from fabulate.metrics import copies
 from fabulate.metrics.intervals import Estimate
-from fabulate.models import GenerativeModel, families
+from fabulate.models import GenerativeModel
 from fabulate.models.capabilities import HasLikelihood
+from fabulate.models.families import families
 from fabulate.report import Row
 from fabulate.seeds import generator, permutation
 from tiny import ends, small

@@ -26,11 +26,11 @@ from fabulate.features import Features
 from fabulate.metrics.images import mse
 from fabulate.metrics.intervals import NORMAL_95, Estimate
 from fabulate.models import GenerativeModel, importance
-from fabulate.models.ae import AE, AEConfig
 from fabulate.models.base import TILE, NoChoice, Player
 from fabulate.models.capabilities import Encodes, HasBound, HasLikelihood, ImportanceWeighted, Reconstructs
-from fabulate.models.vae import VAE, VAEConfig
-from fabulate.models.vqvae import VQVAE
+from fabulate.models.families.ae import AE, AEConfig
+from fabulate.models.families.vae import VAE, VAEConfig
+from fabulate.models.families.vqvae import VQVAE
 from fabulate.nets import MLP
 from fabulate.prob import BIN, LEAD, DiscretisedLogistic, Gaussian
 from fabulate.report import Row
@@ -426,7 +426,7 @@ def test_a_score_is_no_less_than_the_bounds_terms_on_average(case):
     model = make(case)
     x = pictures(SMALL, 200).x
     evidence = model.evidence(x)
-    assert (evidence.price.mean() >= 0) and evidence.bound.shape == (200,)
+    assert (evidence.rate.mean() >= 0) and evidence.bound.shape == (200,)
     if isinstance(model, ImportanceWeighted):
         more = model.score(x, k=20) - evidence.bound
         assert more.mean() >= -5 * more.std() / 200**0.5

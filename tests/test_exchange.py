@@ -7,8 +7,8 @@ import torch
 
 from fabulate.errors import ConfigError, RunError
 from fabulate.exchange import betas, from_diffusers, to_diffusers
-from fabulate.models.flow import Flow, FlowConfig
-from fabulate.models.vae import VAE, VAEConfig
+from fabulate.models.families.flow import Flow, FlowConfig
+from fabulate.models.families.vae import VAE, VAEConfig
 from fabulate.nets import DiT, UNet
 from fabulate.paths import PATHS, STEPS
 from fabulate.samplers import SOLVERS

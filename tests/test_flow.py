@@ -13,7 +13,7 @@ from torch import nn
 
 from fabulate.config import Training
 from fabulate.errors import ConfigError
-from fabulate.models.flow import Flow, FlowConfig, FlowSampling
+from fabulate.models.families.flow import Flow, FlowConfig, FlowSampling
 from fabulate.nets import DiT, UNet
 from fabulate.paths import PATHS, TARGETS
 from fabulate.samplers import HIGHEST, LOWEST, SOLVERS

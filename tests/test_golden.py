@@ -15,7 +15,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from fabulate.config import BUDGETS, override
-from fabulate.models import families, family
+from fabulate.models import family
+from fabulate.models.families import families
 from fabulate.seeds import seeded
 from fabulate.training.loop import Learner
 from tiny import SMALL, Pixels

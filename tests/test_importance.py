@@ -8,7 +8,7 @@ Legend: N images, D pixels, Z latent.
 import pytest
 import torch
 
-from fabulate.models.vae import VAE
+from fabulate.models.families.vae import VAE
 from fabulate.seeds import seeded
 from fabulate.types import Batch
 from test_oracles import linear_vae

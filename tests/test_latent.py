@@ -10,11 +10,12 @@ import pytest
 import torch
 
 from fabulate.errors import CapabilityError
-from fabulate.models import directions, families
+from fabulate.models import directions
 from fabulate.models.capabilities import Encodes, HasLatent
-from fabulate.models.directions import axes, difference, morph, principal, telling, traverse
-from fabulate.models.gan import GANConfig
-from fabulate.models.inversion import BLOCK, EncodesBySearch, invert
+from fabulate.models.directions import axes, difference, jacobian, morph, principal, traverse
+from fabulate.models.families import families
+from fabulate.models.families.gan import GANConfig
+from fabulate.models.search import BLOCK, EncodesBySearch, invert
 from fabulate.seeds import generator, seeded
 from tiny import CLASSES, SMALL, cases, make, pictures
 
@@ -155,9 +156,9 @@ def test_principal_directions_are_those_of_the_singular_values():
     torch.testing.assert_close(found.shares, values.square() / values.square().sum())
 
 
-def test_the_most_telling_directions_of_a_linear_decoder_are_its_singular_vectors(linear):
+def test_the_jacobian_directions_of_a_linear_decoder_are_its_singular_vectors(linear):
     codes = normal(4000, Z)
-    found = telling(linear, codes)
+    found = jacobian(linear, codes)
     _, values, vectors = torch.linalg.svd(linear.w.detach(), full_matrices=False)
     torch.testing.assert_close((found.vectors * vectors).sum(1).abs(), torch.ones(Z, dtype=torch.float64))
     expected = (values * found.spreads).square()
@@ -166,7 +167,7 @@ def test_the_most_telling_directions_of_a_linear_decoder_are_its_singular_vector
 
 def test_codes_that_never_vary_have_no_shares(linear):
     codes = torch.ones(4, Z, dtype=torch.float64)
-    for found in (axes(codes), principal(codes), telling(linear, codes)):
+    for found in (axes(codes), principal(codes), jacobian(linear, codes)):
         assert (found.shares == 0).all()
         assert (found.spreads == 0).all()
 
@@ -219,7 +220,7 @@ def test_every_family_with_codes_can_be_walked(case):
     codes = model.prior(64, labels, generator(0))
     found = [axes(codes), principal(codes)]
     if codes.shape[1] <= 128:
-        found.append(telling(model, codes, y, probes=1))
+        found.append(jacobian(model, codes, y, probes=1))
     for those in found:
         images = traverse(model, codes[:1], those.first(2), torch.linspace(-1, 1, 3), y)
         assert images.shape == (2, 3, *SMALL)

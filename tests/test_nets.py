@@ -18,8 +18,8 @@ from tiny import NARROW
 CLASSES = 3
 SMALL = {kind: cls(**NARROW.get(kind, {})) for kind, cls in NETWORKS.items()}
 NETS = [SMALL[cls().kind] for cls in get_args(get_args(Network)[0])]  # encoders and decoders
-ALONE = [*(net for net in NETS if net.alone), Conv(width=4, blocks=2, norm="group", activation="silu")]
-assert {"mlp", "conv"} <= {net.kind for net in ALONE}
+PER_SAMPLE = [*(net for net in NETS if net.per_sample), Conv(width=4, blocks=2, norm="group", activation="silu")]
+assert {"mlp", "conv"} <= {net.kind for net in PER_SAMPLE}
 
 
 def normal(*size: int) -> torch.Tensor:
@@ -120,14 +120,14 @@ def both_halves(net: MLP | Conv | DCGAN, shape: ImageShape) -> list[tuple[torch.
     return [(network.double(), x.double()) for network, x in halves]
 
 
-@pytest.mark.parametrize("net", ALONE, ids=lambda net: net.kind)
+@pytest.mark.parametrize("net", PER_SAMPLE, ids=lambda net: net.kind)
 def test_each_image_and_each_code_is_seen_alone(net):
     with torch.no_grad():
         for network, x in both_halves(net, ImageShape(1, 9, 11)):
             torch.testing.assert_close(network.train()(x)[:2], network(x[:2]))
 
 
-@pytest.mark.parametrize("net", [net for net in NETS if not net.alone], ids=lambda net: net.kind)
+@pytest.mark.parametrize("net", [net for net in NETS if not net.per_sample], ids=lambda net: net.kind)
 def test_batch_normalisation_sees_the_batch_in_training_and_each_image_alone_in_use(net):
     with torch.no_grad():
         for network, x in both_halves(net, ImageShape(1, 9, 11)):

@@ -14,10 +14,23 @@ from torch.distributions import MultivariateNormal
 
 from fabulate.config import Training, override
 from fabulate.errors import ConfigError
-from fabulate.models.nf import NF, NFConfig
-from fabulate.nets.couplings import STEEPEST, WHOLE, Coupling, CouplingNetwork, channels, chessboard
-from fabulate.nets.invertible import EDGE, Chain, Invertible, Logit, Mix, Scale, Squeeze
-from fabulate.nets.multiscale import MultiScale
+from fabulate.models.families.nf import NF, NFConfig
+from fabulate.nets.flows import (
+    EDGE,
+    STEEPEST,
+    WHOLE,
+    Chain,
+    Coupling,
+    CouplingNetwork,
+    Invertible,
+    Logit,
+    Mix,
+    MultiScale,
+    Scale,
+    Squeeze,
+    channels,
+    checkerboard,
+)
 from fabulate.prob import BIN, bits_per_dim, log_normal
 from fabulate.seeds import generator, seeded
 from fabulate.training.loop import Learner
@@ -28,7 +41,7 @@ SHAPE = ImageShape(3, 4, 6)
 PAIR = ImageShape(1, 1, 2)  # an image of two numbers: its density can be summed on a grid
 SLIM = {"width": 4, "hidden": 8, "depth": 2}
 VARIANTS = {name: override(preset.model, {"width": 4}) for name, preset in NF.presets.items()}
-VARIANTS |= {"boards": NFConfig(**SLIM, boards=2), "swap": NFConfig(**SLIM, mixing="swap")}
+VARIANTS |= {"checkerboards": NFConfig(**SLIM, checkerboards=2), "swap": NFConfig(**SLIM, mixing="swap")}
 
 over = pytest.mark.parametrize
 
@@ -70,7 +83,7 @@ with seeded(0):
     LAYERS["mix"] = Mix(SHAPE)
     for parity in (0, 1):
         LAYERS[f"channels-{parity}"] = Coupling(channels(SHAPE, parity), 4, 8, len(CLASSES))
-        LAYERS[f"chessboard-{parity}"] = Coupling(chessboard(SHAPE, parity), 4, 0, len(CLASSES))
+        LAYERS[f"checkerboard-{parity}"] = Coupling(checkerboard(SHAPE, parity), 4, 0, len(CLASSES))
     LAYERS["chain"] = Chain([Scale(SHAPE), Mix(SHAPE), Coupling(channels(SHAPE, 0), 4, 8, 0)])
     LAYERS["multiscale"] = MultiScale(ImageShape(1, 16, 8), 2, 1, 4, 8, "rotate", len(CLASSES))
     for name, layer in LAYERS.items():
@@ -150,7 +163,7 @@ def test_channels_begin_to_mix_by_a_rotation():
 
 
 def test_a_couplings_scale_is_bounded_and_depends_on_what_passes_alone():
-    coupling = shaken(Coupling(chessboard(SHAPE, 0), 4, 8, 0), size=3.0)
+    coupling = shaken(Coupling(checkerboard(SHAPE, 0), 4, 8, 0), size=3.0)
     x = images(SHAPE, 5)
     s, t = coupling.scale_and_shift(x, None)
     assert s.abs().max() <= STEEPEST
@@ -160,7 +173,7 @@ def test_a_couplings_scale_is_bounded_and_depends_on_what_passes_alone():
     assert not torch.equal(coupling.scale_and_shift(x + coupling.mask, None)[0], s)
 
 
-@over("mask", [channels, chessboard])
+@over("mask", [channels, checkerboard])
 @over("shape", [ImageShape(3, 9, 11), ImageShape(4, 7, 7), ImageShape(12, 2, 2)], ids=str)
 def test_the_two_parities_of_a_mask_share_out_the_numbers(mask, shape):
     first, second = mask(shape, 0), mask(shape, 1)
@@ -204,7 +217,7 @@ def test_the_log_density_is_that_of_the_code_plus_the_jacobians(variant, shape):
 
 
 def test_a_sample_has_the_density_that_its_code_and_the_stretch_on_the_way_give_it():
-    model = flow(VARIANTS["boards"], SMALL, CLASSES)
+    model = flow(VARIANTS["checkerboards"], SMALL, CLASSES)
     y = torch.tensor([1])
     z = model.prior(1, y, generator(3))
 
@@ -341,7 +354,7 @@ def test_the_last_coupling_before_channels_leave_moves_just_them():
 
 
 def test_the_tutorial_couples_as_realnvp_does():
-    """At each size three chessboards, squeeze, three halves of channels; four chessboards at the last (section 3.6)."""
+    """At each size three checkerboards, squeeze, three halves of channels; four at the last (section 3.6)."""
     model = NF(NF.presets["tutorial"].model, ImageShape(1, 28, 28))
     names = {Coupling: "c", Squeeze: "s", Mix: "m"}
     order = ["".join(names.get(type(layer), "") for layer in level.layers) for level in model.flow.levels]

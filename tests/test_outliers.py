@@ -22,8 +22,9 @@ from fabulate.config import override
 from fabulate.data import load_data
 from fabulate.data.names import image_names
 from fabulate.errors import CapabilityError, ConfigError, DataError, RunError
-from fabulate.models import families
+from fabulate.models.families import families
 from fabulate.nets import MLP
+from fabulate.nets.transforms import with_variants
 from fabulate.seeds import seeded
 from fabulate.uses.outliers import OutlierDetector, conformal, load_detector, save_detector
 from fabulate.uses.outliers.complexity import code_length
@@ -32,7 +33,6 @@ from fabulate.uses.outliers.regret import bound, regret
 from fabulate.uses.outliers.repeats import repeats
 from fabulate.uses.outliers.scattering import scattering
 from fabulate.uses.outliers.scores import SCORES
-from fabulate.uses.outliers.variants import with_variants
 from pages import loads
 from tiny import SMALL, ends, pictures, small
 
@@ -230,7 +230,7 @@ def test_the_bound_of_regret_at_the_encoders_posterior_is_the_elbo(centre: str, 
     images = pictures(SMALL, 40)
     cls: Any = families()["vae"]
     model = cls(override(cls.Config(), {**small("vae"), "centre": centre}), SMALL)
-    model.begin(images)
+    model.init_from_data(images)
     batch = images.batch(torch.arange(20))
     with torch.no_grad(), seeded(0, "score"):
         mean, logvar = model.posterior(batch)

@@ -16,11 +16,11 @@ from torch.distributions import Categorical, MixtureSameFamily, MultivariateNorm
 import fabulate
 from fabulate.data import load_data
 from fabulate.models import mixture as mixture_file
-from fabulate.models.ae import AE
 from fabulate.models.base import GenerativeModel
+from fabulate.models.families.ae import AE
+from fabulate.models.families.vae import VAE, VAEConfig, VAESampling
 from fabulate.models.mixture import Mixture
 from fabulate.models.priors import PRIORS, Gaussians, StandardNormal
-from fabulate.models.vae import VAE, VAEConfig, VAESampling
 from fabulate.nets import MLP
 from fabulate.prob import BINARISATIONS, Gaussian
 from fabulate.seeds import generator, seeded
@@ -138,7 +138,7 @@ def test_a_component_is_not_spent_on_a_few_codes():
 def settled(family: type[GenerativeModel], classes: tuple[str, ...] = (), **config: object) -> GenerativeModel:
     with seeded(0):
         model = family(family.Config(latent_dim=Z, network=LINEAR, **config), SMALL, classes)
-    model.settle(pictures(SMALL, 90, CLASSES))
+    model.fit_latents(pictures(SMALL, 90, CLASSES))
     return model
 
 
@@ -150,7 +150,7 @@ def test_settling_depends_on_the_weights_and_the_images_alone(family, classes, m
     again = settled(family, classes)
     assert model.weights_hash() == again.weights_hash()
     before = torch.get_rng_state()
-    again.train().settle(pictures(SMALL, 90, CLASSES))
+    again.train().fit_latents(pictures(SMALL, 90, CLASSES))
     assert model.weights_hash() == again.weights_hash()  # neither its mode nor an earlier fit counts
     assert again.training
     assert torch.equal(torch.get_rng_state(), before)
@@ -180,7 +180,7 @@ def test_a_vaes_mixture_has_the_spread_of_its_posteriors_not_of_their_means():
         model = VAE(VAEConfig(latent_dim=Z, network=LINEAR, components=1), SMALL)
     mean, logvar = model.posterior(images.batch(torch.arange(n)))
     aggregate = mean.var(0) + logvar.exp().mean(0)
-    model.settle(images)
+    model.fit_latents(images)
     variance = (model.mixture.roots[0, 0] @ model.mixture.roots[0, 0].T).diagonal()
     assert within_five_errors(variance, aggregate, aggregate * (2 / n) ** 0.5)
     assert (aggregate > 2 * mean.var(0)).all()  # the law would fail for the means
@@ -207,7 +207,7 @@ def test_training_settles_the_model_that_it_saves_and_again_the_same_way(name: s
     assert loaded.weights_hash() == model.weights_hash()
     before = [value.clone() for value in model.mixture.buffers()]
     assert not torch.equal(before[1], torch.zeros_like(before[1]))
-    loaded.settle(data.train)
+    loaded.fit_latents(data.train)
     assert all(map(torch.equal, before, loaded.mixture.buffers()))
     again = fabulate.train(name, data, out=tmp_path / "run", **options)  # finished: restored, not trained
     assert again.weights_hash() == model.weights_hash()

@@ -15,8 +15,9 @@ import fabulate
 from fabulate import rare
 from fabulate.config import override
 from fabulate.errors import CapabilityError, ConfigError, DataError, RunError
-from fabulate.models import GenerativeModel, families
+from fabulate.models import GenerativeModel
 from fabulate.models.capabilities import HasLatent
+from fabulate.models.families import families
 from fabulate.seeds import generator, seeded
 from fabulate.uses.rare.codes import codes
 from fabulate.uses.rare.simulator import Simulator

@@ -15,8 +15,8 @@ from fabulate.data import Data
 from fabulate.errors import ConfigError, DivergedError, RunError
 from fabulate.models import family, names
 from fabulate.models.base import Player
-from fabulate.models.gan import GAN
-from fabulate.models.vae import VAE
+from fabulate.models.families.gan import GAN
+from fabulate.models.families.vae import VAE
 from fabulate.training import configure, read_log
 from fabulate.training.folder import RunFolder
 from fabulate.training.loop import Learner

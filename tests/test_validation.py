@@ -13,8 +13,8 @@ from rich.console import Console
 import fabulate
 from fabulate.config import Training
 from fabulate.data import Data, Images
-from fabulate.models import families
-from fabulate.models.vae import VAE
+from fabulate.models.families import families
+from fabulate.models.families.vae import VAE
 from fabulate.training import read_log
 from fabulate.training.loop import Learner
 from fabulate.training.progress import Display

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from fabulate.config import Training
 from fabulate.errors import ConfigError
-from fabulate.models.vqvae import VQVAE, VQVAEConfig
+from fabulate.models.families.vqvae import VQVAE, VQVAEConfig
 from fabulate.nets.grid import GridDecoder, GridEncoder, channels, scales
 from fabulate.nets.tokens import TokenTransformer, Transformer
 from fabulate.nets.vq import DEAD, FORGET, FSQ, Codebook, Quantiser, perplexity
@@ -72,10 +72,10 @@ def test_the_price_of_a_codebook_is_the_commitment_in_closed_form():
     quantiser = Codebook(size=2, dim=2, commitment=0.25).build()
     quantiser.codebook.copy_(torch.tensor([[0.0, 0.0], [1.0, 1.0]]))
     e = torch.tensor([[[0.3, 0.1], [0.9, 0.8]], [[0.0, 0.4], [1.0, 1.0]]]).requires_grad_()
-    _, indices, price = quantiser(e)
+    _, indices, commitment = quantiser(e)
     assert indices.tolist() == [[0, 1], [0, 1]]
-    torch.testing.assert_close(price, torch.tensor(0.25 * ((0.1 + 0.05) + (0.16 + 0)) / 2))
-    price.backward()
+    torch.testing.assert_close(commitment, torch.tensor(0.25 * ((0.1 + 0.05) + (0.16 + 0)) / 2))
+    commitment.backward()
     torch.testing.assert_close(e.grad[0, 0], 0.25 * 2 * torch.tensor([0.3, 0.1]) / 2)
 
 
@@ -132,10 +132,10 @@ def test_fsq_has_every_combination_of_levels_once_and_numbers_invert_vectors(lev
         tuple(round(v * 1e9) for v in row) for row in product(*grid)
     }
     e = torch.logit((vectors + 1) / 2, eps=1e-3)  # a vector that is squashed to the code's
-    z, indices, price = quantiser(e[None])
+    z, indices, commitment = quantiser(e[None])
     assert torch.equal(indices[0], numbers)
     torch.testing.assert_close(z[0], vectors)
-    assert price == 0
+    assert commitment == 0
 
 
 @pytest.mark.parametrize("levels", [(), (1,), (8, 1), (0, 3)])

@@ -1,6 +1,6 @@
 """What several test files share: images to learn from, and every family of the registry made small.
 
-Nothing here names a family. One that is added to `fabulate/models` gets its cases by itself.
+Nothing here names a family. One that is added to `fabulate/models/families` gets its cases by itself.
 """
 
 import os
@@ -17,8 +17,9 @@ from torch import Tensor
 from fabulate.cli import main
 from fabulate.config import override
 from fabulate.errors import ConfigError
-from fabulate.models import GenerativeModel, families
+from fabulate.models import GenerativeModel
 from fabulate.models.base import Conditional
+from fabulate.models.families import families
 from fabulate.nets import NETWORKS
 from fabulate.seeds import generator, seeded
 from fabulate.types import Batch, BatchSource, ImageShape

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from fabulate.errors import FabulateError
     from fabulate.evaluation import compare, evaluate
     from fabulate.features import features_for
-    from fabulate.models import GenerativeModel, families, family
+    from fabulate.models import GenerativeModel, family
+    from fabulate.models.families import families
     from fabulate.samples import write_samples
     from fabulate.training import load, train
     from fabulate.types import Batch, ImageShape, to_float, to_uint8
@@ -48,7 +49,7 @@ _HOMES = {
     "OutlierDetector": "uses.outliers",
     "compare": "evaluation",
     "evaluate": "evaluation",
-    "families": "models",
+    "families": "models.families",
     "family": "models",
     "features_for": "features",
     "load": "training",

@@ -19,7 +19,7 @@ from fabulate.config import override
 from fabulate.errors import ConfigError, RunError
 from fabulate.files import read_json, write_file, write_json
 from fabulate.models import GenerativeModel
-from fabulate.models.flow import Flow, FlowConfig
+from fabulate.models.families.flow import Flow, FlowConfig
 from fabulate.nets import UNet
 from fabulate.nets.unet import GROUPS, HEAD, UNetDenoiser
 from fabulate.paths import PATHS, STEPS

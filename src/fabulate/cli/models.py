@@ -3,10 +3,10 @@
 from rich.console import Console
 from rich.table import Table
 
-from fabulate import models
 from fabulate.cli.shared import parse
 from fabulate.config import spec
 from fabulate.models.capabilities import CAPABILITIES
+from fabulate.models.families import families
 
 
 @spec
@@ -19,7 +19,7 @@ def main(argv: list[str]) -> None:
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("family", "name", "can", "presets"):
         table.add_column(column)
-    for name, cls in models.families().items():
+    for name, cls in families().items():
         able = ", ".join(
             ["sample", *(word for word, capability in CAPABILITIES.items() if issubclass(cls, capability))]
         )

@@ -19,7 +19,7 @@ from fabulate.folder_names import folder_name
 from fabulate.metrics.intervals import Estimate
 from fabulate.models.base import GenerativeModel, able
 from fabulate.models.capabilities import HasBound, HasLatent, HasLikelihood
-from fabulate.models.directions import check_size, telling
+from fabulate.models.directions import check_size, jacobian
 from fabulate.pictures import sheet
 from fabulate.training import load
 from fabulate.uses.rare import Tail, tail
@@ -28,7 +28,7 @@ from fabulate.uses.rare.scores import SCORES, along, odds
 from fabulate.uses.rare.simulator import Score, Simulator
 from fabulate.uses.rare.tail import check
 
-CODES = 2000  # drawn for the telling directions, as `fabulate traverse` does: direction 3 is the same there and here
+CODES = 2000  # drawn for the Jacobian directions, as `fabulate traverse` does: direction 3 is the same there and here
 STEADY = 0.9  # share of images that must stay beyond the threshold, or the score's noise chose them
 SHOWN, COLUMNS = 49, 7  # of rare and of plain images on the page: two such grids stand beside each other
 GAINFUL = 1  # plain samples that one call must be worth, or plain sampling is cheaper
@@ -50,7 +50,7 @@ class Arguments:
     """Images that a classifier, trained on the run's images, takes for this class; --quantile: the clearest of them."""
     direction: int | None = None
     """Far out along this direction of the code: 1 is what changes the image most (`fabulate traverse RUN --directions
-    telling` shows them), -1 its other end."""
+    jacobian` shows them), -1 its other end."""
     quantile: float | None = None
     """The share of what the model draws that is rarer than that (default: 0.01; for --towards: all of the class)."""
     above: float | None = None
@@ -160,13 +160,13 @@ def classified(flags: Arguments, model: HasLatent) -> tuple[Score, str]:
 
 
 def directed(flags: Arguments, model: HasLatent) -> tuple[Score, str]:
-    """How far codes lie along a telling direction, or against it."""
+    """How far codes lie along a direction of the Jacobian, or against it."""
     check_size(model, model.code(0, flags.label))
     codes = drawn(model, CODES, flags.label)
     count, wanted = codes.shape[1], abs(flags.direction or 0)
     if not 1 <= wanted <= count:
         raise ConfigError(f"--direction is 1 to {count}, or -1 to -{count} for its other end, not {flags.direction}")
-    vector = telling(model, codes, flags.label, max(1, PROBES // count)).vectors[wanted - 1]
+    vector = jacobian(model, codes, flags.label, max(1, PROBES // count)).vectors[wanted - 1]
     sign = 1 if (flags.direction or 0) > 0 else -1
     return along(sign * vector), f"how far the code lies {'along' if sign > 0 else 'against'} direction {wanted}"
 

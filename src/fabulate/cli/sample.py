@@ -10,8 +10,8 @@ from fabulate.cli.several import several, start
 from fabulate.cli.shared import counting, glance, named, off_images, parse, sampling_of, told, where
 from fabulate.config import Compile, PositiveInt, spec, to_json
 from fabulate.errors import ConfigError
-from fabulate.models import families
 from fabulate.models.base import NoChoice
+from fabulate.models.families import families
 from fabulate.samples import faster, write_npz, write_samples
 from fabulate.training import load
 

@@ -181,7 +181,8 @@ def sampling_of(run: str) -> Any:
     for place in (folder / "model", folder):
         if (place / "config.json").is_file():
             config = read_json(place / "config.json", Description)
-            return getattr(from_json(models.family(config["family"]).Config, config["model"]), "sampling", NoChoice())
+            cls = models.family(config["family"])
+            return getattr(from_json(cls.Config, cls.current(config["model"])), "sampling", NoChoice())
     return NoChoice()
 
 

@@ -13,7 +13,7 @@ from fabulate.cli.shared import Source, glance, load_images, parse, positional, 
 from fabulate.config import BUDGETS, UNSAID, DataSpec, PositiveInt, Training, override
 from fabulate.errors import ConfigError
 from fabulate.files import outside
-from fabulate.nets.choice import Auto
+from fabulate.nets import Auto
 
 Flat = tyro.conf.arg(name="")
 EVALUATE = (

@@ -26,14 +26,14 @@ from fabulate.errors import CapabilityError, ConfigError
 from fabulate.files import vacant_file
 from fabulate.models.base import able
 from fabulate.models.capabilities import Encodes, HasLatent
-from fabulate.models.directions import Directions, axes, check_size, principal, telling, traverse
-from fabulate.models.inversion import EncodesBySearch
+from fabulate.models.directions import Directions, axes, check_size, jacobian, principal, traverse
+from fabulate.models.search import EncodesBySearch
 from fabulate.pictures import save_png, table
 from fabulate.seeds import generator
 from fabulate.training import load
 from fabulate.types import some_of, to_uint8
 
-PROBES = 2048  # pairs of decoded images on which the telling directions rest, or one code's where it has more numbers
+PROBES = 2048  # pairs of decoded images on which the Jacobian directions rest, or one code's where it has more numbers
 
 
 @spec
@@ -43,9 +43,9 @@ class Arguments:
     run: tyro.conf.Positional[Path]
     """A run folder or a model folder."""
     data: Other = OtherImages()
-    directions: Literal["axes", "principal", "telling"] | None = None
+    directions: Literal["axes", "principal", "jacobian"] | None = None
     """The numbers of the code, the directions in which codes of images differ most, or those that change the image most
-    (default: axes; telling where codes have to be searched for)."""
+    (default: axes; jacobian where codes have to be searched for)."""
     axes: PositiveInt = 10
     """How many directions, a row for each."""
     steps: Annotated[int, Field(ge=2)] = 13
@@ -76,7 +76,7 @@ def main(argv: list[str]) -> None:
     label = flags.label if flags.label is not None or not model.classes else model.classes[0]
     check_size(model, model.code(0, label))
     searched = not isinstance(model, Encodes) or isinstance(model, EncodesBySearch)
-    kind = flags.directions or ("telling" if searched else "axes")
+    kind = flags.directions or ("jacobian" if searched else "axes")
     base = "mean" if flags.seed is None else f"seed-{flags.seed}"
     base = base if flags.image is None else flags.image.stem
     of_class = named(flags.label, model.classes)
@@ -99,23 +99,23 @@ def main(argv: list[str]) -> None:
 TITLES = {
     "axes": "one number of the code at a time",
     "principal": "one principal direction of the codes at a time",
-    "telling": "one direction of the code at a time, those that change the image most",
+    "jacobian": "one direction of the code at a time, those that change the image most",
 }
 HELD = {
     "axes": "the variance of the codes",
     "principal": "the variance of the codes",
-    "telling": "the change of the image",
+    "jacobian": "the change of the image",
 }
 
 
 def found(model: HasLatent, flags: Arguments, kind: str, label: str | None) -> tuple[Tensor, Directions]:
     """Codes (N, Z), of images or drawn, and their directions."""
-    if kind == "telling":
+    if kind == "jacobian":
         codes = drawn(model, flags.n, label)
-        return codes, telling(model, codes, label, max(1, PROBES // codes.shape[1]))
+        return codes, jacobian(model, codes, label, max(1, PROBES // codes.shape[1]))
     if not isinstance(model, Encodes):
         raise CapabilityError(
-            f"{model.family} cannot find the codes of images (use --directions telling); {able(Encodes)}"
+            f"{model.family} cannot find the codes of images (use --directions jacobian); {able(Encodes)}"
         )
     data = load_images(run_data(flags.run, model, flags.data), streams=True)
     codes = image_codes(model, data, data.train, some_of(data.train, flags.n, 0, "traverse"))

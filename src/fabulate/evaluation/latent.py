@@ -29,7 +29,7 @@ from fabulate.metrics.intervals import Estimate
 from fabulate.metrics.latent import ACTIVE, active_units, smoothness
 from fabulate.models.base import able
 from fabulate.models.capabilities import Encodes, HasLatent, HasPosterior
-from fabulate.models.inversion import EncodesBySearch
+from fabulate.models.search import EncodesBySearch
 from fabulate.report import Row
 from fabulate.report.plots import bars
 from fabulate.seeds import seed_at

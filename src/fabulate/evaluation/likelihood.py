@@ -121,7 +121,7 @@ def bounded(
             name="ELBO (nats)", value=Estimate.of_mean(terms.bound), better="higher", words="log p(x) is at least this"
         ),
         Row(name="Reconstruction (nats)", value=Estimate.of_mean(terms.reconstruction), better="higher"),
-        Row(name=f"{model.price} (nats)", value=Estimate.of_mean(terms.price), better="neither"),
+        Row(name=f"{model.rate_name} (nats)", value=Estimate.of_mean(terms.rate), better="neither"),
     ]
     sentences = [told(subject, held_out), MEASURES[model.measure]]
     if tighter:

@@ -20,7 +20,7 @@ from fabulate.metrics.images import mse, psnr, ssim
 from fabulate.metrics.intervals import Estimate
 from fabulate.models.base import able
 from fabulate.models.capabilities import Reconstructs
-from fabulate.models.inversion import EncodesBySearch
+from fabulate.models.search import EncodesBySearch
 from fabulate.pictures import table
 from fabulate.report import Row
 from fabulate.types import Progress, to_uint8

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from fabulate.data import Images
 from fabulate.errors import ConfigError, DataError
-from fabulate.features import changes
 from fabulate.features.learning import BATCH, fit
 from fabulate.features.trunk import Trunk
 from fabulate.metrics.intervals import Estimate
+from fabulate.nets import transforms
 from fabulate.seeds import generator, seeded
 from fabulate.types import ImageShape, Progress
 
@@ -93,8 +93,8 @@ def train_classifier(
         assert y is not None
         if augment:
             chance = generator(seed, "changes", step)
-            x = changes.shift(x, chance)
-            x = changes.flip(x, chance) if images.shape.channels == 3 else x
+            x = transforms.shift(x, chance)
+            x = transforms.flip(x, chance) if images.shape.channels == 3 else x
         y = y.to(device)
         # Each image is weighed as a whole: cross_entropy's own weights would weigh the smoothed part of its target by
         # class, and with it even plain images of a common class would be drawn to a rare one.

@@ -19,9 +19,9 @@ from torch import Tensor, nn
 
 from fabulate.data import Images
 from fabulate.errors import DataError
-from fabulate.features import changes
 from fabulate.features.learning import BATCH, fit
 from fabulate.features.trunk import Trunk
+from fabulate.nets import transforms
 from fabulate.seeds import generator, seeded
 from fabulate.types import Progress
 
@@ -65,10 +65,10 @@ def train_encoder(
 
 def changed(x: Tensor, chance: torch.Generator) -> Tensor:
     """Images (B, C, H, W), each zoomed into, lit otherwise and noisier, colour ones mirrored too."""
-    x = changes.light(changes.zoom(x, chance), chance)
+    x = transforms.light(transforms.zoom(x, chance), chance)
     if x.shape[1] == 3:
-        x = changes.flip(x, chance)
-    return changes.noise(x, chance)
+        x = transforms.flip(x, chance)
+    return transforms.noise(x, chance)
 
 
 def vicreg(z: Tensor, other: Tensor) -> Tensor:

@@ -1,57 +1,6 @@
-"""The families, one file each. A file put here is found by its name; no list is kept.
+"""What a generative model is, what it can do, and the families: one file each in `models/families/`."""
 
-A family defined elsewhere counts as soon as its class statement has run: `class PPCA(GenerativeModel, family="ppca")`.
-"""
-
-from importlib import import_module
-from pathlib import Path
-
-from fabulate.config import nearest
-from fabulate.errors import ConfigError
 from fabulate.models.base import GenerativeModel
+from fabulate.models.families import family, names
 
-_ROOMS = {
-    "__init__",
-    "base",
-    "capabilities",
-    "directions",
-    "importance",
-    "inversion",
-    "mixture",
-    "priors",
-    "saving",
-    "walks",
-}
-
-
-def names() -> list[str]:
-    """The names of all families, without importing them.
-
-    >>> {"ae", "vae", "gan"} <= set(names())
-    True
-    """
-    files = {path.stem for path in Path(__file__).parent.glob("*.py")} - _ROOMS
-    return sorted(files | GenerativeModel.families.keys())
-
-
-def family(name: str) -> type[GenerativeModel]:
-    """The class of a family.
-
-    Errors: `ConfigError` naming the nearest family when there is none of this name.
-    """
-    if name not in names():
-        raise ConfigError(
-            f"there is no family {name!r}{nearest(name, names())} (families: {', '.join(names())}); "
-            f"one of your own counts once its module has been imported"
-        )
-    if name not in GenerativeModel.families:
-        import_module(f"fabulate.models.{name}")
-    return GenerativeModel.families[name]
-
-
-def families() -> dict[str, type[GenerativeModel]]:
-    """All families by name."""
-    return {name: family(name) for name in names()}
-
-
-__all__ = ["GenerativeModel", "families", "family", "names"]
+__all__ = ["GenerativeModel", "family", "names"]

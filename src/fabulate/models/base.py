@@ -71,6 +71,7 @@ class GenerativeModel(Saved, nn.Module, ABC):
     usual_lr: float = 1e-3  # the peak learning rate where nobody says
     networks: ClassVar[Mapping[str, Any]] = {}  # as they suit the family, by kind; other kinds have their defaults
     families: ClassVar[dict[str, type["GenerativeModel"]]] = {}
+    renamed: ClassVar[Mapping[str, str]] = {}  # what hyperparameters and weights of older models are called today
     units: ClassVar[Mapping[str, str]] = {}  # what the terms of its losses and tests are measured in, by their names
 
     def __init_subclass__(cls, family: str | None = None, **kwargs: Any) -> None:
@@ -98,17 +99,25 @@ class GenerativeModel(Saved, nn.Module, ABC):
     def draw(self, tiles: Sequence[torch.Generator], y: Tensor | None) -> Tensor:
         """Images (N, C, H, W) in [-1, 1], TILE of them for each (CPU) generator, which all their chance comes from."""
 
-    def begin(self, images: BatchSource) -> None:
+    def init_from_data(self, images: BatchSource) -> None:
         """Set what the training images tell before the first step: by default nothing.
 
         It takes no chance but what it addresses. A training that continues calls it too, then restores the weights.
         """
 
-    def settle(self, images: BatchSource) -> None:
+    def fit_latents(self, images: BatchSource) -> None:
         """Fit what is left to fit to the training images once the weights stand still: by default nothing.
 
         Called on the averaged weights before they are drawn from or saved. It takes no chance but what it addresses.
         """
+
+    @classmethod
+    def current(cls, saved: Mapping[str, Any]) -> dict[str, Any]:
+        """Hyperparameters or weights of a saved model by the names that they have today."""
+        return {".".join(cls.renamed.get(part, part) for part in key.split(".")): value for key, value in saved.items()}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
+        return super().load_state_dict(self.current(state_dict), strict, assign)
 
     def repeated(self) -> dict[nn.Module, int]:
         """The networks that drawing an image calls again and again, and how often: by default none.
@@ -263,7 +272,7 @@ class Conditional(ABC):  # noqa: B024  # a declaration without methods: `sample(
 
 def able(capability: type) -> str:
     """A phrase that names the families that have a capability, for errors."""
-    from fabulate.models import families  # all of them, not only those that something has imported already
+    from fabulate.models.families import families  # all of them, not only those that something has imported already
 
     names = [name for name, cls in families().items() if issubclass(cls, capability)]
     return f"families that can: {', '.join(names)}" if names else "no family can yet"

@@ -4,7 +4,7 @@ Legend: N samples, C H W image, Z latent.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, Literal, NamedTuple
 
 import torch
@@ -12,10 +12,28 @@ from torch import Tensor
 
 from fabulate.errors import ConfigError
 from fabulate.models.base import TILE, Conditional, GenerativeModel, Labels, evaluating
-from fabulate.models.walks import PATHS
 from fabulate.prob import BIN, Measure, bits_per_dim
 from fabulate.seeds import generator
 from fabulate.types import Batch, to_float
+
+
+def linear(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """(1 - t) a + t b."""
+    return (1 - t) * a + t * b
+
+
+def spherical(a: Tensor, b: Tensor, t: Tensor) -> Tensor:
+    """Turn from a to b at an even angle, the length changing evenly; straight where the two are parallel."""
+    length_a, length_b = a.norm(dim=1, keepdim=True), b.norm(dim=1, keepdim=True)
+    unit_a, unit_b = a / length_a.clamp_min(1e-12), b / length_b.clamp_min(1e-12)
+    angle = torch.acos((unit_a * unit_b).sum(1, keepdim=True).clamp(-1, 1))
+    if angle.sin().abs().min() < 1e-6:
+        return linear(a, b, t)
+    direction = (torch.sin((1 - t) * angle) * unit_a + torch.sin(t * angle) * unit_b) / angle.sin()
+    return linear(length_a, length_b, t) * direction
+
+
+PATHS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"linear": linear, "spherical": spherical}
 
 
 class HasLatent(GenerativeModel):
@@ -103,23 +121,23 @@ class Scores(ABC):
 
 
 class Evidence(NamedTuple):
-    """The two terms of a lower bound, log p(x) >= reconstruction - price, in nats for each image (N,)."""
+    """The two terms of a lower bound, log p(x) >= reconstruction - rate, in nats for each image (N,)."""
 
     reconstruction: Tensor
     """log p(x | z), for a code z of the image."""
-    price: Tensor
-    """What telling that code costs."""
+    rate: Tensor
+    """What the code costs: the KL, or the length of a discrete code."""
 
     @property
     def bound(self) -> Tensor:
         """The lower bound of log p(x), in nats (N,)."""
-        return self.reconstruction - self.price
+        return self.reconstruction - self.rate
 
 
 class HasBound(Scores):
     """The model knows a lower bound of log p(x), the ELBO with its two terms; its score is that or a tighter one."""
 
-    price: ClassVar[str]
+    rate_name: ClassVar[str]
     """What the second term is called in the family's words."""
 
     @property

@@ -7,7 +7,7 @@ others carry nothing. What axis i carries is told by its variance over images, V
 Principal directions. An autoencoder's codes can be turned at no cost, so its axes mean nothing, but the eigenvectors of
 the codes' covariance do: the directions in which codes differ most.
 
-Telling directions. A GAN draws all axes alike, and what differs is what the generator makes of them. With J its
+Jacobian directions. A GAN draws all axes alike, and what differs is what the generator makes of them. With J its
 Jacobian, |J v|^2 is how fast the image changes along v, and the eigenvectors of E_z[J'J] are the directions that
 change it most (Ramesh et al., "A spectral regularizer for unsupervised disentanglement", 2019,
 https://arxiv.org/abs/1812.01161, at one z). For a linear decoder these are its right singular vectors.
@@ -65,7 +65,7 @@ def principal(codes: Tensor) -> Directions:
 
 
 @torch.no_grad()
-def telling(model: HasLatent, codes: Tensor, y: Labels = None, probes: int = 32) -> Directions:
+def jacobian(model: HasLatent, codes: Tensor, y: Labels = None, probes: int = 32) -> Directions:
     """The directions in which the decoded image changes most for a standard deviation of codes (N, Z) of class y.
 
     The change is measured at the first `probes` codes, with 2 Z decoded images for each.
@@ -138,7 +138,7 @@ def decode_rows(model: HasLatent, codes: Tensor, y: Labels) -> Tensor:
 
 def check_size(model: HasLatent, codes: Tensor) -> None:
     """Errors: `CapabilityError` for codes (N, Z) that are too long to have directions worth looking at."""
-    from fabulate.models import families
+    from fabulate.models.families import families
 
     if codes.shape[1] > LARGEST_CODE:
         short = [name for name, cls in families().items() if hasattr(cls.Config, "latent_dim")]

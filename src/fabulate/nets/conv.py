@@ -44,7 +44,7 @@ SOFTLY = 0.3  # of a residual block's branch: two or three blocks in a row then 
 class Conv:
     """Strided convolutions, with or without residual blocks."""
 
-    alone: ClassVar[bool] = True  # an image's output never depends on the other images of its batch
+    per_sample: ClassVar[bool] = True  # an image's output never depends on the other images of its batch
     kind: Annotated[Literal["conv"], tyro.conf.Suppress] = "conv"
     width: PositiveInt = 16
     """Channels at half the image's size; they double at each halving, up to four times this."""

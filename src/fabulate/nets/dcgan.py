@@ -32,7 +32,7 @@ from fabulate.types import ImageShape
 class DCGAN:
     """The network of DCGAN: transposed convolutions and batch normalisation."""
 
-    alone: ClassVar[bool] = False  # in training an image's output depends on the other images of its batch
+    per_sample: ClassVar[bool] = False  # in training an image's output depends on the other images of its batch
     kind: Annotated[Literal["dcgan"], tyro.conf.Suppress] = "dcgan"
     width: PositiveInt = 128
     """Channels at half the image's size; they double at each halving."""

@@ -2,8 +2,8 @@
 
 Patches of p x p pixels become tokens; blocks of attention and fully connected layers work on them, each shifted, scaled
 and gated by time and class (Peebles, Xie, "Scalable diffusion models with transformers", 2023,
-https://arxiv.org/abs/2212.09748: adaLN-Zero). Where a token stands is told by waves of its row and its column. It is
-nothing but matrix products, which processors and GPUs with units for them do fastest.
+https://arxiv.org/abs/2212.09748: adaLN-Zero). Where a token stands is told by sinusoidal embeddings of its row and its
+column. It is nothing but matrix products, which processors and GPUs with units for them do fastest.
 
 Legend: B batch, C H W image, T tokens, F features of a token, E numbers that tell time and class.
 """
@@ -18,8 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fabulate.config import PositiveInt, spec
-from fabulate.nets.blocks import check_sides
-from fabulate.nets.conditions import TIME_SCALE, Condition, patch_for, waves
+from fabulate.nets.blocks import TIME_SCALE, Condition, check_sides, patch_for, sinusoidal
 from fabulate.types import ImageShape
 
 HEAD = 32  # features of an attention head
@@ -47,7 +46,7 @@ class DiT:
 class DiTDenoiser(nn.Module):
     """See `DiT`."""
 
-    places: Tensor
+    positions: Tensor
 
     def __init__(self, config: DiT, shape: ImageShape, classes: int) -> None:
         super().__init__()
@@ -56,7 +55,7 @@ class DiTDenoiser(nn.Module):
         pixels, width = shape.channels * self.patch**2, config.width
         self.condition = Condition(width, width, classes)
         self.first = nn.Linear(pixels, width)
-        self.register_buffer("places", places(self.rows, self.columns, width), persistent=False)  # (T, F)
+        self.register_buffer("positions", positions(self.rows, self.columns, width), persistent=False)  # (T, F)
         self.blocks = nn.ModuleList(Block(width) for _ in range(config.depth))
         self.modulation = nn.Linear(width, 2 * width)
         self.last = nn.Linear(width, pixels)
@@ -79,7 +78,7 @@ class DiTDenoiser(nn.Module):
         x = F.pad(x, (0, -width % self.patch, 0, -height % self.patch))
         tokens = F.pixel_unshuffle(x, self.patch).flatten(2).transpose(1, 2)  # (B, T, C * p * p)
         condition = F.silu(self.condition(t, y))  # (B, E)
-        tokens = self.first(tokens) + self.places
+        tokens = self.first(tokens) + self.positions
         for block in self.blocks:
             tokens = block(tokens, condition)
         shift, scale = self.modulation(condition)[:, None].chunk(2, dim=2)
@@ -114,10 +113,10 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return F.layer_norm(x, x.shape[-1:]) * (1 + scale) + shift
 
 
-def places(rows: int, columns: int, width: int) -> Tensor:
-    """Where each token of a grid stands, as waves of its row and of its column: (rows * columns, width)."""
-    of_rows = waves((torch.arange(rows) + 1) / TIME_SCALE, width // 2)
-    of_columns = waves((torch.arange(columns) + 1) / TIME_SCALE, width // 2)
+def positions(rows: int, columns: int, width: int) -> Tensor:
+    """Where each token of a grid stands, as sinusoidal embeddings of its row and column: (rows * columns, width)."""
+    of_rows = sinusoidal((torch.arange(rows) + 1) / TIME_SCALE, width // 2)
+    of_columns = sinusoidal((torch.arange(columns) + 1) / TIME_SCALE, width // 2)
     grid = torch.cat(
         [of_rows[:, None].expand(-1, columns, -1), of_columns[None].expand(rows, -1, -1)],
         dim=2,

@@ -21,7 +21,7 @@ LARGEST_SIDE = 128  # beyond it the first layer alone outgrows a laptop: 3 * 128
 class MLP:
     """Fully connected layers with an activation between them."""
 
-    alone: ClassVar[bool] = True  # an image's output never depends on the other images of its batch
+    per_sample: ClassVar[bool] = True  # an image's output never depends on the other images of its batch
     kind: Annotated[Literal["mlp"], tyro.conf.Suppress] = "mlp"
     hidden: tuple[PositiveInt, ...] = (512, 256)
     """Widths of the hidden layers, from the image inwards."""

@@ -44,10 +44,10 @@ class Layer(nn.Module):
         super().__init__()
         width = config.width
         self.heads = max(1, width // HEAD)
-        self.before_attention, self.before_thought = nn.LayerNorm(width), nn.LayerNorm(width)
+        self.before_attention, self.before_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
         self.queries_keys_values = nn.Linear(width, 3 * width)
         self.attended = nn.Linear(width, width)
-        self.thought = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
 
     def forward(self, x: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory]:
         """All places (B, T, F) at once, or with the memory of those before it the next one (B, 1, F)."""
@@ -57,7 +57,7 @@ class Layer(nn.Module):
             k, v = torch.cat([memory[0], k], 2), torch.cat([memory[1], v], 2)
         seen = F.scaled_dot_product_attention(q, k, v, is_causal=memory is None)
         x = x + self.attended(seen.transpose(1, 2).flatten(2))
-        return x + self.thought(self.before_thought(x)), (k, v)
+        return x + self.mlp(self.before_mlp(x)), (k, v)
 
 
 class TokenTransformer(nn.Module):
@@ -70,14 +70,14 @@ class TokenTransformer(nn.Module):
         # How far back the neighbours are: left, above right, above, above left; in a narrow grid some are the same.
         self.steps = sorted({step for step in (1, width - 1, width, width + 1) if 0 < step < self.length})
         self.neighbours = nn.ParameterList(SMALL * torch.randn(codes, config.width) for _ in self.steps)
-        self.places = nn.Parameter(SMALL * torch.randn(self.length, config.width))
+        self.positions = nn.Parameter(SMALL * torch.randn(self.length, config.width))
         self.classes = nn.Parameter(SMALL * torch.randn(classes, config.width)) if classes else None
         self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
         self.last = nn.Sequential(nn.LayerNorm(config.width), nn.Linear(config.width, codes))
 
     def forward(self, tokens: Tensor, y: Tensor | None = None) -> Tensor:
         """Logits (B, T, K) of each code of sequences (B, T), given the codes before it."""
-        x: Tensor = self.places
+        x: Tensor = self.positions
         for step, table in zip(self.steps, self.neighbours, strict=True):
             x = x + F.pad(pick(table, tokens[:, :-step]), (0, 0, step, 0))  # (B, T, F), zero where there is none
         x = self.given(x, y)
@@ -97,12 +97,12 @@ class TokenTransformer(nn.Module):
         logits = self.forward(tokens, y)
         return -F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none").sum(1)
 
-    def sample(self, chance: Tensor, y: Tensor | None = None, temperature: float = 1.0) -> Tensor:
+    def sample(self, uniform: Tensor, y: Tensor | None = None, temperature: float = 1.0) -> Tensor:
         """Sequences (N, T) from numbers (N, T) uniform in [0, 1): each code where they fall in its distribution."""
         memory: list[Memory | None] = [None] * len(self.layers)
         tokens: list[Tensor] = []
         for t in range(self.length):
-            x = self.places[t].expand(len(chance), -1)  # (N, F)
+            x = self.positions[t].expand(len(uniform), -1)  # (N, F)
             for step, table in zip(self.steps, self.neighbours, strict=True):
                 x = x + table[tokens[t - step]] if step <= t else x
             x = self.given(x[:, None], y)
@@ -110,6 +110,6 @@ class TokenTransformer(nn.Module):
                 x, memory[i] = layer(x, memory[i])
             p = torch.softmax(self.last(x)[:, 0].double() / temperature, dim=1)  # (N, K)
             cumulative = p.cumsum(1)
-            here = chance[:, t, None].double() * cumulative[:, -1:]
+            here = uniform[:, t, None].double() * cumulative[:, -1:]
             tokens.append(torch.searchsorted(cumulative, here, right=True)[:, 0].clamp_max(p.shape[1] - 1))
         return torch.stack(tokens, dim=1)

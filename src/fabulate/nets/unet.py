@@ -23,8 +23,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fabulate.config import PositiveInt, spec
-from fabulate.nets.blocks import check_sides
-from fabulate.nets.conditions import Condition, patch_for
+from fabulate.nets.blocks import Condition, check_sides, patch_for
 from fabulate.types import ImageShape
 
 GROUPS = 8  # of channels normalised together; every width is a multiple of it

@@ -5,12 +5,12 @@ it is passed straight through: backwards, the quantised vector counts as the vec
 
 **Codebook** (van den Oord et al. 2017, https://arxiv.org/abs/1711.00937): K learned vectors c_k; a vector e becomes the
 nearest. Each c_k is the mean of the e that chose it, over about the last 100 batches (appendix A.1 there), and e is
-held near its code by a price, commitment * |e - c|^2. Codes that nobody chooses would stay dead; they begin anew at
+held near its code by its commitment, beta * |e - c|^2. Codes that nobody chooses would stay dead; they begin anew at
 vectors of the batch (as in Dhariwal et al. 2020, https://arxiv.org/abs/2005.00341, section 3.1).
 
 **FSQ**, finite scalar quantisation (Mentzer et al. 2023, https://arxiv.org/abs/2309.15505): nothing is learned. Number
 d of the vector is squashed and rounded to L_d evenly spaced values; the codes are all combinations, K = L_1 ... L_D.
-No code can die, no price is needed.
+No code can die, no commitment is needed.
 
 Legend: B batch, T cells of a grid, D numbers in a vector, K codes.
 """
@@ -37,7 +37,7 @@ class Quantised(NamedTuple):
     """The codes' vectors (B, T, D), with the gradient straight through."""
     indices: Tensor
     """The codes' numbers (B, T), 0..K-1."""
-    price: Tensor
+    commitment: Tensor
     """What the vectors pay for straying from their codes, mean over the batch: a scalar."""
 
 
@@ -134,8 +134,8 @@ class VectorQuantiser(nn.Module):
     def forward(self, e: Tensor) -> Quantised:
         indices = torch.cdist(e.flatten(0, 1), self.codebook).argmin(1).view(e.shape[:2])
         z = self.vectors(indices)
-        price = self.commitment * (e - z).square().sum((1, 2)).mean()
-        return Quantised(straight_through(z, e), indices, price)
+        commitment = self.commitment * (e - z).square().sum((1, 2)).mean()
+        return Quantised(straight_through(z, e), indices, commitment)
 
     def vectors(self, indices: Tensor) -> Tensor:
         """Codes' numbers (...) to their vectors (..., D)."""

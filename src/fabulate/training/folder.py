@@ -42,7 +42,7 @@ from fabulate.files import (
     write_file,
     write_json,
 )
-from fabulate.models import GenerativeModel
+from fabulate.models import GenerativeModel, family
 from fabulate.training.devices import Arithmetic, pick_device
 
 FORMAT = 1  # of the run folder; raised when a newer fabulate could misread an older folder
@@ -143,7 +143,8 @@ class RunFolder:
         path = self.path / "config.json"
         if path.exists():
             before: Mapping[str, Any] = read_config(self.path)
-            self.compare({**before, "training": EARLIER | before["training"]}, config)
+            model = family(config["family"]).current(before["model"])
+            self.compare({**before, "model": model, "training": EARLIER | before["training"]}, config)
         with self.writing():
             if not path.exists():  # before all else: it says whose the folder is
                 write_json(path, {"format": FORMAT, **config})

@@ -58,7 +58,7 @@ class Learner:
         self.held_out, self.validation = held_out, Validation()
         self.parts = shared_evenly(training, model.shape.size, processes.count) if parts is None else parts
         self.device = model.device
-        model.begin(images)
+        model.init_from_data(images)
         self.players = model.players()
         self.parameters = {name: list(player.module.parameters()) for name, player in self.players.items()}
         self.optimizers = {name: Adam(parameters, training.betas) for name, parameters in self.parameters.items()}

@@ -16,7 +16,7 @@ from fabulate.files import own_folder, place_file
 from fabulate.models import GenerativeModel
 from fabulate.models.base import SHOWN
 from fabulate.models.capabilities import Reconstructs
-from fabulate.models.inversion import EncodesBySearch
+from fabulate.models.search import EncodesBySearch
 from fabulate.pictures import pairs, save_curves, save_png
 from fabulate.signals import InterruptedTraining, Stop
 from fabulate.training.folder import RunFolder, read_log
@@ -295,7 +295,7 @@ class Session:
         """The averaged weights of this step, and what a family fits once they stand still."""
         learner = self.learner
         if self.settled_at != learner.step:
-            learner.sampler().settle(learner.images)
+            learner.sampler().fit_latents(learner.images)
             self.settled_at = learner.step
         return learner.average
 

@@ -19,7 +19,7 @@ from fabulate.data import Data, load_data, resident
 from fabulate.errors import ConfigError
 from fabulate.files import outside
 from fabulate.models import GenerativeModel, family
-from fabulate.nets.choice import Auto, reason
+from fabulate.nets import Auto, reason
 from fabulate.processes import together
 from fabulate.seeds import seeded
 from fabulate.signals import Stop, catching

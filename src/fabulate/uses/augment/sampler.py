@@ -148,7 +148,7 @@ class GenerativeOverSampler(BaseOverSampler):  # type: ignore[misc]  # imbalance
         learner = Learner(model.to(pick_device(self.device)), training, shown)
         for _ in learner.steps():
             pass
-        learner.sampler().settle(plain)
+        learner.sampler().fit_latents(plain)
         return learner.average.eval().requires_grad_(False)
 
 

@@ -21,8 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from fabulate.features.learning import fit
-from fabulate.nets.couplings import Coupling, channels
-from fabulate.nets.invertible import Invertible, Mix, Scale
+from fabulate.nets.flows import Coupling, Invertible, Mix, Scale, channels
 from fabulate.prob import log_normal
 from fabulate.seeds import permutation, seeded
 from fabulate.types import ImageShape

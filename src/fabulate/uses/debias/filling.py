@@ -143,5 +143,5 @@ def learn(
     for _ in learner.steps():
         if progress is not None and learner.total is not None:
             progress(learner.step, learner.total)
-    learner.sampler().settle(source)
+    learner.sampler().fit_latents(source)
     return learner.average.eval().requires_grad_(False)

@@ -17,10 +17,10 @@ import torch.nn.functional as F
 
 from fabulate.data import Images
 from fabulate.errors import DataError
-from fabulate.features import changes
 from fabulate.features.classifier import SMOOTHING, Classifier, predict
 from fabulate.features.learning import fit
 from fabulate.metrics.intervals import Estimate
+from fabulate.nets import transforms
 from fabulate.seeds import generator, seeded
 from fabulate.types import Batch, Progress
 from fabulate.uses.debias.debiaser import Debiaser
@@ -88,7 +88,7 @@ def teach(
     def loss(step: int, indices: torch.Tensor) -> torch.Tensor:
         x, y = show(step, indices)
         assert y is not None
-        x = changes.shift(x, generator(seed, "changes", step))
+        x = transforms.shift(x, generator(seed, "changes", step))
         return F.cross_entropy(classifier(x), y, label_smoothing=SMOOTHING)
 
     fit(classifier, loss, len(images), seed=seed, steps=steps, progress=progress)

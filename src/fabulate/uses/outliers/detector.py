@@ -28,13 +28,13 @@ from fabulate.errors import ConfigError, DataError
 from fabulate.metrics.intervals import Estimate
 from fabulate.models import GenerativeModel
 from fabulate.models.capabilities import Reconstructs
+from fabulate.nets.transforms import with_variants
 from fabulate.seeds import permutation
 from fabulate.uses.normal_scores import fit_columns, normal_scores, spread
 from fabulate.uses.outliers import conformal, heat
 from fabulate.uses.outliers.learning import Progress, learn
 from fabulate.uses.outliers.repeats import repeats
 from fabulate.uses.outliers.scores import SCORES, chosen
-from fabulate.uses.outliers.variants import with_variants
 from fabulate.uses.outliers.views import State, View, taken_images
 
 Numbers = npt.NDArray[np.float64]

@@ -60,5 +60,5 @@ def learn(
     for _ in learner.steps():
         if progress is not None and learner.total is not None:
             progress(learner.step, learner.total)
-    learner.sampler().settle(learner.images)
+    learner.sampler().fit_latents(learner.images)
     return learner.average.eval().requires_grad_(False)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from fabulate.models.base import evaluating
-from fabulate.models.vae import VAE
+from fabulate.models.families.vae import VAE
 from fabulate.seeds import generator
 from fabulate.types import Batch
 

@@ -25,7 +25,7 @@ from fabulate.errors import CapabilityError, ConfigError
 from fabulate.models import family
 from fabulate.models.base import able
 from fabulate.models.capabilities import Encodes, Reconstructs, Scores
-from fabulate.models.vae import VAE
+from fabulate.models.families.vae import VAE
 from fabulate.uses.outliers import judges
 from fabulate.uses.outliers.complexity import code_length
 from fabulate.uses.outliers.regret import regret

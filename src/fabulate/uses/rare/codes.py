@@ -27,15 +27,15 @@ import torch
 from torch import Tensor
 
 from fabulate.errors import CapabilityError
-from fabulate.models.ae import AE
 from fabulate.models.base import GenerativeModel, able
 from fabulate.models.capabilities import HasLatent
-from fabulate.models.flow import Flow
-from fabulate.models.gan import GAN
+from fabulate.models.families.ae import AE
+from fabulate.models.families.flow import Flow
+from fabulate.models.families.gan import GAN
+from fabulate.models.families.nf import NF
+from fabulate.models.families.vae import VAE
+from fabulate.models.families.vqvae import VQVAE
 from fabulate.models.mixture import Mixture
-from fabulate.models.nf import NF
-from fabulate.models.vae import VAE
-from fabulate.models.vqvae import VQVAE
 
 NOTHING = 1e-12  # weight of a component that no draw will ever fall on
 

@@ -90,7 +90,7 @@ def tail(
     `calls`: images decoded for the probability; some more are for threshold and tail. `progress(done, all)`.
     Errors: `CapabilityError` for families without codes, `ConfigError`, and `RunError` when no such image was found.
 
-    >>> from fabulate.models.gan import GAN
+    >>> from fabulate.models.families.gan import GAN
     >>> from fabulate.types import ImageShape
     >>> found = tail(GAN(GAN.Config(latent_dim=4), ImageShape(1, 8, 8)), lambda x, z: z[:, 0], threshold=2.5, n=8)
     >>> found.images.shape, bool((found.scores > 2.5).all())

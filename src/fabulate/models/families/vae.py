@@ -5,7 +5,7 @@ decoder computes. The integral p(x) = E_p(z) p(x | z) is out of reach, so an enc
 lie, q(z | x) = N(mu(x), sigma(x)^2). Jensen's inequality gives the evidence lower bound (ELBO)
 
     log p(x) >= E_q log p(x | z)  -  KL(q(z | x) || p(z))
-                (reconstruction)     (the price of the code, in nats)
+                (reconstruction)     (rate: what the code costs, in nats)
 
 and z = mu + sigma * eps, eps ~ N(0, 1), moves the chance out of the way of the gradient: the reparameterisation trick
 (Kingma, Welling, "Auto-encoding variational Bayes", 2014, https://arxiv.org/abs/1312.6114). K samples instead of one
@@ -31,8 +31,7 @@ from fabulate.models.capabilities import Evidence, HasPosterior, ImportanceWeigh
 from fabulate.models.importance import bound, path_bound
 from fabulate.models.mixture import Mixture, encoded
 from fabulate.models.priors import PRIORS
-from fabulate.nets import MLP, Auto, Conv, NetworkOrAuto
-from fabulate.nets.choice import chosen
+from fabulate.nets import MLP, Auto, Conv, NetworkOrAuto, network_for
 from fabulate.prob import BINARISATIONS, LIKELIHOODS, Measure
 from fabulate.seeds import generator as generator_at
 from fabulate.seeds import seeded
@@ -159,10 +158,10 @@ class VAE(HasPosterior, Reconstructs, ImportanceWeighted, Conditional, family="v
     config: VAEConfig
     sampling: VAESampling
     mean_image: Tensor | None
-    price = "KL"
+    rate_name = "KL"
 
     def __init__(self, config: VAEConfig, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
-        network = chosen(config.network, shape, self.networks)
+        network = network_for(config.network, shape, self.networks)
         super().__init__(override(config, {"network": network}), shape, classes)
         if isinstance(network, Conv):
             self.usual_lr = 2e-3  # half of it needs twice the steps; fully connected ones are left where they were
@@ -181,7 +180,7 @@ class VAE(HasPosterior, Reconstructs, ImportanceWeighted, Conditional, family="v
     def players(self) -> dict[str, Player]:
         return {"model": Player(self, self.loss)}
 
-    def begin(self, images: BatchSource) -> None:
+    def init_from_data(self, images: BatchSource) -> None:
         if self.mean_image is not None:
             parts = torch.split(some_of(images, MOST_AVERAGED, "begin"), self.shape.together(MOST_AVERAGED))
             sums = [unit(images.batch(part).x).sum(0) for part in parts]
@@ -204,8 +203,8 @@ class VAE(HasPosterior, Reconstructs, ImportanceWeighted, Conditional, family="v
         log_p_x, kl, mean = self.terms(batch)
         reconstruction, kl = -log_p_x.mean(), kl.mean(0)
         # Without free bits nothing is clamped: an estimated KL may be below 0, and must be, to be right on average.
-        price = kl.clamp_min(self.config.free_bits).sum() if self.config.free_bits else kl.sum()
-        loss = reconstruction + self.config.beta * price
+        rate = kl.clamp_min(self.config.free_bits).sum() if self.config.free_bits else kl.sum()
+        loss = reconstruction + self.config.beta * rate
         active_units = active_dimensions(mean).sum()
         return {"loss": loss, "reconstruction": reconstruction, "kl": kl.sum(), "active_units": active_units}
 
@@ -233,7 +232,7 @@ class VAE(HasPosterior, Reconstructs, ImportanceWeighted, Conditional, family="v
 
         return (path_bound if gradient == "path" else bound)(log_joint, mean, logvar, k)
 
-    def settle(self, images: BatchSource) -> None:
+    def fit_latents(self, images: BatchSource) -> None:
         """Fit the mixture to codes drawn from q(z | x): to its means alone, it would miss what the noise fills."""
         posteriors, y = encoded(self, images, lambda batch: torch.cat(self.posterior(batch), dim=1))
         mean, logvar = posteriors.chunk(2, dim=1)

@@ -29,8 +29,7 @@ from torch import Tensor
 from fabulate.config import PositiveFloat, PositiveInt, Preset, Training, spec
 from fabulate.models.base import Conditional, Labels, Player, evaluating
 from fabulate.models.capabilities import Encodes, HasLikelihood, Reconstructs
-from fabulate.nets.invertible import Logit
-from fabulate.nets.multiscale import Mixing, MultiScale
+from fabulate.nets.flows import Logit, Mixing, MultiScale
 from fabulate.prob import BIN, bits_per_dim, log_normal
 from fabulate.types import Batch, ImageShape
 
@@ -53,8 +52,8 @@ class NFConfig:
     """Channels of the couplings' convolutions, which see a neighbourhood."""
     hidden: Annotated[int, Field(ge=0)] = 256
     """Units of the couplings' layer that sees the whole image, when of at most 2048 numbers; 0: no such layer."""
-    boards: Annotated[int, Field(ge=0)] = 0
-    """Couplings of a chessboard's two colours before each halving of the image."""
+    checkerboards: Annotated[int, Field(ge=0)] = 0
+    """Couplings of a checkerboard's two colours before each halving of the image."""
     mixing: Mixing = "rotate"
     """Before a coupling: rotate the channels by a learned matrix (Glow), or swap which half passes (RealNVP)."""
     margin: Annotated[float, Field(gt=0, lt=0.5)] = 0.001
@@ -67,6 +66,7 @@ class NF(Encodes, Reconstructs, HasLikelihood, Conditional, family="nf"):
     """Normalizing flow (Dinh et al. 2017, https://arxiv.org/abs/1605.08803)."""
 
     Config = NFConfig
+    renamed = {"boards": "checkerboards", "place": "position"}
     units = {"loss": "nats per image", "bits_per_dim": "bits per number"}
     presets = {
         # At 10,000 steps, or where images are few after 40 epochs: it soon learns them by heart.
@@ -74,7 +74,7 @@ class NF(Encodes, Reconstructs, HasLikelihood, Conditional, family="nf"):
         # RealNVP's order of couplings, masks, bound scale and margin; for a laptop its networks are Glow's (3x3, 1x1,
         # 3x3) instead of deep residual ones, and Scale stands for its batch normalisation, as in Glow.
         "tutorial": Preset(
-            NFConfig(depth=3, boards=3, width=32, hidden=0, mixing="swap", margin=0.05),
+            NFConfig(depth=3, checkerboards=3, width=32, hidden=0, mixing="swap", margin=0.05),
             Training(epochs=5, steps=None, batch_size=64, lr=1e-3, schedule="constant", warmup=0, ema=0, validation=0),
         ),
     }
@@ -86,7 +86,7 @@ class NF(Encodes, Reconstructs, HasLikelihood, Conditional, family="nf"):
         super().__init__(config, shape, classes)
         self.logit = Logit(config.margin)
         self.flow = MultiScale(
-            self.shape, config.depth, config.boards, config.width, config.hidden, config.mixing, len(classes)
+            self.shape, config.depth, config.checkerboards, config.width, config.hidden, config.mixing, len(classes)
         )
 
     def players(self) -> dict[str, Player]:

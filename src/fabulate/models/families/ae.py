@@ -25,8 +25,7 @@ from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, ove
 from fabulate.models.base import Conditional, Labels, Player, evaluating
 from fabulate.models.capabilities import Encodes, Reconstructs, Scores
 from fabulate.models.mixture import Mixture, encoded
-from fabulate.nets import MLP, Auto, Conv, NetworkOrAuto
-from fabulate.nets.choice import chosen
+from fabulate.nets import MLP, Auto, Conv, NetworkOrAuto, network_for
 from fabulate.types import Batch, BatchSource, ImageShape, unit
 
 
@@ -66,7 +65,7 @@ class AE(Encodes, Reconstructs, Scores, Conditional, family="ae"):
     config: AEConfig
 
     def __init__(self, config: AEConfig, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
-        network = chosen(config.network, shape, self.networks)
+        network = network_for(config.network, shape, self.networks)
         super().__init__(override(config, {"network": network}), shape, classes)
         self.encoder = network.encoder(self.shape, config.latent_dim, len(classes))
         self.decoder = network.decoder(config.latent_dim, self.shape, len(classes))
@@ -83,7 +82,7 @@ class AE(Encodes, Reconstructs, Scores, Conditional, family="ae"):
         copy = torch.sigmoid(self.decoder(z, batch.y))
         return {"loss": F.mse_loss(copy, x)}
 
-    def settle(self, images: BatchSource) -> None:
+    def fit_latents(self, images: BatchSource) -> None:
         self.mixture.fit(*encoded(self, images, lambda batch: self.encoder(unit(batch.x), batch.y)))
 
     def prior(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:

@@ -26,10 +26,9 @@ from torch import Tensor
 
 from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, override, spec
 from fabulate.models.base import Conditional, Player
-from fabulate.models.inversion import EncodesBySearch
-from fabulate.nets import DCGAN, MLP, Auto, Conv, NetworkOrAuto
-from fabulate.nets.augment import Change, augment
-from fabulate.nets.choice import chosen
+from fabulate.models.search import EncodesBySearch
+from fabulate.nets import DCGAN, MLP, Auto, Conv, NetworkOrAuto, network_for
+from fabulate.nets.transforms import Change, augment
 from fabulate.types import Batch, ImageShape
 
 COLLAPSED = 0.4  # diversity below which a generator has lost most of the data
@@ -164,7 +163,7 @@ class GAN(EncodesBySearch, Conditional, family="gan"):
     config: GANConfig
 
     def __init__(self, config: GANConfig, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
-        network = chosen(config.network, shape, self.networks)
+        network = network_for(config.network, shape, self.networks)
         super().__init__(override(config, {"network": network}), shape, classes)
         self.critic = network.encoder(self.shape, 1, len(classes))
         self.generator = network.decoder(config.latent_dim, self.shape, len(classes))

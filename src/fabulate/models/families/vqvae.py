@@ -6,12 +6,12 @@ causal transformer learns to write such texts, p(z), and a sample is a text it w
 one text, z(x), the sum p(x) = sum_z p(z) p(x | z) has a lower bound that needs no average,
 
     log p(x) >= log p(x | z(x)) + log p(z(x)),
-                (the copy)        (minus the code's length, in nats)
+                (reconstruction)  (minus the code's length, in nats)
 
 (van den Oord, Vinyals, Kavukcuoglu, "Neural discrete representation learning", 2017, https://arxiv.org/abs/1711.00937,
 section 3). There is no KL term: in the first phase p(z) counts as uniform, so codes cost the same. Two players, then:
-the autoencoder moves by the first term and the quantiser's price, the prior by the second, on codes as they are now.
-The quantisers, the paper's codebook and FSQ, are in `nets/vq.py`, the transformer is in `nets/tokens.py`.
+the autoencoder moves by the first term and the quantiser's commitment, the prior by the second, on codes as they are
+now. The quantisers, the paper's codebook and FSQ, are in `nets/vq.py`, the transformer is in `nets/tokens.py`.
 
 Legend: B batch, N samples, C H W image, T = h w cells of the grid, D numbers in a vector, Z = D T latent, K codes.
 """
@@ -91,6 +91,7 @@ class VQVAE(Encodes, Reconstructs, HasBound, Conditional, family="vqvae"):
     """
 
     Config = VQVAEConfig
+    renamed = {"thought": "mlp", "before_thought": "before_mlp", "places": "positions"}
     units = {
         "loss": "nats per image",
         "reconstruction": "nats per image",
@@ -110,7 +111,7 @@ class VQVAE(Encodes, Reconstructs, HasBound, Conditional, family="vqvae"):
 
     config: VQVAEConfig
     sampling: Sampling
-    price = "Code length"
+    rate_name = "Code length"
 
     def __init__(self, config: VQVAEConfig, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
         super().__init__(config, shape, classes)
@@ -120,19 +121,19 @@ class VQVAE(Encodes, Reconstructs, HasBound, Conditional, family="vqvae"):
 
     def players(self) -> dict[str, Player]:
         return {
-            "autoencoder": Player(self.autoencoder, self.copy_loss),
+            "autoencoder": Player(self.autoencoder, self.autoencoder_loss),
             "prior": Player(self.transformer, self.prior_loss),
         }
 
-    def copy_loss(self, batch: Batch) -> dict[str, Tensor]:
-        """Minus log p(x | z) in nats per image, plus the quantiser's price; how many codes are in use."""
+    def autoencoder_loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Minus log p(x | z) in nats per image, plus the quantiser's commitment; how many codes are in use."""
         e = self.autoencoder.vectors(batch.x)  # (B, T, D)
-        z, indices, price = self.quantise(e)
+        z, indices, commitment = self.quantise(e)
         reconstruction = -self.log_p_x(batch, z).mean()
         if self.training:
             self.autoencoder.quantiser.remember(e, indices)
         used = perplexity(indices, self.autoencoder.quantiser.size)
-        return {"loss": reconstruction + price, "reconstruction": reconstruction, "perplexity": used}
+        return {"loss": reconstruction + commitment, "reconstruction": reconstruction, "perplexity": used}
 
     def prior_loss(self, batch: Batch) -> dict[str, Tensor]:
         """The length of the codes under the prior, in nats per image."""
@@ -157,18 +158,18 @@ class VQVAE(Encodes, Reconstructs, HasBound, Conditional, family="vqvae"):
         return self.autoencoder.likelihood.log_prob(batch.x, self.autoencoder.raw(z, batch.y))
 
     def prior(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
-        return self.written(self.chance(n, generator), y)
+        return self.written(self.uniform(n, generator), y)
 
     def priors(self, tiles: Sequence[torch.Generator], y: Tensor | None) -> Tensor:
-        return self.written(torch.cat([self.chance(TILE, tile) for tile in tiles]), y)  # all are written at once
+        return self.written(torch.cat([self.uniform(TILE, tile) for tile in tiles]), y)  # all are written at once
 
-    def chance(self, n: int, generator: torch.Generator) -> Tensor:
+    def uniform(self, n: int, generator: torch.Generator) -> Tensor:
         """What decides n sequences: numbers (N, T) uniform in [0, 1)."""
         return torch.rand(n, self.transformer.length, generator=generator, dtype=torch.float64)
 
-    def written(self, chance: Tensor, y: Tensor | None) -> Tensor:
+    def written(self, uniform: Tensor, y: Tensor | None) -> Tensor:
         """Grids written by the transformer from numbers (N, T), as the codes' vectors (N, Z)."""
-        indices = self.transformer.sample(chance.to(self.device), y, self.sampling.temperature)
+        indices = self.transformer.sample(uniform.to(self.device), y, self.sampling.temperature)
         return self.autoencoder.quantiser.vectors(indices).transpose(1, 2).flatten(1)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
