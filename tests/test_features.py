@@ -10,10 +10,11 @@ from torch import nn
 from fabulate.data import Images, cache
 from fabulate.data.loading import Data
 from fabulate.errors import ConfigError, DataError
-from fabulate.features import NetworkFeatures, accuracy, changes, choose, features_for, predict, train_classifier
+from fabulate.features import NetworkFeatures, accuracy, choose, features_for, predict, train_classifier
 from fabulate.features.encoder import train_encoder, vicreg
 from fabulate.features.pixels import Pixels
 from fabulate.features.trunk import Trunk
+from fabulate.nets import transforms
 from fabulate.seeds import generator, seeded
 from fabulate.types import ImageShape, to_float
 from tiny import SHAPES, pictures
@@ -175,7 +176,7 @@ def test_the_loss_without_classes_is_least_for_codes_that_agree_vary_and_say_dif
 # --- changes
 
 
-@pytest.mark.parametrize("change", [changes.shift, changes.flip])
+@pytest.mark.parametrize("change", [transforms.shift, transforms.flip])
 def test_shifts_and_flips_only_move_pixels(change):
     x = torch.zeros(200, 3, 16, 24)
     x[:, :, 8, 12] = torch.arange(1, 601).view(200, 3).float()  # one pixel, unlike any other, far from the border
@@ -185,7 +186,9 @@ def test_shifts_and_flips_only_move_pixels(change):
     assert len((moved[:, 0] != 0).nonzero()[:, 1:].unique(dim=0)) == {"shift": 5 * 7, "flip": 2}[change.__name__]
 
 
-@pytest.mark.parametrize("change", [changes.shift, changes.flip, changes.zoom, changes.light, changes.noise])
+@pytest.mark.parametrize(
+    "change", [transforms.shift, transforms.flip, transforms.zoom, transforms.light, transforms.noise]
+)
 def test_changes_are_addressed_and_each_images_own(change):
     wave = to_float(pictures(ImageShape(3, 12, 16), 1).x) + torch.linspace(0, 0.5, 16)
     x = wave.expand(64, -1, -1, -1)

@@ -118,7 +118,7 @@ def test_a_models_own_images_are_found_again(case):
     x = model.sample(6, seed=1)
     y = model.labels(None, 6)
     before = (model.sample(6, seed=2) - x).square().mean()
-    assert (model.reconstruct(x, y, steps=300) - x).square().mean() < 0.05 * before
+    assert (model.decode(model.encode(x, y, steps=300), y) - x).square().mean() < 0.05 * before
 
 
 @over("case", [case for case in SEARCHED if case.classes], ids=str)

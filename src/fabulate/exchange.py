@@ -1,4 +1,4 @@
-"""Diffusion models to and from diffusers' folders, so that its pipelines sample what was trained here.
+"""Diffusion models as folders of diffusers, so that its pipelines sample what was trained here.
 
 A pipeline folder holds a network (`UNet2DModel`) and a scheduler: the discrete path, as betas, and what the network
 predicts. Our U-Net computes what diffusers' does and names its parts alike, so the weights are copied key by key; our
@@ -9,26 +9,22 @@ https://huggingface.co/docs/diffusers/api/pipelines/ddpm
 
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 import torch
-from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
-from fabulate.config import override
 from fabulate.errors import ConfigError, RunError
-from fabulate.files import read_json, write_file, write_json
+from fabulate.files import write_file, write_json
 from fabulate.models import GenerativeModel
-from fabulate.models.families.flow import Flow, FlowConfig
+from fabulate.models.families.flow import Flow
 from fabulate.nets import UNet
 from fabulate.nets.unet import GROUPS, HEAD, UNetDenoiser
 from fabulate.paths import PATHS, STEPS
-from fabulate.types import ImageShape
 
 PREDICTIONS = {"eps": "epsilon", "v": "v_prediction", "x": "sample"}  # our targets in diffusers' words
 TRAIN_SO = "train it with --preset diffusers"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
-OURS = "fabulate.json"  # what only we know: the path that the betas are of, and the classes' names
+OURS = "fabulate.json"  # what diffusers has no place for: the path that the betas are of, and the classes' names
 
 
 def to_diffusers(model: GenerativeModel, folder: str | Path) -> Path:
@@ -68,7 +64,10 @@ def to_diffusers(model: GenerativeModel, folder: str | Path) -> Path:
             "num_class_embeds": len(model.classes) + 1 if model.classes else None,
         },
     )
-    state = {_renamed(name): value.detach().cpu().contiguous() for name, value in model.network.state_dict().items()}
+    state = {
+        name.removeprefix("condition."): value.detach().cpu().contiguous()
+        for name, value in model.network.state_dict().items()
+    }
     data = save_safetensors(state, metadata={"format": "pt"})
     write_file(folder / "unet" / WEIGHTS, lambda file: file.write(data))
     write_json(
@@ -92,32 +91,6 @@ def to_diffusers(model: GenerativeModel, folder: str | Path) -> Path:
     )
     write_json(folder / OURS, {"path": model.config.path, "classes": list(model.classes)})
     return folder
-
-
-def from_diffusers(folder: str | Path) -> Flow:
-    """The model of a folder that `to_diffusers` wrote, its network trained further by diffusers or not.
-
-    Errors: `RunError` when the folder is no such folder or its network is none of ours.
-    """
-    folder = Path(folder)
-    try:
-        ours, unet = (read_json(folder / name, dict[str, Any]) for name in (OURS, "unet/config.json"))
-        scheduler = read_json(folder / "scheduler" / "scheduler_config.json", dict[str, Any])
-        weights = load_safetensors((folder / "unet" / WEIGHTS).read_bytes())
-        targets = {there: here for here, there in PREDICTIONS.items()}
-        widths = unet["block_out_channels"]
-        network = UNet(width=widths[0], blocks=unet["layers_per_block"], patch=1)
-        chosen = {"path": ours["path"], "target": targets[scheduler["prediction_type"]], "network": network}
-        config = override(FlowConfig(), chosen)
-    except (OSError, KeyError, ValueError) as error:
-        raise RunError(f"{folder} is not a folder that fabulate exported for diffusers: {error}") from error
-    sides = unet["sample_size"] if isinstance(unet["sample_size"], list) else [unet["sample_size"]] * 2
-    model = Flow(config, ImageShape(unet["in_channels"], *sides), tuple(ours["classes"]))
-    try:
-        model.network.load_state_dict({name: weights[_renamed(name)] for name in model.network.state_dict()})
-    except (KeyError, RuntimeError) as error:
-        raise RunError(f"{folder}: the network is not one that fabulate exported: {error}") from error
-    return model.eval().requires_grad_(False)
 
 
 def _network(model: GenerativeModel) -> UNet:
@@ -148,7 +121,3 @@ def betas(path: str) -> list[float]:
     times = torch.arange(STEPS + 1, dtype=torch.float64) / (STEPS + 1)  # 0, then the times of the steps
     kept = PATHS[path].level(times).alpha.square().tolist()
     return [1 - after / before for before, after in pairwise(kept)]
-
-
-def _renamed(name: str) -> str:
-    return name.removeprefix("condition.")

@@ -85,22 +85,6 @@ class HasLatent(GenerativeModel):
             return self.decode(PATHS[path](start, end, t), None if labels is None else labels.to(self.device))
 
 
-class Encodes(HasLatent):
-    """Images also have codes."""
-
-    @abstractmethod
-    def encode(self, x: Tensor, y: Labels = None) -> Tensor:
-        """Images (N, C, H, W), uint8 or in [-1, 1], to codes (N, Z)."""
-
-
-class HasPosterior(Encodes):
-    """Each image has a distribution of codes, q(z | x): a Gaussian whose numbers are independent."""
-
-    @abstractmethod
-    def posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Mean and log-variance of the codes of a batch's images, each (B, Z)."""
-
-
 class Reconstructs(ABC):
     """Images can be passed through the model and compared with what comes out."""
 
@@ -110,6 +94,40 @@ class Reconstructs(ABC):
     @abstractmethod
     def reconstruct(self, x: Tensor, y: Labels = None) -> Tensor:
         """Images (N, C, H, W), uint8 or in [-1, 1], to their reconstructions in [-1, 1]."""
+
+
+class Encodes(HasLatent, Reconstructs):
+    """Images also have codes: a family gives `codes`, and has `encode` and `reconstruct`."""
+
+    @abstractmethod
+    def codes(self, batch: Batch) -> Tensor:
+        """The codes (B, Z) of a batch's images (B, C, H, W) in [-1, 1]."""
+
+    @torch.no_grad()
+    def encode(self, x: Tensor, y: Labels = None) -> Tensor:
+        """Images (N, C, H, W), uint8 or in [-1, 1], to codes (N, Z)."""
+        batch = self.given(x, y)
+        with evaluating(self):
+            return self.codes(batch)
+
+    @torch.no_grad()
+    def reconstruct(self, x: Tensor, y: Labels = None) -> Tensor:
+        """Images (N, C, H, W), uint8 or in [-1, 1], to what their codes are decoded to."""
+        batch = self.given(x, y)
+        with evaluating(self):
+            return self.decode(self.codes(batch), batch.y)
+
+
+class HasPosterior(Encodes):
+    """Each image has a distribution of codes, q(z | x): a Gaussian whose numbers are independent."""
+
+    @abstractmethod
+    def posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Mean and log-variance of the codes of a batch's images, each (B, Z)."""
+
+    def codes(self, batch: Batch) -> Tensor:
+        """The means of q(z | x): (B, Z)."""
+        return self.posterior(batch)[0]
 
 
 class Scores(ABC):

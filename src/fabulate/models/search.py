@@ -17,14 +17,13 @@ its own gradients, so the other images of a batch change a code by rounding only
 Legend: N images, K starts of each, M codes drawn, C H W image, Z latent.
 """
 
-import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from fabulate.models.base import Labels, evaluating
-from fabulate.models.capabilities import Encodes, Reconstructs
+from fabulate.models.capabilities import Encodes
 from fabulate.seeds import generator
 from fabulate.types import Batch
 
@@ -32,7 +31,7 @@ Decode = Callable[[Tensor, Tensor | None], Tensor]
 
 # Tuned on test images of the digits and of MNIST, with fully connected generators: error against steps and lengths of
 # codes, which with this weight are those of codes drawn from N(0, 1).
-STEPS, RATE, MEMORY, WEIGHT = 100, 0.1, 0.9, 0.003
+STEPS, RATE, BETAS, WEIGHT = 100, 0.1, (0.9, 0.9), 0.003
 DRAWN, KEPT = 256, 2  # codes drawn, and begun from
 BLOCK = 8  # images searched for together: always so many, as their number decides how products round
 
@@ -57,38 +56,39 @@ def descend(decode: Decode, x: Tensor, z: Tensor, y: Tensor | None, steps: int, 
     def objective(z: Tensor) -> Tensor:
         return (decode(z, y) - x).square().mean((1, 2, 3)) + weight * z.square().mean(1)  # (N,)
 
-    # Adam, written out: torch's takes longer to import, and for so few numbers to step, than the decoder to run.
-    z = z.detach()
-    mean, square = torch.zeros_like(z), torch.zeros_like(z)
-    for step in range(steps):
+    z = z.detach().clone().requires_grad_()
+    optimizer = torch.optim.Adam([z], lr=RATE, betas=BETAS)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=max(steps, 1))
+    for _ in range(steps):
         with torch.enable_grad():
-            z.requires_grad_()
-            (gradient,) = torch.autograd.grad(objective(z).sum(), z)
-        mean = MEMORY * mean + (1 - MEMORY) * gradient
-        square = MEMORY * square + (1 - MEMORY) * gradient.square()
-        seen = 1 - MEMORY ** (step + 1)  # both averages began at 0
-        rate = RATE * (1 + math.cos(math.pi * step / steps)) / 2
-        z = z.detach() - rate * (mean / seen) / ((square / seen).sqrt() + 1e-8)
+            (z.grad,) = torch.autograd.grad(objective(z).sum(), z)
+        optimizer.step()
+        schedule.step()
+    z = z.detach()
     with torch.no_grad():
         return z, objective(z)
 
 
-class EncodesBySearch(Encodes, Reconstructs):
+class EncodesBySearch(Encodes):
     """A family that decodes gets `encode` and `reconstruct` by this base class alone."""
 
     @torch.no_grad()
-    def encode(self, x: Tensor, y: Labels = None, *, steps: int = STEPS, seed: int = 0) -> Tensor:
-        """Images (N, C, H, W), uint8 or in [-1, 1], to codes (N, Z) that make them; the seed draws those begun from."""
-        batch = self.given(x, y)
+    def codes(self, batch: Batch, steps: int = STEPS, seed: int = 0) -> Tensor:
+        """Codes (B, Z) that make the batch's images; the seed draws those that the search begins from."""
         n = len(batch.x)
-        codes = []
+        starts = self.starts(batch, seed)
+        found = []
+        for first in range(0, n, BLOCK):
+            rows = torch.arange(first, first + BLOCK, device=self.device).clamp(max=n - 1)  # the last may repeat
+            y = None if batch.y is None else batch.y[rows]
+            found.append(invert(self.decode, batch.x[rows], starts[rows], y, steps)[0])
+        return torch.cat(found)[:n]
+
+    def encode(self, x: Tensor, y: Labels = None, *, steps: int = STEPS, seed: int = 0) -> Tensor:
+        """Images (N, C, H, W), uint8 or in [-1, 1], to codes (N, Z) that make them, found in `steps` from a seed."""
+        batch = self.given(x, y)
         with evaluating(self):
-            starts = self.starts(batch, seed)
-            for first in range(0, n, BLOCK):
-                rows = torch.arange(first, first + BLOCK, device=self.device).clamp(max=n - 1)  # the last may repeat
-                y_block = None if batch.y is None else batch.y[rows]
-                codes.append(invert(self.decode, batch.x[rows], starts[rows], y_block, steps)[0])
-        return torch.cat(codes)[:n]
+            return self.codes(batch, steps, seed)
 
     def starts(self, batch: Batch, seed: int) -> Tensor:
         """For each image the codes (N, K, Z), of M drawn, whose own images of its class are nearest to it."""
@@ -107,9 +107,3 @@ class EncodesBySearch(Encodes, Reconstructs):
             nearest = z[distances.topk(KEPT, largest=False).indices]  # (rows, K, Z)
             starts |= dict(zip(rows.tolist(), nearest, strict=True))
         return torch.stack([starts[row] for row in range(len(batch.x))])
-
-    @torch.no_grad()
-    def reconstruct(self, x: Tensor, y: Labels = None, *, steps: int = STEPS, seed: int = 0) -> Tensor:
-        """Images (N, C, H, W), uint8 or in [-1, 1], to the nearest that the model was found to make."""
-        with evaluating(self):
-            return self.decode(self.encode(x, y, steps=steps, seed=seed), self.given(x, y).y)

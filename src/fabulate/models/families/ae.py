@@ -1,6 +1,7 @@
 """The autoencoder: learn to copy images through a narrow code.
 
-An encoder e maps an image to a code z of few numbers, a decoder d maps it back, and both learn by the error of the copy
+An encoder e maps an image to a code z of few numbers, a decoder d maps it back, and both learn by the error of the
+reconstruction
 
     L = mean (x - d(e(x)))^2                                    x in [0, 1].
 
@@ -22,8 +23,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, override, spec
-from fabulate.models.base import Conditional, Labels, Player, evaluating
-from fabulate.models.capabilities import Encodes, Reconstructs, Scores
+from fabulate.models.base import Conditional, Labels, Player
+from fabulate.models.capabilities import Encodes, Scores
 from fabulate.models.mixture import Mixture, encoded
 from fabulate.nets import MLP, Auto, Conv, NetworkOrAuto, network_for
 from fabulate.types import Batch, BatchSource, ImageShape, unit
@@ -43,7 +44,7 @@ class AEConfig:
     """Encoder and decoder."""
 
 
-class AE(Encodes, Reconstructs, Scores, Conditional, family="ae"):
+class AE(Encodes, Scores, Conditional, family="ae"):
     """Autoencoder (Hinton, Salakhutdinov 2006, https://doi.org/10.1126/science.1127647)."""
 
     Config = AEConfig
@@ -75,33 +76,25 @@ class AE(Encodes, Reconstructs, Scores, Conditional, family="ae"):
         return {"model": Player(self, self.loss)}
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """The mean squared error of the copy, pixels in [0, 1]."""
+        """The mean squared error of reconstructions, pixels in [0, 1]."""
         x = unit(batch.x)
         noisy = x + self.config.noise * torch.randn_like(x) if self.training and self.config.noise else x
         z = self.encoder(noisy, batch.y)  # (B, Z)
-        copy = torch.sigmoid(self.decoder(z, batch.y))
-        return {"loss": F.mse_loss(copy, x)}
+        reconstruction = torch.sigmoid(self.decoder(z, batch.y))
+        return {"loss": F.mse_loss(reconstruction, x)}
 
     def fit_latents(self, images: BatchSource) -> None:
-        self.mixture.fit(*encoded(self, images, lambda batch: self.encoder(unit(batch.x), batch.y)))
+        self.mixture.fit(*encoded(self, images, self.codes))
 
     def prior(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
         return self.mixture.draw(n, y, generator)
 
+    def codes(self, batch: Batch) -> Tensor:
+        return self.encoder(unit(batch.x), batch.y)
+
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return 2 * torch.sigmoid(self.decoder(z, y)) - 1
 
-    @torch.no_grad()
-    def encode(self, x: Tensor, y: Labels = None) -> Tensor:
-        batch = self.given(x, y)
-        with evaluating(self):
-            return self.encoder(unit(batch.x), batch.y)
-
-    @torch.no_grad()
-    def reconstruct(self, x: Tensor, y: Labels = None) -> Tensor:
-        with evaluating(self):
-            return self.decode(self.encode(x, y), self.given(x, y).y)
-
     def score(self, x: Tensor, y: Labels = None) -> Tensor:
-        """Minus the mean squared error of the copy, pixels in [0, 1]."""
+        """Minus the mean squared error of the reconstruction, pixels in [0, 1]."""
         return -(unit(self.reconstruct(x, y)) - unit(self.given(x, y).x)).square().mean((1, 2, 3))

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, spec
 from fabulate.errors import ConfigError
 from fabulate.models.base import Conditional, Labels, Player, evaluating
-from fabulate.models.capabilities import Encodes, HasLikelihood, Reconstructs
+from fabulate.models.capabilities import Encodes, HasLikelihood
 from fabulate.nets import Backbone, UNet
 from fabulate.paths import FIRST, LAST, PATHS, TARGETS, TIMES, Level, Path, Row, invert
 from fabulate.samplers import (
@@ -86,7 +86,7 @@ class FlowConfig:
     """How samples are drawn unless asked otherwise."""
 
 
-class Flow(Encodes, Reconstructs, HasLikelihood, Conditional, family="flow"):
+class Flow(Encodes, HasLikelihood, Conditional, family="flow"):
     """Diffusion or flow matching (Ho et al. 2020, https://arxiv.org/abs/2006.11239; Lipman et al. 2023)."""
 
     Config = FlowConfig
@@ -213,20 +213,17 @@ class Flow(Encodes, Reconstructs, HasLikelihood, Conditional, family="flow"):
         levels = list(grid(steps, rho=SOLVERS[solver].rho))
         return walk(self.denoiser(y, self.sampling.guidance), self.images(z) * HIGHEST, levels, noise).clamp(-1, 1)
 
-    @torch.no_grad()
-    def encode(self, x: Tensor, y: Labels = None) -> Tensor:
-        """The noise (N, Z) that the field carries to each image."""
-        batch = self.given(x, y)
-        with evaluating(self):
-            denoise = self.denoiser(batch.y, self.sampling.guidance)
-            return transport(denoise, batch.x, REVERSE).flatten(1) / HIGHEST
+    def codes(self, batch: Batch) -> Tensor:
+        """The noise (B, Z) that the field carries to each image."""
+        denoise = self.denoiser(batch.y, self.sampling.guidance)
+        return transport(denoise, batch.x, REVERSE).flatten(1) / HIGHEST
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, y: Labels = None) -> Tensor:
         """Each image from its own noise: what is lost is the error of the steps."""
         batch = self.given(x, y)
-        noise = self.images(self.encode(x, y)) * HIGHEST
         with evaluating(self):
+            noise = self.images(self.codes(batch)) * HIGHEST
             denoise = self.denoiser(batch.y, self.sampling.guidance)
             return transport(denoise, noise, REVERSE[::-1]).clamp(-1, 1)
 

@@ -28,7 +28,7 @@ from torch import Tensor
 
 from fabulate.config import PositiveFloat, PositiveInt, Preset, Training, spec
 from fabulate.models.base import Conditional, Labels, Player, evaluating
-from fabulate.models.capabilities import Encodes, HasLikelihood, Reconstructs
+from fabulate.models.capabilities import Encodes, HasLikelihood
 from fabulate.nets.flows import Logit, Mixing, MultiScale
 from fabulate.prob import BIN, bits_per_dim, log_normal
 from fabulate.types import Batch, ImageShape
@@ -62,7 +62,7 @@ class NFConfig:
     """How samples are drawn, unless said otherwise."""
 
 
-class NF(Encodes, Reconstructs, HasLikelihood, Conditional, family="nf"):
+class NF(Encodes, HasLikelihood, Conditional, family="nf"):
     """Normalizing flow (Dinh et al. 2017, https://arxiv.org/abs/1605.08803)."""
 
     Config = NFConfig
@@ -122,13 +122,5 @@ class NF(Encodes, Reconstructs, HasLikelihood, Conditional, family="nf"):
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return self.logit.inverse(self.flow.inverse(z, y)).clamp(-1, 1)
 
-    @torch.no_grad()
-    def encode(self, x: Tensor, y: Labels = None) -> Tensor:
-        batch = self.given(x, y)
-        with evaluating(self):
-            return self.code_and_log_prob(batch.x, batch.y)[0]
-
-    @torch.no_grad()
-    def reconstruct(self, x: Tensor, y: Labels = None) -> Tensor:
-        with evaluating(self):
-            return self.decode(self.encode(x, y), self.given(x, y).y)
+    def codes(self, batch: Batch) -> Tensor:
+        return self.code_and_log_prob(batch.x, batch.y)[0]

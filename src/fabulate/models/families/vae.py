@@ -27,7 +27,7 @@ from torch import Tensor
 from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, override, spec
 from fabulate.metrics.latent import active_dimensions
 from fabulate.models.base import Conditional, Labels, Player, evaluating
-from fabulate.models.capabilities import Evidence, HasPosterior, ImportanceWeighted, Reconstructs
+from fabulate.models.capabilities import Evidence, HasPosterior, ImportanceWeighted
 from fabulate.models.importance import bound, path_bound
 from fabulate.models.mixture import Mixture, encoded
 from fabulate.models.priors import PRIORS
@@ -120,7 +120,7 @@ def burda(k: int, epochs: int, lr: float = 1e-3) -> Preset:
     )
 
 
-class VAE(HasPosterior, Reconstructs, ImportanceWeighted, Conditional, family="vae"):
+class VAE(HasPosterior, ImportanceWeighted, Conditional, family="vae"):
     """Variational autoencoder (Kingma, Welling 2014, https://arxiv.org/abs/1312.6114)."""
 
     Config = VAEConfig
@@ -246,16 +246,6 @@ class VAE(HasPosterior, Reconstructs, ImportanceWeighted, Conditional, family="v
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return self.likelihood.mean(self.raw(z, y))
-
-    @torch.no_grad()
-    def encode(self, x: Tensor, y: Labels = None) -> Tensor:
-        with evaluating(self):
-            return self.posterior(self.given(x, y))[0]
-
-    @torch.no_grad()
-    def reconstruct(self, x: Tensor, y: Labels = None) -> Tensor:
-        with evaluating(self):
-            return self.decode(self.encode(x, y), self.given(x, y).y)
 
     @property
     def measure(self) -> Literal[Measure, "dynamic", "threshold"]:

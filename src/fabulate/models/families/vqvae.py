@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from fabulate.config import PositiveFloat, PositiveInt, Preset, Training, spec
 from fabulate.models.base import TILE, Conditional, Labels, Player, evaluating
-from fabulate.models.capabilities import Encodes, Evidence, HasBound, Reconstructs
+from fabulate.models.capabilities import Encodes, Evidence, HasBound
 from fabulate.nets.grid import GridDecoder, GridEncoder, scales
 from fabulate.nets.tokens import TokenTransformer, Transformer
 from fabulate.nets.vq import FSQ, Codebook, Quantised, Quantiser, perplexity
@@ -82,7 +82,7 @@ class Autoencoder(nn.Module):
         return self.decoder(z.transpose(1, 2).reshape(len(z), -1, *self.grid), y)
 
 
-class VQVAE(Encodes, Reconstructs, HasBound, Conditional, family="vqvae"):
+class VQVAE(Encodes, HasBound, Conditional, family="vqvae"):
     """Vector-quantised VAE (van den Oord et al. 2017, https://arxiv.org/abs/1711.00937).
 
     The preset `tutorial` has from the paper the quantiser with its loss (beta 0.25, codes as moving averages: appendix
@@ -177,17 +177,9 @@ class VQVAE(Encodes, Reconstructs, HasBound, Conditional, family="vqvae"):
         vectors = z.view(len(z), self.autoencoder.quantiser.dim, -1).transpose(1, 2)
         return self.autoencoder.likelihood.mean(self.autoencoder.raw(vectors, y))
 
-    @torch.no_grad()
-    def encode(self, x: Tensor, y: Labels = None) -> Tensor:
-        """Images to the vectors of their codes (N, Z)."""
-        batch = self.given(x, y)
-        with evaluating(self):
-            return self.quantise(self.autoencoder.vectors(batch.x)).z.transpose(1, 2).flatten(1)
-
-    @torch.no_grad()
-    def reconstruct(self, x: Tensor, y: Labels = None) -> Tensor:
-        with evaluating(self):
-            return self.decode(self.encode(x, y), self.given(x, y).y)
+    def codes(self, batch: Batch) -> Tensor:
+        """The vectors of the images' codes (B, Z)."""
+        return self.quantise(self.autoencoder.vectors(batch.x)).z.transpose(1, 2).flatten(1)
 
     @property
     def measure(self) -> Measure:

@@ -26,8 +26,8 @@ import torch
 from torch import Tensor, nn
 
 from fabulate.config import PositiveFloat, PositiveInt, Preset, Training, spec
-from fabulate.models.base import Labels, Player, evaluating
-from fabulate.models.capabilities import HasPosterior, Reconstructs
+from fabulate.models.base import Player
+from fabulate.models.capabilities import HasPosterior
 from fabulate.nets import MLP, Network
 from fabulate.prob import Gaussian, kl_to_standard_normal, log_normal
 from fabulate.types import Batch, ImageShape
@@ -61,7 +61,7 @@ class Palette(NamedTuple):
     """(B, C)"""
 
 
-class Duotone(HasPosterior, Reconstructs):
+class Duotone(HasPosterior):
     """Gray pictures coloured by two colours.
 
     >>> model = Duotone(DuotoneConfig(structure=3, palette=2), ImageShape(3, 8, 8))
@@ -122,16 +122,8 @@ class Duotone(HasPosterior, Reconstructs):
         reconstruction, price = -log_p_x.mean(), kl.mean()
         return {"loss": reconstruction + self.config.beta * price, "reconstruction": reconstruction, "kl": price}
 
-    @torch.no_grad()
-    def encode(self, x: Tensor, y: Labels = None) -> Tensor:
-        with evaluating(self):
-            parts = torch.split(self.given(x, y).x, PORTION)
-            return torch.cat([self.posterior(Batch(part))[0] for part in parts])
-
-    @torch.no_grad()
-    def reconstruct(self, x: Tensor, y: Labels = None) -> Tensor:
-        with evaluating(self):
-            return self.decode(self.encode(x, y))
+    def codes(self, batch: Batch) -> Tensor:
+        return torch.cat([self.posterior(Batch(part))[0] for part in torch.split(batch.x, PORTION)])
 
 
 def paint(gray: Tensor, palette: Palette) -> Tensor:
