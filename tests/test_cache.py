@@ -11,7 +11,7 @@ import pytest
 
 from data_files import fill
 from fabulate.cli import main
-from fabulate.data import cache, load_data, shelves
+from fabulate.data import cache, load_data
 from fabulate.errors import ConfigError
 
 posix = pytest.mark.skipif(sys.platform == "win32", reason="this system has no such locks")
@@ -43,7 +43,7 @@ def test_the_verb_shows_and_clears(filled, root, capsys):
     main(["cache"])
     told = capsys.readouterr().out
     assert "decoded images" in told and str(root) in told and "50 GB" in told
-    assert sum(item.nbytes for item in shelves.items()) > 2 * 12 * 64
+    assert sum(item.nbytes for item in cache.items()) > 2 * 12 * 64
     main(["cache", "clear", "--kind", "features"])
     assert len(entries(root)) == 2
     main(["cache", "clear"])
@@ -54,7 +54,7 @@ def test_the_verb_shows_and_clears(filled, root, capsys):
 def test_the_least_recently_used_goes_first(filled, root, monkeypatch):
     first, second = (load_data(filled / name).fingerprint for name in ("b", "a"))  # a is now the later one
     os.utime(root / "data" / first, (1e9, 1e9))
-    size = max(item.nbytes for item in shelves.items())
+    size = max(item.nbytes for item in cache.items())
     main(["cache", "clear", "--limit", str(size)])
     assert entries(root) == {second}
     monkeypatch.setenv("FABULATE_CACHE_LIMIT", str(size))
@@ -65,7 +65,7 @@ def test_the_least_recently_used_goes_first(filled, root, monkeypatch):
 @pytest.mark.parametrize("words", ["much", "5XB", "-1GB", ""])
 def test_a_limit_that_is_no_size_is_refused(words):
     with pytest.raises(ConfigError, match="a size is a number of bytes such as"):
-        shelves.nbytes(words)
+        cache.nbytes(words)
 
 
 def test_what_is_not_ours_stays_and_links_are_not_followed(filled, root, tmp_path):
@@ -92,16 +92,16 @@ def test_what_is_not_ours_stays_and_links_are_not_followed(filled, root, tmp_pat
 
 def test_folders_of_our_own_are_cleared_whole(root):
     for kind in ("hub", "compiled"):
-        (shelves.shelf(kind) / "fxgraph").mkdir()
-        (shelves.shelf(kind) / "fxgraph" / "code").write_text("x")
+        (cache.folder(kind) / "fxgraph").mkdir()
+        (cache.folder(kind) / "fxgraph" / "code").write_text("x")
     main(["cache", "clear"])
-    assert shelves.items() == [] and (root / "hub" / shelves.OWNED).exists()
+    assert cache.items() == [] and (root / "hub" / cache.OWNED).exists()
 
 
 def test_revisions_of_the_hub_are_not_evicted(root):
     for name in ("owner--name.json", "parquet"):
-        (shelves.shelf("hub") / name).write_text("{}")
-    assert [item.path.name for item in shelves.surplus(shelves.items(), 0)] == ["parquet"]
+        (cache.folder("hub") / name).write_text("{}")
+    assert [item.path.name for item in cache.surplus(cache.items(), 0)] == ["parquet"]
 
 
 @posix
@@ -111,7 +111,7 @@ def test_what_is_in_use_stays(filled, root, monkeypatch, capsys):
     assert isinstance(mapped.train.x, np.memmap)
     main(["cache", "clear"])
     assert "1 are in use" in capsys.readouterr().out and entries(root) == {mapped.fingerprint}
-    script = "from fabulate.data import shelves; print(len(shelves.clear(shelves.items())[1]))"
+    script = "from fabulate.data import cache; print(len(cache.clear(cache.items())[1]))"
     seen = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert seen.stdout.strip() == "1"  # to another process too
 
@@ -168,10 +168,9 @@ def test_a_cache_that_cannot_be_used_is_done_without(tmp_path, monkeypatch, plac
     from fabulate.features import features_for
 
     assert stats.reference(data, "train", features=features_for(data, "pixels")).moments.n == 11
-    assert shelves.bench("compiled").is_dir() and os.access(
-        shelves.bench("compiled"), os.W_OK
-    )  # somewhere else, for now
-    assert shelves.items() == []
+    compiled = cache.working_folder("compiled")  # somewhere else, for now
+    assert compiled.is_dir() and os.access(compiled, os.W_OK)
+    assert cache.items() == []
 
 
 @pytest.mark.skipif(sys.platform == "win32" or not hasattr(os, "setuid"), reason="this system has no other users")
@@ -183,13 +182,13 @@ def test_a_home_that_may_not_be_entered_is_done_without(tmp_path):
     script = f"""
 import os
 from pathlib import Path
-from fabulate.data import load_data, shelves
+from fabulate.data import cache, load_data
 import sklearn.datasets
 sklearn.datasets.load_digits()
 if os.getuid() == 0:
     os.setuid(65534)
 os.environ["FABULATE_CACHE"] = {str(home / "cache")!r}
-print(len(load_data("digits").train), shelves.bench("compiled").is_dir(), shelves.items())
+print(len(load_data("digits").train), cache.working_folder("compiled").is_dir(), cache.items())
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     home.chmod(0o700)

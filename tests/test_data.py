@@ -16,8 +16,20 @@ from rich.console import Console
 
 from data_files import bomb, encoded, fill, picture, pixels, save
 from fabulate.config import DataSpec, data_spec, from_json, to_json
-from fabulate.data import Images, Report, Resident, cache, intake, lines, load_data, read_image, render, resident
-from fabulate.data.mapped import FileRows
+from fabulate.data import (
+    Images,
+    Report,
+    Resident,
+    cache,
+    intake,
+    lines,
+    load_data,
+    loading,
+    read_image,
+    render,
+    resident,
+)
+from fabulate.data.images import FileRows
 from fabulate.errors import ConfigError, DarkError, DataError
 from fabulate.seeds import permutation
 
@@ -494,7 +506,7 @@ def test_a_full_disk_is_done_without(classes, monkeypatch, own_cache):
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr(cache.np, "save", full)
+    monkeypatch.setattr(loading.np, "save", full)
     assert len(load_data(classes).train) == 27
     assert list((own_cache / "data").iterdir()) == []
 
@@ -502,13 +514,13 @@ def test_a_full_disk_is_done_without(classes, monkeypatch, own_cache):
 def test_another_process_may_be_first(classes, monkeypatch, own_cache):
     first = load_data(classes)
     shutil.move(own_cache, own_cache.with_name("winner"))
-    store = cache.store
+    store = loading._store
 
     def late(stored, fingerprint, workspace):
         shutil.copytree(own_cache.with_name("winner") / "data" / fingerprint, own_cache / "data" / fingerprint)
         store(stored, fingerprint, workspace)
 
-    monkeypatch.setattr(cache, "store", late)
+    monkeypatch.setattr(loading, "_store", late)
     assert same(load_data(classes), first)
     assert [path.name for path in (own_cache / "data").iterdir()] == [first.fingerprint]
 

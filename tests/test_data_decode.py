@@ -14,7 +14,7 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin
 
 from data_files import bomb, encoded, picture, pixels
 from fabulate.data import decode as decoding
-from fabulate.data.decode import Room, UnreadableError, Values, decode, fit
+from fabulate.data.decode import Budget, UnreadableError, Values, decode, fit
 
 
 def stand(image: Image.Image, format: str = "PNG", **options: object) -> np.ndarray:
@@ -295,8 +295,8 @@ def test_the_cap_can_be_set():
 
 def test_a_jpeg_for_a_small_target_is_decoded_small(monkeypatch):
     taken = []
-    holding = Room.holding
-    monkeypatch.setattr(Room, "holding", lambda self, n: taken.append(n) or holding(self, n))
+    holding = Budget.holding
+    monkeypatch.setattr(Budget, "holding", lambda self, n: taken.append(n) or holding(self, n))
     smooth = Image.fromarray(np.tile(np.arange(800) // 4, (800, 1)).astype(np.uint8)).convert("RGB")
     data = encoded(smooth, "JPEG")
     small = decode(data, size=16)
@@ -309,7 +309,7 @@ def test_a_jpeg_for_a_small_target_is_decoded_small(monkeypatch):
 
 
 def test_pixels_in_flight_are_bounded_and_a_larger_image_goes_alone():
-    room, most, lock = Room(100), [0], threading.Lock()
+    room, most, lock = Budget(100), [0], threading.Lock()
     inside: list[int] = []
 
     def enter(n: int) -> None:

@@ -8,9 +8,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from data_files import encoded, fill, parquet, picture, save
-from fabulate.data import lines, load_data
-from fabulate.data.layout import lay_out
-from fabulate.data.names import image_names
+from fabulate.data import image_names, lines, load_data
+from fabulate.data.folder import lay_out
 from fabulate.errors import ConfigError, DataError
 from fabulate.models import family
 from fabulate.training import train
@@ -239,7 +238,7 @@ def test_metadata_in_each_part_and_what_it_may_lack(folder):
         ("metadata.csv", b"file_name,label\n\xff\xfe,a\n", r"cannot be read as a table with commas, in UTF-8"),
         ("metadata.jsonl", "{", r"cannot be read as one JSON object a line"),
         ("metadata.jsonl", "[1]", r"must hold one JSON object a line; given: \[1\]"),
-        ("metadata.parquet", "none", r"cannot be read as a parquet file"),
+        ("metadata.parquet", "none", r"metadata.parquet cannot be read: .*Is it whole"),
     ],
 )
 def test_metadata_that_cannot_be_believed_is_refused(folder, name, text, words):

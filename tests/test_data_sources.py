@@ -193,10 +193,10 @@ def test_parquet_without_images_with_hidden_labels_and_damaged(tmp_path):
 
     (tmp_path / "words").mkdir()
     pq.write_table(pq.read_table(folder / "train.parquet").select(["label"]), tmp_path / "words" / "train.parquet")
-    with pytest.raises(DataError, match=r"no column of images; given: label"):
+    with pytest.raises(DataError, match=r"no column of images .*; given: label"):
         load_data(tmp_path / "words")
     (folder / "train.parquet").write_bytes(b"PAR1 and nothing more")
-    with pytest.raises(DataError, match=r"parquet file .*train.parquet cannot be loaded: .*Is it whole\?"):
+    with pytest.raises(DataError, match=r"train.parquet cannot be read: .*Is it whole\?"):
         load_data(folder)
 
 
@@ -217,40 +217,78 @@ def test_fabulate_data_holds_named_sets(hub_folder, monkeypatch, tmp_path):
 
 @pytest.fixture
 def pretend_hub(hub_folder, monkeypatch):
-    """A hub that serves one folder, and tells which requests it saw."""
-    import datasets
+    """A hub that serves one folder at one revision, and tells what was asked of it."""
     import huggingface_hub
 
     seen = []
-    load = datasets.load_dataset
 
-    def info(self, name, **_):
-        seen.append(name)
-        return SimpleNamespace(sha="abc")
+    class Files:
+        def glob(self, pattern, detail):
+            root, _, ending = pattern.partition("/**/*")
+            found = hub_folder.rglob(f"*{ending}") if ending else ()
+            return {
+                f"{root}/{path.relative_to(hub_folder).as_posix()}": {"size": path.stat().st_size} for path in found
+            }
 
-    def serve(path, revision, cache_dir):
-        seen.append((path, revision))
-        return load(str(hub_folder), cache_dir=cache_dir)
+        def open(self, path, mode, cache_type):
+            seen.append(path)
+            return (hub_folder / path.split("@abc/")[1]).open(mode)
 
+    def info(self, name, revision=None, timeout=None):
+        seen.append((name, revision))
+        files = ["a.zip"] if name == "someone/zipped" and revision is None else ["train.parquet"]
+        return SimpleNamespace(sha="abc", siblings=[SimpleNamespace(rfilename=file) for file in files])
+
+    monkeypatch.setattr(huggingface_hub, "HfFileSystem", Files)
     monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", info)
-    monkeypatch.setattr(datasets, "load_dataset", serve)
     monkeypatch.delenv("FABULATE_DATA", raising=False)
     return seen
 
 
-def test_the_hub_is_asked_once(pretend_hub):
+def test_the_hub_is_asked_once(pretend_hub, own_cache):
     data = load_data("hf:someone/shapes")
-    assert pretend_hub == ["someone/shapes", ("someone/shapes", "abc")]
-    assert data.name == "shapes" and len(data.train) == 18
+    assert pretend_hub[0] == ("someone/shapes", None) and len(pretend_hub) == 4  # and each file once
+    assert pretend_hub[1].startswith("datasets/someone/shapes@abc/")
+    assert data.name == "shapes" and len(data.train) == 18 and data.classes == ("round", "angular")
     assert load_data("hf:someone/shapes").fingerprint == data.fingerprint
-    assert len(pretend_hub) == 2
+    assert load_data("hf:someone/shapes", size=4).shape == (1, 4, 4)
+    assert len(pretend_hub) == 4
     load_data("mnist")
-    assert pretend_hub[2:] == ["ylecun/mnist", ("ylecun/mnist", "abc")]
+    assert pretend_hub[4] == ("ylecun/mnist", None)
+    assert len(load_data("stream:hf:someone/shapes").train) == 18
+
+
+def test_of_other_formats_the_hubs_own_parquet_files_are_read(pretend_hub):
+    assert len(load_data("hf:someone/zipped").train) == 18
+    assert pretend_hub[:2] == [("someone/zipped", None), ("someone/zipped", "refs/convert/parquet")]
 
 
 def test_the_hub_without_a_cache(pretend_hub, monkeypatch):
     monkeypatch.setenv("FABULATE_CACHE", os.devnull)
     assert len(load_data("hf:someone/shapes").train) == 18
+
+
+def test_which_files_are_the_parts_is_said(tmp_path):
+    for name in ("test", "validation"):
+        parquet(tmp_path / name / f"{name}.parquet", [encoded(picture(i)) for i in range(12)], [0] * 12)
+        data = load_data(tmp_path / name)
+        assert len(data.train) == 11 and "no parquet file is called train" in notes(data)
+    parquet(tmp_path / "test" / "train.parquet", [encoded(picture(i)) for i in range(9)], [0] * 9)
+    parquet(tmp_path / "test" / "val.parquet", [encoded(picture(i)) for i in range(3)], [0] * 3)
+    data = load_data(tmp_path / "test")
+    assert (len(data.train), len(data.test)) == (9, 12) and "validation files are not used" in data.report.warning
+
+
+def test_a_readme_names_the_classes(tmp_path):
+    parquet(tmp_path / "shapes" / "train.parquet", [encoded(picture(i)) for i in range(12)], [0, 1] * 6)
+    head = "dataset_info:\n  features:\n  - name: label\n    dtype:\n      class_label:\n        names:\n"
+    (tmp_path / "shapes" / "README.md").write_text(
+        f"---\n{head}          '0': cat\n          '1': dog\n---\n# Shapes\n"
+    )
+    assert load_data(tmp_path / "shapes").classes == ("cat", "dog")
+    for text in ("no head", "---\na: [\n---\n", "---\ndataset_info: 3\n---\n"):
+        (tmp_path / "shapes" / "README.md").write_text(text)
+        assert load_data(tmp_path / "shapes").classes == ("0", "1")
 
 
 @pytest.mark.parametrize("error", [ConnectionError("Name or service not known"), TimeoutError("timed out")])
@@ -289,7 +327,7 @@ def test_mnist(monkeypatch):
     assert data.classes == tuple("0123456789") and data.report.train_classes["1"] == 6742
     code = (
         "import sys; from fabulate.data import load_data; load_data('mnist');"
-        "print([name for name in ('datasets', 'sklearn', 'pyarrow', 'matplotlib') if name in sys.modules])"
+        "print([name for name in ('sklearn', 'pyarrow', 'matplotlib') if name in sys.modules])"
     )
     again = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=True)
     assert again.stdout.strip() == "[]"  # from the cache, without their imports

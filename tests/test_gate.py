@@ -9,8 +9,7 @@ import torch
 from data_files import pixels
 from fabulate import GenerativeOverSampler, Images, OutlierDetector, family, load_data, metrics
 from fabulate.data import cache
-from fabulate.data.arrays import npz
-from fabulate.data.gate import to_pixels
+from fabulate.data.arrays import npz, to_pixels
 from fabulate.errors import ConfigError, DarkError, DataError
 from fabulate.types import ImageShape
 

@@ -19,8 +19,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from fabulate.cli import main
 from fabulate.config import override
-from fabulate.data import load_data
-from fabulate.data.names import image_names
+from fabulate.data import image_names, load_data
 from fabulate.errors import CapabilityError, ConfigError, DataError, RunError
 from fabulate.models.families import families
 from fabulate.nets import MLP

@@ -14,7 +14,7 @@ from typing import Generic, ParamSpec, TypeVar
 import torch
 from torch import nn
 
-from fabulate.data.shelves import bench
+from fabulate.data.cache import working_folder
 from fabulate.errors import ConfigError
 
 P = ParamSpec("P")
@@ -40,7 +40,7 @@ class Compiled(Generic[P, R]):
         if not self.first:
             return self.call(*args, **kwargs)
         self.first = False
-        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(bench("compiled")))
+        os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(working_folder("compiled")))
         trace_gradients()
         try:
             return self.call(*args, **kwargs)

@@ -19,12 +19,15 @@ from contextlib import contextmanager
 from functools import cache
 from io import StringIO
 from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import IO, Annotated, Any, TypeVar
+from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, TypeAdapter, ValidationError
 
 from fabulate.config import explain
 from fabulate.errors import RunError
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 T = TypeVar("T")
 
@@ -266,7 +269,32 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
+# Hashes
+
+
+def digest(*parts: "ReadableBuffer") -> str:
+    """32 hexadecimal digits that name bytes: images that are equal, what is kept in a cache."""
+    whole = hashlib.blake2b(digest_size=16)
+    for part in parts:
+        whole.update(part)
+    return whole.hexdigest()
+
+
+def key(value: object) -> str:
+    """32 hexadecimal digits that name a value of plain Python types, the same ones everywhere.
+
+    >>> key(("digits", 3)) == key(("digits", 3)) != key(("digits", 4))
+    True
+    """
+    return digest(repr(value).encode())
+
+
+def file_digest(path: Path, kind: str = "blake2b") -> bytes:
+    """The digest of a file's bytes. Errors: `OSError`."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, kind).digest()
+
+
 def sha256(path: Path) -> str:
     """The hexadecimal SHA-256 of a file's bytes."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return file_digest(path, "sha256").hex()

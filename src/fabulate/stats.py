@@ -12,7 +12,6 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, Literal
 from zipfile import BadZipFile
@@ -23,10 +22,9 @@ import torch
 from torch import Tensor
 
 from fabulate.data import Data, Images, cache
-from fabulate.data.shelves import shelf, touched
 from fabulate.errors import ConfigError, DataError
 from fabulate.features import Features
-from fabulate.files import parse_json, write_file
+from fabulate.files import key, parse_json, write_file
 from fabulate.metrics.frechet import Moments
 from fabulate.seeds import permutation
 from fabulate.types import Progress
@@ -88,14 +86,14 @@ def reference(
     images = _part(data, part)
     indices = chosen(len(images), n, seed)
     address = (data.fingerprint, part, features.key, len(indices), seed if n is not None else None)
-    name = f"stats-{blake2b(repr(address).encode(), digest_size=16).hexdigest()}.npz"
+    name = f"stats-{key(address)}.npz"
     place = None if features.key is None else cache.root() / "features" / name
     if place is not None:
         with suppress(
             OSError, ValueError, KeyError, EOFError, AttributeError, TypeError, BadZipFile, ZlibError
         ):  # absent, or damaged: made anew
             kept = _read(place)
-            touched(place)
+            cache.touched(place)
             return kept
     vectors, done = [], 0
     for batch in torch.split(indices, CHUNK):
@@ -105,7 +103,7 @@ def reference(
             progress(done, len(indices))
     about = {"data": data.name, "fingerprint": data.fingerprint, "part": part, "seed": seed, **features.describe()}
     result = Reference(Moments.of(torch.cat(vectors)), torch.cat(vectors), about)
-    if place is not None and shelf("features") is not None:
+    if place is not None and cache.folder("features") is not None:
         with suppress(OSError):  # a cache that cannot be written is done without
             _write(result, place)
     return result

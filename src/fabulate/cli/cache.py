@@ -10,8 +10,8 @@ from rich.table import Table
 
 from fabulate.cli.shared import parse
 from fabulate.config import nearest, spec
-from fabulate.data import shelves
-from fabulate.data.shelves import Item
+from fabulate.data import cache
+from fabulate.data.cache import Item
 from fabulate.errors import ConfigError
 
 WORDS = {
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
         raise ConfigError(f"cache takes clear or nothing, and not {argv[0]!r}{nearest(argv[0], ['clear'])}")
     else:
         parse(Show, argv, "fabulate cache [clear]")
-        show(shelves.items())
+        show(cache.items())
 
 
 def show(items: Sequence[Item]) -> None:
@@ -64,16 +64,16 @@ def show(items: Sequence[Item]) -> None:
     table.add_row("all", "", f"{len(items):,}", size(sum(item.nbytes for item in items)), style="bold")
     console = Console()
     console.print(table)
-    told = f"in {shelves.root()}, at most {size(shelves.limit())} ($FABULATE_CACHE_LIMIT)"
+    told = f"in {cache.root()}, at most {size(cache.limit())} ($FABULATE_CACHE_LIMIT)"
     console.print(told, highlight=False, markup=False, soft_wrap=True)
 
 
 def clear(flags: Clear) -> None:
     """Remove what was asked for, and say what went and what stayed."""
-    chosen = shelves.items(flags.kind or WORDS)
+    chosen = cache.items(flags.kind or WORDS)
     if flags.limit is not None:
-        chosen = shelves.surplus(chosen, shelves.nbytes(flags.limit))
-    removed, left = shelves.clear(chosen)
+        chosen = cache.surplus(chosen, cache.nbytes(flags.limit))
+    removed, left = cache.clear(chosen)
     print(f"{len(removed):,} items removed, {size(sum(item.nbytes for item in removed))}")
     if left:
         print(f"{len(left):,} are in use, or cannot be removed, and stay: {size(sum(item.nbytes for item in left))}")

@@ -12,8 +12,7 @@ from pydantic import Field
 from fabulate.cli import debias_page
 from fabulate.cli.shared import counting, load_images, parse, where
 from fabulate.config import Megapixels, PositiveInt, Range, data_spec, spec
-from fabulate.data import Data, Images
-from fabulate.data.names import image_names
+from fabulate.data import Data, Images, image_names
 from fabulate.errors import ConfigError
 from fabulate.files import outside, own_folder, place_file, replaceable_folder, write_file, write_json
 from fabulate.folder_names import folder_name, folder_names

@@ -4,16 +4,16 @@
 checked first, and `data.report` says what was found, converted and set aside.
 """
 
-from fabulate.data.images import Images
-from fabulate.data.loading import Data, load_data, load_spec, read_image
+from fabulate.data.images import Images, Resident, resident
+from fabulate.data.loading import Data, image_names, load_data, load_spec, read_image
 from fabulate.data.report import Report, lines, render
-from fabulate.data.resident import Resident, resident
 
 __all__ = [
     "Data",
     "Images",
     "Report",
     "Resident",
+    "image_names",
     "lines",
     "load_data",
     "load_spec",

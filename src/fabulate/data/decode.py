@@ -34,7 +34,7 @@ import numpy.typing as npt
 from PIL import Image
 
 from fabulate.data.listing import Pixels, Raw
-from fabulate.data.opening import PIXEL_CAP, Header, UnreadableError, header, opened
+from fabulate.data.reading import PIXEL_CAP, Header, UnreadableError, header, opened
 
 VERSION = 2  # part of every fingerprint: raise it when a conversion changes, and cached pixels are made anew
 
@@ -79,8 +79,8 @@ class Decoded(NamedTuple):
     values: Values | None = None
 
 
-class Room:
-    """Lets in several at a time while what they bring stays below a limit; what alone is above it goes in alone."""
+class Budget:
+    """Lets threads in while what they take together stays below a limit; what alone is above it goes in alone."""
 
     def __init__(self, limit: int) -> None:
         self.limit, self.taken, self.changed = limit, 0, Condition()
@@ -99,7 +99,7 @@ class Room:
                 self.changed.notify_all()
 
 
-_room = Room(IN_FLIGHT)
+_pixels_in_flight = Budget(IN_FLIGHT)
 
 
 def decode(
@@ -125,7 +125,7 @@ def decode(
         # Of a JPEG only: a part of its sides, never below twice the target; and no colours where none are wanted.
         sides = image.size if size is None else (2 * size, 2 * size)
         image.draft("L" if channels == 1 and head.mode == "RGB" else None, sides)
-        with _room.holding(image.width * image.height):
+        with _pixels_in_flight.holding(image.width * image.height):
             decoded = _develop(image, head, size, channels, span)
     assert decoded.pixels is not None
     if size is None and decoded.pixels.shape[1:] != head.size:
@@ -140,7 +140,7 @@ def measured(raw: Raw, cap: int = PIXEL_CAP) -> Values | None:
             raise UnreadableError(_CUT_FOR_GOOD)
         if image.mode not in _DEEP:
             return None
-        with _room.holding(image.width * image.height):
+        with _pixels_in_flight.holding(image.width * image.height):
             image.load()
             return _values(image)
 

@@ -1,7 +1,7 @@
 """What a source offers, before anything is decoded: names, labels and the raw form of every image.
 
-Each kind of source (folder, hub, arrays) ends in one `Listing`; from there on there is one road for all of them. A
-listing is cheap to make and knows its fingerprint, so that a cached data set is found without opening the source.
+Each kind of source (folder, parquet files, arrays) ends in one `Listing`; from there on all go the same way. A listing
+is cheap to make and knows its fingerprint, so that a cached data set is found without opening the source.
 """
 
 import re
@@ -26,7 +26,6 @@ Raw = Path | bytes | Pixels
 
 Numbers = npt.NDArray[Any]
 """Images (N, C, H, W) of any numbers that can be made pixels."""
-
 
 LABELS = ("label", "labels", "class", "category")  # names of a column of them, in this order
 _NAMED = 5  # classes that training lacks are named up to here
@@ -63,6 +62,27 @@ class Contents:
     warnings: tuple[str, ...] = ()
     """What every verb says, and not the report alone: what was left out, and labels that cannot be used."""
 
+    @classmethod
+    def of(
+        cls,
+        names: Sequence[Sequence[str]],
+        raws: Sequence[Raws | Numbers],
+        labels: Sequence[Sequence[Label | None]],
+        classes: Sequence[str] = (),
+        notes: Iterable[str] = (),
+        warnings: Iterable[str] = (),
+    ) -> "Contents":
+        """Of the training part, and of the test part if there is one: names, raw images, and labels to be numbered."""
+        numbered = number(*labels, names=classes)
+        train, *test = map(Part, names, raws, (numbered.train, numbered.test))
+        said = (*warnings, *numbered.warnings)
+        return cls(train, test[0] if test else None, numbered.classes, tuple(notes), said)
+
+    @property
+    def parts(self) -> list[Part]:
+        """The training part, and the test part if there is one."""
+        return [self.train] if self.test is None else [self.train, self.test]
+
 
 @dataclass(frozen=True)
 class Listing:
@@ -90,6 +110,15 @@ def natural(name: str) -> tuple[list[str | int], str]:
     """
     words = re.split(r"([0-9]+)", name)
     return [int(word) if i % 2 else word.casefold() for i, word in enumerate(words)], name
+
+
+def numbered_names(part: str, n: int) -> list[str]:
+    """What images without names of their own are called.
+
+    >>> numbered_names("train", 2)
+    ['train[0]', 'train[1]']
+    """
+    return [f"{part}[{i}]" for i in range(n)]
 
 
 def label_of(value: object) -> Label | None:
@@ -132,29 +161,29 @@ def number(
         return Numbered(warnings=("no classes: only the test images have labels, not the training images",) * lost)
     if without:
         return Numbered(warnings=(f"no classes: {without:,} of {len(train):,} training images have no label",))
-    place: dict[Label | None, int]
+    numbers: dict[Label | None, int]
     if names:
-        classes, place = list(names), {i: i for i in range(len(names))}
-        if strange := set(train) - place.keys():
+        classes, numbers = list(names), {i: i for i in range(len(names))}
+        if strange := set(train) - numbers.keys():
             raise DataError(
                 f"there are training images of class {next(iter(strange))}, and names of {len(names)} classes only"
             )
     else:
         classes = sorted({str(label) for label in train}, key=natural)
         order = {name: i for i, name in enumerate(classes)}
-        place = {label: order[str(label)] for label in (*train, *(test or ())) if str(label) in order}
-    unknown = Counter(str(label) for label in test or () if label is not None and label not in place)
+        numbers = {label: order[str(label)] for label in (*train, *(test or ())) if str(label) in order}
+    unknown = Counter(str(label) for label in test or () if label is not None and label not in numbers)
     bare = sum(label is None for label in test or ())
-    warnings = []
+    warning = None
     if unknown:
         told = ", ".join(f"{name} ({unknown[name]:,})" for name in sorted(unknown, key=natural)[:_NAMED])
         more = f" and {len(unknown) - _NAMED:,} more" if len(unknown) > _NAMED else ""
-        warnings.append(f"the test images are used without their classes, as training lacks some of them: {told}{more}")
+        warning = f"the test images are used without their classes, as training lacks some of them: {told}{more}"
     elif bare:
-        warnings.append(f"the test images are used without classes: {bare:,} of {len(test or ()):,} have none")
+        warning = f"the test images are used without classes: {bare:,} of {len(test or ()):,} have none"
 
-    def numbers(labels: Iterable[Label | None]) -> Labels:
-        return np.array([place[label] for label in labels], np.int64)
+    def numbered(labels: Iterable[Label | None]) -> Labels:
+        return np.array([numbers[label] for label in labels], np.int64)
 
-    known = test is not None and not warnings
-    return Numbered(tuple(classes), numbers(train), numbers(test or ()) if known else None, tuple(warnings))
+    known = None if test is None or warning else numbered(test)
+    return Numbered(tuple(classes), numbered(train), known, () if warning is None else (warning,))

@@ -1,32 +1,47 @@
-"""`load_data`: from a source to images that can be trained on, through the cache when they were decoded before."""
+"""`load_data`: from a source to images that can be trained on, through the cache when they were decoded before.
 
+An entry of the cache is made beside its place and moved there whole, so it is complete or absent. One that does not
+check out is removed and made anew.
+"""
+
+import shutil
+import zlib
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fabulate.config import DataSpec, override, written_range
-from fabulate.data import cache, decode, sources, streaming
-from fabulate.data.arrays import array
-from fabulate.data.assembly import take_in
-from fabulate.data.gate import dark, within
-from fabulate.data.images import Images
-from fabulate.data.intake import Progress, spread
-from fabulate.data.listing import Labels, Listing
-from fabulate.data.opening import UnreadableError
-from fabulate.data.report import Report, listed, rows
-from fabulate.data.shards import Shards, find
-from fabulate.data.stream import NOT_AT_HAND
+from fabulate.config import DataSpec, override, spec, to_json, written_range
+from fabulate.data import cache, decode, sources, stream
+from fabulate.data.arrays import array, dark, within
+from fabulate.data.images import Images, Stored
+from fabulate.data.intake import check_broken, held_out, spread, take_in
+from fabulate.data.listing import Labels, Listing, numbered_names
+from fabulate.data.reading import UnreadableError
+from fabulate.data.report import Report, rows
 from fabulate.errors import DataError
-from fabulate.types import ImageShape, Ordered, some_of
+from fabulate.files import key, read_json, write_json
+from fabulate.types import ImageShape, Ordered, Progress, some_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+
+File = Literal["train_x", "train_y", "test_x", "test_y"]
+
+
+@spec
+class Facts:
+    """What `data.json` tells of an entry."""
+
+    classes: tuple[str, ...]
+    report: Report
+    checksums: dict[File, int | None]
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,7 +108,7 @@ class Data:
     def whole(self) -> Self:
         """These data, whose images can be read in any order. Errors: `DataError` when they are streamed."""
         if isinstance(self.train, Ordered):
-            raise DataError(NOT_AT_HAND)
+            raise DataError(stream.IN_ORDER_ONLY)
         return self
 
 
@@ -140,7 +155,7 @@ def load_data(
 
 def load_spec(spec: DataSpec, progress: Progress | None = None) -> Data:
     """Load the data set that a spec describes. Errors: as `load_data`."""
-    if spec.source.startswith(streaming.PREFIX):
+    if spec.source.startswith(stream.PREFIX):
         return _streamed(spec, progress)
     return _loaded(sources.find(spec.source), spec, progress)
 
@@ -148,27 +163,19 @@ def load_spec(spec: DataSpec, progress: Progress | None = None) -> Data:
 def _loaded(listing: Listing, spec: DataSpec, progress: Progress | None) -> Data:
     held = spec.source == "array" and listing.name == "array"
     spec = _ranged(listing, spec, progress)
-    fingerprint = _fingerprint(listing, spec)
+    fingerprint = _fingerprint(listing.fingerprint, spec)
     # An array in memory is its own cache: it is not written to the disk behind its owner's back.
-    stored = _take_in(listing, spec, None, progress) if held else cache.load(fingerprint)
+    stored = _take_in(listing, spec, None, progress) if held else _cached(fingerprint)
     if stored is None:
         with cache.workspace(fingerprint) as workspace:
             stored = _take_in(listing, spec, workspace, progress)
             if workspace is not None:
-                cache.store(stored, fingerprint, workspace)
+                _store(stored, fingerprint, workspace)
                 if isinstance(stored.train.x, np.memmap):  # its file has just been moved, or removed
-                    stored = cache.load(fingerprint) or stored
-    report = _complete(stored.report, listing)
-    _check_broken(report, spec)
-    return Data(
-        train=stored.train,
-        test=stored.test,
-        classes=stored.classes,
-        spec=spec,
-        fingerprint=fingerprint,
-        report=report,
-        name=listing.name,
-    )
+                    stored = _cached(fingerprint) or stored
+    stored = stored._replace(report=_complete(stored.report, listing))
+    check_broken(stored.report.set_aside, stored.report.found, spec.limit_broken)
+    return Data(**stored._asdict(), spec=spec, fingerprint=fingerprint, name=listing.name)
 
 
 def read_image(path: str | Path, shape: ImageShape, spec: DataSpec | None = None) -> Tensor:
@@ -191,38 +198,125 @@ def read_image(path: str | Path, shape: ImageShape, spec: DataSpec | None = None
     return torch.from_numpy(np.array(pixels))
 
 
+def image_names(data: Data) -> tuple[str, ...]:
+    """The name of each image, training images first: its file in a folder, else its part and number.
+
+    Names are not kept with the pixels; a folder is listed again, and what intake did with it is done to its names.
+
+    >>> image_names(load_data("digits"))[1617:1619]
+    ('train[1617]', 'test[0]')
+    """
+    if not Path(data.spec.source).is_dir():
+        parts = {"train": data.train} | ({} if data.test is None else {"test": data.test})
+        return tuple(name for part, images in parts.items() for name in numbered_names(part, len(images)))
+    unread = dict(data.report.set_aside)
+    with sources.find(data.spec.source).open() as contents:
+        names = [[name for name in part.names if name not in unread] for part in contents.parts]
+    if not any(names[1:]):
+        names = [[names[0][i] for i in rows] for rows in held_out(len(names[0]))]
+    found = tuple(name for part in names for name in part)
+    assert len(found) == len(data.train) + (0 if data.test is None else len(data.test))
+    return found
+
+
 def _ranged(listing: Listing, spec: DataSpec, progress: Progress | None) -> DataSpec:
     """The spec with the range that was found where it says auto: models and other images need the numbers."""
     if spec.range != "auto":
         return spec
-    key = blake2b(repr(("range", decode.VERSION, spec.cap, listing.fingerprint)).encode(), digest_size=16).hexdigest()
-    found = cache.remembered(key)
+    name = key(("range", decode.VERSION, spec.cap, listing.fingerprint))
+    found = cache.remembered(name)
     if found is None:
         with listing.open() as contents:
-            found = spread([contents.train, *([contents.test] if contents.test else [])], spec.cap, progress)
-        cache.remember(key, found)
+            found = spread(contents.parts, spec.cap, progress)
+        cache.remember(name, found)
     return override(spec, {"range": written_range(*found)})
 
 
 def _streamed(spec: DataSpec, progress: Progress | None) -> Data:
     if spec.range == "auto":
         raise DataError("stream: does not look at all images, as --range auto would have to; give --range LOW:HIGH")
-    shards = find(spec.source.removeprefix(streaming.PREFIX))
-    stored = streaming.look(shards, spec, progress)
-    return Data(**stored._asdict(), spec=spec, fingerprint=_fingerprint(shards, spec), name=shards.name)
+    name, shards = sources.find_stream(spec.source.removeprefix(stream.PREFIX))
+    stored = stream.look(shards, spec, progress)
+    return Data(**stored._asdict(), spec=spec, fingerprint=_fingerprint(shards.fingerprint, spec), name=name)
 
 
-def _take_in(listing: Listing, spec: DataSpec, workspace: Path | None, progress: Progress | None) -> cache.Stored:
+def _take_in(listing: Listing, spec: DataSpec, workspace: Path | None, progress: Progress | None) -> Stored:
     with listing.open() as contents:
         return take_in(contents, spec, workspace, progress)
 
 
-def _fingerprint(listing: Listing | Shards, spec: DataSpec) -> str:
+def _fingerprint(listing: str, spec: DataSpec) -> str:
     # Not the source's name, so that a moved folder stays the same data; not limit_broken, which changes no pixel.
     options = [(name, getattr(spec, name)) for name in ("range", "max_megapixels")]
     changed = [(name, value) for name, value in options if value != getattr(DataSpec(), name)]
-    key = repr((decode.VERSION, spec.size, spec.channels, listing.fingerprint, *changed))
-    return blake2b(key.encode(), digest_size=16).hexdigest()
+    return key((decode.VERSION, spec.size, spec.channels, listing, *changed))
+
+
+def _store(stored: Stored, fingerprint: str, workspace: Path) -> None:
+    """Write the entry and move it into place. When the disk refuses or another process was first, nothing happens."""
+    arrays: dict[File, Any] = {"train_x": stored.train.x, "train_y": stored.train.y}
+    if stored.test is not None:
+        arrays |= {"test_x": stored.test.x, "test_y": stored.test.y}
+    with suppress(OSError):
+        for scratch in workspace.iterdir():
+            if scratch.stem not in arrays:
+                scratch.unlink()
+        sums: dict[File, int | None] = {}
+        for name, value in arrays.items():
+            if value is None:
+                continue
+            if isinstance(value, np.memmap):  # allocated in the workspace under this name
+                value.flush()
+                sums[name] = None  # reading it all is what mapping avoids
+            else:
+                np.save(workspace / f"{name}.npy", value)
+                sums[name] = _checksum(value)
+        facts = Facts(classes=stored.classes, report=stored.report, checksums=sums)
+        write_json(workspace / "data.json", to_json(facts))
+        place = workspace.replace(cache.root() / "data" / fingerprint)
+        with cache.held(place):  # or what is larger than the limit by itself would go at once
+            cache.trim()
+
+
+def _cached(fingerprint: str) -> Stored | None:
+    """The entry of a fingerprint, checked; None when there is none. A damaged entry is removed."""
+    place = cache.root() / "data" / fingerprint
+    try:
+        if not place.is_dir():
+            return None
+    except OSError:  # a cache that cannot even be looked at
+        return None
+    try:
+        with cache.held(place):
+            return _read_entry(place)
+    except (OSError, ValueError, TypeError, AttributeError, EOFError, AssertionError):
+        shutil.rmtree(place, ignore_errors=True)
+        return None
+
+
+def _read_entry(place: Path) -> Stored:
+    facts = read_json(place / "data.json", Facts)
+    arrays = {name: _read_array(place / f"{name}.npy", check) for name, check in facts.checksums.items()}
+    train, *test = [
+        Images(arrays[f"{part}_x"], arrays.get(f"{part}_y")) for part in ("train", "test") if f"{part}_x" in arrays
+    ]
+    cache.touched(place)
+    if any(isinstance(value, np.memmap) for value in arrays.values()):
+        cache.hold(place)  # they are read for as long as this process lives
+    return Stored(train, test[0] if test else None, facts.classes, facts.report)
+
+
+def _read_array(path: Path, check: int | None) -> npt.NDArray[Any]:
+    if not cache.in_memory(path.stat().st_size):
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    value: npt.NDArray[Any] = np.load(path, allow_pickle=False)
+    if check is not None and _checksum(value) != check:
+        raise ValueError(f"{path} is damaged")
+    return value
+
+
+def _checksum(value: npt.NDArray[Any]) -> int:
+    return zlib.crc32(np.ascontiguousarray(value).data)
 
 
 def _complete(report: Report, listing: Listing) -> Report:
@@ -235,13 +329,3 @@ def _complete(report: Report, listing: Listing) -> Report:
         notes=(*listing.notes, *report.notes),
         warnings=(*listing.warnings, *report.warnings),
     )
-
-
-def _check_broken(report: Report, spec: DataSpec) -> None:
-    broken = len(report.set_aside)
-    if broken > spec.limit_broken * report.found:
-        told = "\n  ".join(listed([f"{name}: {reason}" for name, reason in report.set_aside]))
-        raise DataError(
-            f"{broken:,} of {report.found:,} images cannot be read, more than the limit of {spec.limit_broken:.0%}:\n"
-            f"  {told}\nRepair or remove them, or raise --limit-broken."
-        )

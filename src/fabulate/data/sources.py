@@ -12,9 +12,9 @@ from pathlib import Path
 from fabulate.config import nearest
 from fabulate.data.arrays import digits, npz
 from fabulate.data.folder import EXTENSIONS, folder, scan
-from fabulate.data.hub import hub, parquet
+from fabulate.data.hub import hub, on_hub
 from fabulate.data.listing import Listing
-from fabulate.data.tables import images_in
+from fabulate.data.parquet import Shards, images_in, in_folder, parquet, read_footers
 from fabulate.errors import DataError
 
 ON_THE_HUB = {
@@ -36,7 +36,32 @@ def find(source: str) -> Listing:
     if source == "digits":
         return digits()
     where = place(source)
-    return hub(where) if isinstance(where, str) else at(where)
+    if isinstance(where, str):
+        return hub(where)
+    if where.is_dir():
+        return _folder(where)
+    if where.suffix.lower() == ".npz" and where.exists():
+        return npz(where)
+    raise _nothing(where)
+
+
+def find_stream(source: str) -> tuple[str, Shards]:
+    """The name and the parquet files of a source that is to be streamed.
+
+    Errors: `DataError` when there are none, when they cannot be read, or when they hold no images.
+    """
+    where = place(source)
+    if isinstance(where, str):
+        return where.split("/")[-1], read_footers(on_hub(where), where)
+    if not where.is_dir():
+        raise _nothing(where)
+    tables = scan(where).tables
+    if not tables:
+        raise DataError(
+            f"there are no parquet files in {where}, which stream: reads; a folder of images is read without it: "
+            f"--data {where}"
+        )
+    return where.resolve().name or "data", read_footers(in_folder(where, tables), source)
 
 
 def place(source: str) -> Path | str:
@@ -54,18 +79,6 @@ def place(source: str) -> Path | str:
     return Path(source).expanduser()
 
 
-def at(path: Path) -> Listing:
-    """List the source at a path."""
-    if path.is_dir():
-        return _folder(path)
-    if not path.exists():
-        raise DataError(_missing(path))
-    if path.suffix.lower() == ".npz":
-        return npz(path)
-    what = "one image" if path.suffix.lower() in EXTENSIONS else "a file of an unknown kind"
-    raise DataError(f"{path} is {what}: give the folder around it, or an .npz file")
-
-
 def _folder(path: Path) -> Listing:
     """A folder of images or of parquet files that hold them; of one with both, whichever holds more."""
     scanned = scan(path)
@@ -73,11 +86,10 @@ def _folder(path: Path) -> Listing:
         return folder(path, scanned)
     if not scanned.images:
         return parquet(path, scanned.tables)
-    held: list[int] = []
+    in_tables, files = 0, len(scanned.images)
     for table in scanned.tables:
         with suppress(DataError):  # a damaged one beside images is what any other file beside them is
-            held += [images_in(table)]
-    in_tables, files = sum(held), len(scanned.images)
+            in_tables += images_in(table)
     if in_tables > files:
         told = f"image files left out: {files:,}, beside parquet files that hold more images"
         return parquet(path, scanned.tables, (told,))
@@ -89,9 +101,13 @@ def _folder(path: Path) -> Listing:
     return replace(listing, ignored=ignored, warnings=(*listing.warnings, told))
 
 
-def _missing(path: Path) -> str:
+def _nothing(path: Path) -> DataError:
+    """The error for a path where no source is, with the nearest name."""
+    if path.exists():
+        what = "one image" if path.suffix.lower() in EXTENSIONS else "a file of an unknown kind"
+        return DataError(f"{path} is {what}: give the folder around it, or an .npz file")
     hint = nearest(str(path), list(NAMED))
     if not hint and path.parent.is_dir():
         siblings = [other.name for other in path.parent.iterdir() if other.is_dir() or other.suffix.lower() == ".npz"]
         hint = nearest(path.name, siblings)
-    return f"there is no file or folder {str(path)!r}{hint} (known names: {', '.join(NAMED)}, hf:OWNER/NAME)"
+    return DataError(f"there is no file or folder {str(path)!r}{hint} (known names: {', '.join(NAMED)}, hf:OWNER/NAME)")

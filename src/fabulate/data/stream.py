@@ -6,35 +6,52 @@ epoch), and who asks for images asks by number; so a training resumes at the exa
 each batch, as with images in memory. Held are the encoded images of two windows, this one and the next, which is read
 while this one is in use; an image is decoded, in threads, when its batch is asked for.
 
+Before that a few hundred images from all over the files are looked at, and the report says so; a test part is held in
+memory. Sizes that differ and too many unreadable images are refused then, as by intake; what only shows later is
+counted as it is met.
+
 Legend: N images, B batch, C H W image.
 """
 
-import os
 import warnings
-from collections import OrderedDict
+from collections import Counter
 from collections.abc import Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from threading import Lock
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from fabulate.config import DataSpec
-from fabulate.data.decode import decode
-from fabulate.data.images import Images
-from fabulate.data.listing import Labels, Pixels
-from fabulate.data.opening import UnreadableError, formats
-from fabulate.data.shards import Columns, Group, read_images
+from fabulate.data.arrays import scale
+from fabulate.data.decode import Decoded, decode
+from fabulate.data.images import Images, Stored
+from fabulate.data.intake import WORKERS, check_broken, frequencies, mixed, per_class, sizes_of
+from fabulate.data.listing import Labels, Pixels, number
+from fabulate.data.parquet import Columns, Group, Reader, Shards, read_images, read_labels
+from fabulate.data.reading import UnreadableError, formats
+from fabulate.data.report import Report, counted, listed
 from fabulate.errors import DataError
 from fabulate.seeds import permutation
-from fabulate.types import Batch, ImageShape, Ordered
+from fabulate.types import Batch, ImageShape, Ordered, Progress
 
+PREFIX = "stream:"
 SHUFFLED = 10_000  # images shuffled together, where
 HELD = 128 << 20  # these many bytes of encoded images hold them
 CERTAIN = 1000  # images that must have been seen before a share of them is held against the rest
-_WORKERS = min(4, os.cpu_count() or 1)
+LOOKS, PLACES = 256, 16  # images looked at beforehand, in as many row groups
+TESTED = 10_000  # test images, at most, in
+TEST_BYTES = 256 << 20  # these many bytes of pixels
+_PORTION = 500  # test images decoded together
+IN_ORDER_ONLY = (
+    "the images are streamed: they are read in the order of training only. `fabulate train`, `data`, `reconstruct` and "
+    "`traverse` can do with that; for all else leave out `stream:`, so that they are decoded once and kept, or give "
+    "--data a folder with some of the files"
+)
 
 
 class Stream(Images, Ordered):
@@ -48,25 +65,23 @@ class Stream(Images, Ordered):
         labels: Labels | None = None,
         spec: DataSpec | None = None,
     ) -> None:
-        self.groups, self.columns, self.labels = tuple(groups), columns, labels
+        self.groups, self.labels = tuple(groups), labels
         self._shape, self.spec = shape, spec or DataSpec()
-        self.starts = np.cumsum([0, *(group.rows for group in groups)])
-        rows, nbytes = (
-            max(1, sum(column) // len(groups)) for column in zip(*[(g.rows, g.nbytes) for g in groups], strict=True)
-        )
+        rows = max(1, sum(group.rows for group in groups) // len(groups))
+        nbytes = max(1, sum(group.nbytes for group in groups) // len(groups))
         self.window = max(1, min(SHUFFLED // rows, HELD // nbytes, len(groups)))  # row groups shuffled together
+        self.reader = Reader(groups, columns, most=2 * self.window, workers=WORKERS)
+        self.starts = self.reader.starts
         self.broken: dict[int, str] = {}  # numbers of the images met so far that cannot be used, and why
         self.seen = np.zeros(len(self), bool)
-        self.held: OrderedDict[int, Future[Any]] = OrderedDict()
         self.windows: list[list[int]] = []  # of the latest epoch, and
-        self.turns: dict[int, int] = {}  # the window of each row group
+        self.window_of: dict[int, int] = {}  # the window of each row group
         self.lock = Lock()
-        self.readers = ThreadPoolExecutor(_WORKERS, "fabulate-read")
-        self.decoders = ThreadPoolExecutor(_WORKERS, "fabulate-decode")
+        self.decoders = ThreadPoolExecutor(WORKERS, "fabulate-decode")
         formats()  # Pillow loads its readers on first use, and not safely from several threads
 
     def __len__(self) -> int:
-        return int(self.starts[-1])
+        return len(self.reader)
 
     @property
     def shape(self) -> ImageShape:
@@ -76,7 +91,7 @@ class Stream(Images, Ordered):
     @property
     def x(self) -> Pixels:
         """Not at hand. Errors: `DataError` that says what to do."""
-        raise DataError(NOT_AT_HAND)
+        raise DataError(IN_ORDER_ONLY)
 
     @property
     def y(self) -> Labels | None:
@@ -87,8 +102,8 @@ class Stream(Images, Ordered):
         """Every image once: windows of row groups in the epoch's order, each shuffled; int64 (N,)."""
         windows = torch.split(permutation(len(self.groups), seed, "row groups", epoch), self.window)
         self.windows = [window.tolist() for window in windows]
-        self.turns = {group: turn for turn, window in enumerate(self.windows) for group in window}
-        return torch.cat([self._shuffled(window, seed, "order", epoch, turn) for turn, window in enumerate(windows)])
+        self.window_of = {group: i for i, window in enumerate(self.windows) for group in window}
+        return torch.cat([self._shuffled(window, seed, "order", epoch, i) for i, window in enumerate(windows)])
 
     def some(self, n: int, *address: int | str) -> Tensor:
         """Numbers of n images of two windows of row groups, or of as many as these hold."""
@@ -119,91 +134,180 @@ class Stream(Images, Ordered):
 
     def name(self, index: int) -> str:
         """What an image is called in reports: its file and its row there."""
-        home = int(np.searchsorted(self.starts, index, side="right")) - 1
-        group = self.groups[home]
-        return f"{group.shard.name}[{group.first + index - int(self.starts[home])}]"
+        group = self.reader.group_of(index)
+        return f"{self.groups[group].shard.name}[{self.groups[group].first + index - int(self.starts[group])}]"
 
     def _shuffled(self, groups: Tensor, *address: int | str) -> Tensor:
         rows = torch.cat([torch.arange(self.starts[group], self.starts[group + 1]) for group in groups.tolist()])
         return rows[permutation(len(rows), *address)]
 
-    def _decoded(self, indices: Tensor) -> tuple[Pixels, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    def _decoded(self, indices: Tensor) -> tuple[Pixels, npt.NDArray[np.int64]]:
         """The images (B, C, H, W) at `indices` (B,), and the numbers (B,) of those that stand there."""
         wanted = indices.numpy()
-        homes = np.searchsorted(self.starts, wanted, side="right") - 1
+        groups = np.searchsorted(self.starts, wanted, side="right") - 1
         x = np.empty((len(wanted), *self.shape), np.uint8)
         found = np.empty(len(wanted), np.int64)
         self.seen[wanted] = True
 
         def fill(rows: Sequence[int], cells: dict[int, Any]) -> None:
             for row in rows:
-                found[row], x[row] = self._readable(int(wanted[row]), int(homes[row]), cells[int(homes[row])])
+                group = int(groups[row])
+                found[row], x[row] = self._readable(int(wanted[row]), group, cells[group])
 
+        needed = np.unique(groups)
         with warnings.catch_warnings():  # the filters are the process's, so this holds in the threads too
             warnings.simplefilter("ignore")
-            needed = np.unique(homes)
             for some in np.split(needed, range(2 * self.window, len(needed), 2 * self.window)):  # scattered: in turn
-                reading = {int(group): self._fetched(int(group)) for group in some}
+                reading = {int(group): self.reader.fetch(int(group)) for group in some}
                 cells = {group: future.result() for group, future in reading.items()}
-                rows = np.flatnonzero(np.isin(homes, some))
-                jobs = [self.decoders.submit(fill, part.tolist(), cells) for part in np.array_split(rows, _WORKERS)]
+                rows = np.flatnonzero(np.isin(groups, some))
+                jobs = [self.decoders.submit(fill, part.tolist(), cells) for part in np.array_split(rows, WORKERS)]
                 for job in jobs:
                     job.result()
-        turns = sorted({self.turns[group] for group in needed.tolist()} if self.turns else ())
-        if len(turns) <= 2:  # in the order of the epoch, not scattered
-            for turn in turns:
-                for group in self.windows[turn + 1] if turn + 1 < len(self.windows) else ():
-                    self._fetched(group)
+        windows = {self.window_of[group] for group in needed.tolist()} if self.window_of else set()
+        if len(windows) <= 2:  # in the order of the epoch, not scattered: the next window is read meanwhile
+            for window in sorted(windows):
+                for group in self.windows[window + 1] if window + 1 < len(self.windows) else ():
+                    self.reader.fetch(group)
         return x, found
 
-    def _fetched(self, group: int) -> "Future[Any]":
-        """A row group being read, or held already; those not asked for longest make room."""
-        with self.lock:
-            if group not in self.held:
-                self.held[group] = self.readers.submit(read_images, self.groups[group], self.columns)
-            self.held.move_to_end(group)
-            while len(self.held) > 2 * self.window:
-                self.held.popitem(last=False)
-            return self.held[group]
-
-    def _readable(self, index: int, home: int, cells: Any) -> tuple[int, Pixels]:
+    def _readable(self, index: int, group: int, cells: Any) -> tuple[int, Pixels]:
         """The image at `index`, or the next readable one of its row group, and its number."""
-        first, n = int(self.starts[home]), self.groups[home].rows
+        first, n = int(self.starts[group]), self.groups[group].rows
         spec, fitted = self.spec, self.spec.size is not None
         for step in range(n):
-            place = (index - first + step) % n
-            if first + place in self.broken:
+            row = (index - first + step) % n
+            if first + row in self.broken:
                 continue
             try:
                 only = None if fitted else self.shape[1:]
-                raw = cells[place].as_py() or b""
+                raw = cells[row].as_py() or b""
                 pixels, found, *_ = decode(raw, spec.size, self.shape.channels, only, spec.span, spec.cap)
             except UnreadableError as error:
-                self._set_aside(first + place, str(error))
+                self._set_aside(first + row, str(error))
                 continue
             if pixels is not None:
-                return first + place, pixels
-            self._set_aside(
-                first + place, f"{found[0]}x{found[1]}, the others are {self.shape.height}x{self.shape.width}"
-            )
-        raise DataError(
-            f"no image of row group {self.groups[home].number} of {self.groups[home].shard.name} can be read"
-        )
+                return first + row, pixels
+            others = f"the others are {self.shape.height}x{self.shape.width}"
+            self._set_aside(first + row, f"{found[0]}x{found[1]}, {others}")
+        shard = self.groups[group].shard.name
+        raise DataError(f"no image of row group {self.groups[group].number} of {shard} can be read")
 
     def _set_aside(self, index: int, reason: str) -> None:
         with self.lock:
             self.broken[index] = reason
             seen = max(int(self.seen.sum()), min(len(self), CERTAIN))
-            if len(self.broken) > self.spec.limit_broken * seen:
-                told = "\n  ".join(f"{self.name(i)}: {self.broken[i]}" for i in list(self.broken)[:20])
-                raise DataError(
-                    f"{len(self.broken):,} of {int(self.seen.sum()):,} streamed images cannot be used, more than the "
-                    f"limit of {self.spec.limit_broken:.0%}:\n  {told}\nRepair or remove them, or raise --limit-broken."
-                )
+            broken = [(self.name(i), reason) for i, reason in self.broken.items()]
+            check_broken(broken, seen, self.spec.limit_broken, "streamed images cannot be used")
 
 
-NOT_AT_HAND = (
-    "the images are streamed: they are read in the order of training only. `fabulate train`, `data`, `reconstruct` and "
-    "`traverse` can do with that; for all else leave out `stream:`, so that they are decoded once and kept, or give "
-    "--data a folder with some of the files"
-)
+def look(shards: Shards, spec: DataSpec, progress: Progress | None = None) -> Stored:
+    """A stream of the training images, the test images, and what a sample showed.
+
+    Errors: `DataError` when none of the sample can be read, more of it than `limit_broken` cannot, or sizes differ.
+    """
+    train, test, notes = _parts(shards)
+    sample, broken = _sample(train, shards, spec)
+    sizes = Counter(image.size for image in sample)
+    if spec.size is None and len(sizes) > 1:
+        raise mixed(sizes)
+    pixels = [image.pixels for image in sample if image.pixels is not None]
+    shape = ImageShape(max(len(x) for x in pixels), *pixels[0].shape[1:])
+    labels = [read_labels(groups, shards.columns) for groups in (train, test)]
+    classes, train_y, test_y, warnings = number(*labels, names=shards.columns.names)
+    stream = Stream(train, shards.columns, shape, train_y, spec)
+    tests = Stream(test, shards.columns, shape, test_y, spec) if test else None
+    held, unread = (None, []) if tests is None else _held(tests, progress)
+    tested = (len(held) if held else 0) + len(unread)
+    if tests is not None and tested < len(tests):
+        notes.append(f"the test part is the first {tested:,} of {len(tests):,} test images")
+    notes += scale([image.values for image in sample if image.values is not None], spec)
+    changes = frequencies(change for image in sample for change in image.changes)
+    notes += [f"of the images looked at, {counted(n, 'image')} {change}" for change, n in changes.items()]
+    report = Report(
+        found=len(stream) + (len(tests) if tests else 0),
+        kept=len(stream) + tested - len(unread),
+        looked_at=len(sample) + len(broken) + tested,
+        set_aside=(*broken, *unread),
+        train=len(stream),
+        test=tested - len(unread),
+        channels=shape.channels,
+        height=shape.height,
+        width=shape.width,
+        sizes=sizes_of(sample),
+        modes=frequencies(image.mode for image in sample),
+        train_classes=per_class(train_y, classes),
+        test_classes=per_class(held.y if held else None, classes),
+        duplicates=0,
+        duplicate_pairs=(),
+        shared=0,
+        notes=(*shards.notes, *notes, *_about(stream, len(sample) + len(broken))),
+        warnings=(*shards.warnings, *warnings),
+    )
+    return Stored(stream, held, classes, report)
+
+
+def _parts(shards: Shards) -> tuple[list[Group], list[Group], list[str]]:
+    """Row groups to train on and to test on; without test files some of them, a tenth at most, are held out."""
+    train = shards.parts["train"]
+    if "test" in shards.parts:
+        return train, shards.parts["test"], []
+    room, held = min(sum(group.rows for group in train) // 10, TESTED), set()
+    for i in permutation(len(train), "holdout").tolist():
+        if train[i].rows <= room:
+            room -= train[i].rows
+            held.add(i)
+    if not held:
+        return train, [], ["no test files, and no row group is small enough to be held out: there is no test part"]
+    parts = [[group for i, group in enumerate(train) if (i in held) == out] for out in (False, True)]
+    return parts[0], parts[1], [f"no test files: {counted(len(held), 'row group')}, picked at random, held out"]
+
+
+def _sample(groups: list[Group], shards: Shards, spec: DataSpec) -> tuple[list[Decoded], list[tuple[str, str]]]:
+    """Images from all over the row groups: those that can be read, and the name and reason of each other."""
+    sound, broken = [], []
+    places = np.unique(np.linspace(0, len(groups) - 1, PLACES).round().astype(int)).tolist()
+    for group in (groups[place] for place in places):
+        cells = read_images(group, shards.columns)
+        for row in np.unique(np.linspace(0, group.rows - 1, LOOKS // len(places)).round().astype(int)).tolist():
+            try:
+                sound.append(decode(cells[row].as_py() or b"", spec.size, spec.channels, None, spec.span, spec.cap))
+            except UnreadableError as error:
+                broken.append((f"{group.shard.name}[{group.first + row}]", str(error)))
+    if not sound:
+        told = "\n  ".join(listed([f"{name}: {reason}" for name, reason in broken]))
+        raise DataError(f"no image of those looked at can be read:\n  {told}")
+    check_broken(broken, len(sound) + len(broken), spec.limit_broken, "images looked at cannot be read")
+    return sound, broken
+
+
+def _held(stream: Stream, progress: Progress | None) -> tuple[Images, list[tuple[str, str]]]:
+    """The first images of a part, decoded, without those that cannot be used: of these the names and reasons."""
+    n = min(len(stream), TESTED, max(1, TEST_BYTES // stream.shape.size))
+    x = np.empty((n, *stream.shape), np.uint8)
+    for first in range(0, n, _PORTION):
+        last = min(first + _PORTION, n)
+        x[first:last] = stream.pixels(torch.arange(first, last))
+        if progress is not None:
+            progress(last, n)
+    sound = [i for i in range(n) if i not in stream.broken]
+    unread = [(stream.name(i), stream.broken[i]) for i in range(n) if i in stream.broken]
+    return Images(x[sound], None if stream.y is None else stream.y[sound]), unread
+
+
+def _about(stream: Stream, looked: int) -> list[str]:
+    """What is worth knowing about how these row groups will be read."""
+    count, n = len(stream.groups), len(stream)
+    size = sum(group.nbytes for group in stream.groups) / count / 2**20
+    notes = [
+        f"{counted(looked, 'training image')} from all over the files were looked at; sizes, modes and what cannot be "
+        "read are theirs and the test part's. In training others of its row group stand in for an unreadable one",
+        f"streamed: {counted(count, 'row group')}, each of about {n // count:,} images and {size:.1f} MB; "
+        f"{stream.window:,} at a time are shuffled together, and twice as many held in memory",
+    ]
+    if stream.y is not None and len(stream.groups) > stream.window:
+        parts = [stream.y[a:b] for a, b in pairwise(stream.starts)]
+        alike = sum(len(np.unique(part)) == 1 for part in parts if len(part) > 1)
+        if len(np.unique(stream.y)) > 1 and alike > len(parts) / 2:
+            notes.append("most row groups hold one class only: shuffle the images before they are written into files")
+    return notes

@@ -9,7 +9,6 @@ anew, and a cache that cannot be written is done without.
 import json
 from collections.abc import Callable
 from contextlib import suppress
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from torch import nn
 
 from fabulate.config import nearest
 from fabulate.data import Data, cache
-from fabulate.data.shelves import shelf, touched
 from fabulate.errors import ConfigError, DataError, RunError
 from fabulate.features import classifier as classifying
 from fabulate.features import encoder as encoding
@@ -28,7 +26,7 @@ from fabulate.features.encoder import train_encoder
 from fabulate.features.inception import Inception, inception
 from fabulate.features.pixels import Pixels
 from fabulate.features.trunk import Trunk
-from fabulate.files import parse_json
+from fabulate.files import key, parse_json
 from fabulate.types import Progress
 from fabulate.weights import read_weights, write_weights
 
@@ -121,12 +119,12 @@ KINDS: dict[str, Callable[[Data, str, torch.device | str, Progress | None], Feat
 def _place(kind: str, data: Data, recipe: int) -> Path:
     """The file of a kept network."""
     # The names are in no fingerprint of an array's, and a classifier's last layer has their number.
-    key = blake2b(repr((kind, recipe, data.fingerprint, data.classes)).encode(), digest_size=16).hexdigest()
-    return cache.root() / "features" / f"{kind}-{key}.safetensors"
+    name = key((kind, recipe, data.fingerprint, data.classes))
+    return cache.root() / "features" / f"{kind}-{name}.safetensors"
 
 
 def _store(place: Path, network: nn.Module, facts: Facts) -> None:
-    if shelf("features") is None:
+    if cache.folder("features") is None:
         return
     with suppress(OSError):
         write_weights(place, network.state_dict(), {"facts": json.dumps(facts)})
@@ -138,7 +136,7 @@ def _load(place: Path, network: nn.Module) -> Facts | None:
         state, about = read_weights(place)
         network.load_state_dict(state)
         facts: Facts = parse_json(about.get("facts", ""), dict[str, Any], str(place))
-        touched(place)
+        cache.touched(place)
         return facts
     except (RunError, RuntimeError):
         return None

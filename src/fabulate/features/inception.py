@@ -25,7 +25,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from fabulate.data.shelves import bench
+from fabulate.data.cache import working_folder
 from fabulate.errors import ConfigError
 from fabulate.types import to_uint8
 
@@ -239,7 +239,7 @@ def _read(path: Path) -> Any:
 def _download() -> Any:
     try:
         return torch.hub.load_state_dict_from_url(
-            URL, str(bench("features")), map_location="cpu", progress=False, check_hash=True, weights_only=True
+            URL, str(working_folder("features")), map_location="cpu", progress=False, check_hash=True, weights_only=True
         )
     except (OSError, RuntimeError, UnpicklingError, EOFError) as error:
         raise ConfigError(

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from fabulate.config import Preset, nearest, override, spec
-from fabulate.data.gate import to_images
+from fabulate.data.arrays import to_images
 from fabulate.errors import CapabilityError, ConfigError
 from fabulate.models.saving import Saved
 from fabulate.seeds import generator

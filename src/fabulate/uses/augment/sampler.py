@@ -23,7 +23,7 @@ from sklearn.utils import check_random_state
 from torch import Tensor
 
 from fabulate.data import Images
-from fabulate.data.gate import Reading, pixel_values, reading
+from fabulate.data.arrays import Reading, pixel_values, reading
 from fabulate.errors import DataError
 from fabulate.models import GenerativeModel, family
 from fabulate.seeds import permutation, seed_at, seeded

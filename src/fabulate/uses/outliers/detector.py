@@ -23,7 +23,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from fabulate.data.gate import Reading, channels_first, pixel_values, reading
+from fabulate.data.arrays import Reading, channels_first, pixel_values, reading
 from fabulate.errors import ConfigError, DataError
 from fabulate.metrics.intervals import Estimate
 from fabulate.models import GenerativeModel

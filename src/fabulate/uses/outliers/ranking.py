@@ -12,8 +12,7 @@ import numpy.typing as npt
 from PIL.Image import Image
 from typing_extensions import TypedDict
 
-from fabulate.data import Data
-from fabulate.data.names import image_names
+from fabulate.data import Data, image_names
 from fabulate.files import write_table
 from fabulate.pictures import pairs
 from fabulate.uses.outliers.detector import OutlierDetector

@@ -1,4 +1,4 @@
-"""An image file, opened and not yet decoded: what its header says, and limits that are ours instead of Pillow's.
+"""Reading an image file before it is decoded: what its header says, and limits that are ours instead of Pillow's.
 
 Pillow guards programs that never look at sizes; here every header is looked at first, so that its limits are lifted
 while a file is open, and come back afterwards. Where its readers leave something out of the header (a PNG may tell its
