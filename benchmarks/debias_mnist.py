@@ -23,7 +23,7 @@ from fabulate import Debiaser, Images, load_data
 from fabulate.features.classifier import predict
 from fabulate.metrics.intervals import Estimate
 from fabulate.pictures import save_png
-from fabulate.uses.debias import densities, proof, views, weights
+from fabulate.uses.debias import densities, page, proof
 
 COLOURS = np.array(
     [
@@ -73,11 +73,11 @@ def run_coloured(seed: int) -> Rows:
     debiaser = Debiaser(seed=seed).fit(train)
     palette = debiaser.codes_[:, torch.tensor(debiaser.place_)].double().numpy()
     crude = densities.histogram(palette, train.y, 10)(palette)
-    db_vae = weights.weights(crude, train.y, debiaser.log_prior_, "even")
+    db_vae = densities.weights(crude, train.y, densities.log_prior_of(train.y, 10), "even")
     shows = {
         "as it is": proof.plain(train, debiaser),
         "weights 1 / p(f | y), histogram (DB-VAE)": proof.by_weight(train, db_vae, seed),
-        "weights p(f) / p(f | y), mixture": proof.weighted(train, debiaser),
+        "weights p(f) / p(f | y), mixture": proof.by_weight(train, debiaser.weights_, debiaser.seed),
         "recoloured": proof.recoloured(train, debiaser),
     }
     found: Rows = {}
@@ -133,8 +133,8 @@ def draw(folder: Path) -> None:
     train, _ = coloured(load_data("mnist").train, WITH_COLOUR, 0)
     debiaser = Debiaser(seed=0).fit(train)
     pictures = {
-        "factors": views.factors_picture(debiaser, train, "coloured MNIST"),
-        "recoloured": views.recoloured_picture(debiaser, train),
+        "factors": page.factors_picture(debiaser, train, "coloured MNIST"),
+        "recoloured": page.recoloured_picture(debiaser, train),
     }
     for name, picture in pictures.items():
         save_png(picture.quantize(64, dither=Image.Dither.NONE), folder / f"debias-{name}.png")

@@ -25,7 +25,7 @@ from fabulate.metrics.shares import nearest
 from fabulate.pictures import grid, paired_rows, save_png
 from fabulate.seeds import permutation
 from fabulate.training import read_log
-from fabulate.uses.outliers.ranking import gallery
+from fabulate.uses.outliers.heat import gallery
 
 HERE = Path(__file__).parent / "pictures"
 MARGIN, LINE = 12, 24  # pixels around panels, and for a line of text

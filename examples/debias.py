@@ -37,7 +37,7 @@ def main(steps: int = 1000, classifier_steps: int = 300) -> dict[str, float]:
     found = {}
     for name, show in proof.WAYS.items():
         classifier = proof.teach(train, data.classes, show(train, debiaser), steps=classifier_steps)
-        found[name] = proof.prove(classifier, test, np.ones(len(test)), data.classes, None).overall.value
+        found[name] = proof.tested(classifier, test, np.ones(len(test)), data.classes, None).overall.value
         print(f"{name:10} {found[name]:.1%} of the test images, whose colours tell nothing")
     return found
 

@@ -345,7 +345,7 @@ def test_whoever_needs_the_classes_of_test_images_says_so_and_nobody_else(folder
     assert "loss" in free.record["test"]
     for source, images in ((model, data.train), (free, data.test)):
         assert data.unseen(labelled=bool(source.classes)) is images
-    ranked = rank(OutlierDetector(["gaussian"], false_alarm=0.2, random_state=0).fit(data.train.x), data)
+    ranked = rank(OutlierDetector(["mahalanobis"], false_alarm=0.2, random_state=0).fit(data.train.x), data)
     assert ranked.classes == ("a",) * 12 + ("b",) * 12 + ("",) * 6 and len(ranked.names) == 30
 
 

@@ -3,7 +3,6 @@
 import csv
 import json
 import pickle
-from dataclasses import replace
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -15,14 +14,13 @@ from PIL import Image
 from scipy import stats
 from sklearn.metrics import roc_auc_score
 
-from fabulate.cli import debias
 from fabulate.data import Data, Images, load_data
 from fabulate.errors import ConfigError, DataError
 from fabulate.seeds import generator
 from fabulate.types import ImageShape, to_float
-from fabulate.uses.debias import Debiaser, columns, densities, factors, filling, proof, verdict, views, weights
-from fabulate.uses.debias.debiaser import counterfactual
-from fabulate.uses.debias.duotone import Duotone, DuotoneConfig, Palette, paint, unpaint
+from fabulate.uses.debias import Debiaser, csv_labels, densities, factors, filling, page, proof
+from fabulate.uses.debias.densities import RAREST, log_prior_of, weights
+from fabulate.uses.debias.recolour import Duotone, DuotoneConfig, Palette, counterfactual, paint, unpaint
 from pages import loads
 from tiny import ends, within_five_errors
 
@@ -72,8 +70,7 @@ def two_classes(n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("name", densities.DENSITIES)
-def test_densities_of_two_gaussians_have_the_known_ratio(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(densities, "STEPS", 80)
+def test_densities_of_two_gaussians_have_the_known_ratio(name: str) -> None:
     codes, y, exact = two_classes(2000)
     log_density = densities.DENSITIES[name](codes, y, 2, 0)
     turn = np.array([[0.6, -0.8], [0.8, 0.6]])
@@ -87,12 +84,12 @@ def test_densities_of_two_gaussians_have_the_known_ratio(name: str, monkeypatch:
         np.testing.assert_allclose(again @ np.array([-1, 1]), ratio, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["histogram", "mixture"])
+@pytest.mark.parametrize("name", densities.DENSITIES)
 def test_constant_codes_and_a_class_without_images_are_no_special_cases(name: str) -> None:
     y = np.arange(60) % 2
     found = densities.DENSITIES[name](np.ones((60, 3)), y, 3, 0)(np.ones((60, 3)))
     assert np.isfinite(found).all()
-    assert weights.weights(found, y, factors.prior(y, 3)).std() < 1e-9
+    assert weights(found, y, log_prior_of(y, 3)).std() < 1e-9
 
 
 # Weights
@@ -103,13 +100,13 @@ def test_weights_make_a_factor_independent_of_the_class() -> None:
     codes, y, _ = two_classes(20_000)
     f = codes[:, 0]
     log_density = np.stack([stats.norm.logpdf(f, -1), stats.norm.logpdf(f, 1)], axis=1)
-    found = weights.weights(log_density, y, np.log([0.5, 0.5]))
+    found = weights(log_density, y, np.log([0.5, 0.5]))
     assert found.mean() == pytest.approx(1)
     for k in (0, 1):
         w, own = found[y == k], f[y == k]
         mean = (w * own).sum() / w.sum()
         error = sqrt((w**2 * (own - mean) ** 2).sum()) / w.sum()
-        assert abs(mean) < 5 * error + 2 * weights.RAREST  # the share of the target biases by about itself
+        assert abs(mean) < 5 * error + 2 * RAREST  # the share of the target biases by about itself
         assert abs(own.mean() - (2 * k - 1)) < 0.1
 
 
@@ -117,33 +114,33 @@ def test_with_the_even_target_all_bins_weigh_the_same() -> None:
     counts = np.array([1, 10, 100, 1000])
     code = np.repeat(np.arange(4), counts)
     log_density = np.log(counts / counts.sum())[code][:, None]
-    found = weights.weights(log_density, np.zeros(len(code), int), np.zeros(1), "even")
+    found = weights(log_density, np.zeros(len(code), int), np.zeros(1), "even")
     mass = np.bincount(code, found)
-    np.testing.assert_allclose(mass / mass.sum(), 0.25, atol=3 * weights.RAREST * 1000 / 4)
+    np.testing.assert_allclose(mass / mass.sum(), 0.25, atol=3 * RAREST * 1000 / 4)
 
 
 def test_no_weight_passes_the_bound_however_rare_an_image_is() -> None:
     log_density = np.array([[0.0, 0.0]] * 999 + [[-800.0, 0.0]])
-    found = weights.weights(log_density, np.zeros(1000, int), np.log([0.5, 0.5]))
-    assert found[-1] / found[0] == pytest.approx(1 / weights.RAREST, rel=0.01)
+    found = weights(log_density, np.zeros(1000, int), np.log([0.5, 0.5]))
+    assert found[-1] / found[0] == pytest.approx(1 / RAREST, rel=0.01)
 
 
 def test_what_is_odd_in_every_class_gains_nothing_by_the_overall_target() -> None:
     odd = np.array([[-1.0, -1.0]] * 99 + [[-40.0, -40.0]])
     y = np.arange(100) % 2
-    np.testing.assert_allclose(weights.weights(odd, y, np.log([0.5, 0.5])), 1)
-    assert weights.weights(odd, y, np.log([0.5, 0.5]), "even")[-1] > 50
+    np.testing.assert_allclose(weights(odd, y, np.log([0.5, 0.5])), 1)
+    assert weights(odd, y, np.log([0.5, 0.5]), "even")[-1] > 50
 
 
 def test_images_are_drawn_as_often_as_they_count() -> None:
     given = np.array([0.0, 1.0, 2.5, 0.5])
-    counts = np.bincount(weights.drawn(given, 400, "test"), minlength=4)
+    counts = np.bincount(densities.resampled(given, 400, "test"), minlength=4)
     assert np.abs(counts - 100 * given).max() <= 1
-    sampler = weights.sampler(given, n=4000)
+    sampler = densities.sampler(given, n=4000)
     often = torch.tensor(np.bincount(list(sampler), minlength=4) / 4000)
     share = torch.from_numpy(given / 4)
     assert within_five_errors(often, share, (share * (1 - share) / 4000).sqrt())
-    assert list(weights.sampler(given, seed=1)) == list(weights.sampler(given, seed=1))
+    assert list(densities.sampler(given, seed=1)) == list(densities.sampler(given, seed=1))
 
 
 # Structure and palette
@@ -294,7 +291,7 @@ def test_who_goes_by_colour_is_found_out_by_groups_and_by_weights(
     images, colour = biased
     named = [("red", "green", "blue")[c] for c in colour]
     seen: Any = ByColour()
-    found = proof.prove(seen, images, debiaser.weights_, ("bar", "cross", "ring"), named)
+    found = proof.tested(seen, images, debiaser.weights_, ("bar", "cross", "ring"), named)
     assert found.overall.value == pytest.approx(np.mean(colour == images.y))
     assert found.pairs["bar, red"].value == 1 and found.worst is not None and found.worst[1].value == 0
     assert found.balanced is not None and found.balanced.value == pytest.approx(1 / 3)
@@ -315,7 +312,7 @@ def test_a_classifier_sees_what_it_is_shown(debiaser: Debiaser, biased: tuple[Im
 
 def test_weights_undo_the_bias_that_test_images_have_themselves(debiaser: Debiaser) -> None:
     even, biased = debiaser.weigh(shapes(900, 3, None)[0]), debiaser.weigh(shapes(900, 4)[0])
-    assert weights.effective(even) > 2 * weights.effective(biased)
+    assert densities.effective_size(even) > 2 * densities.effective_size(biased)
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:
@@ -413,53 +410,45 @@ def test_tables_that_do_not_fit_are_told(tmp_path: Path, text: str | None, messa
     if text is not None:
         (tmp_path / "t.csv").write_text(text)
     with pytest.raises(DataError, match=message):
-        columns.read_column(tmp_path / "t.csv", ["a.png", "b.png"], "group")
+        csv_labels.read_column(tmp_path / "t.csv", ["a.png", "b.png"], "group")
 
 
-def test_a_table_is_read_by_the_name_of_its_column_and_as_a_spreadsheet_got_it(tmp_path: Path) -> None:
-    (tmp_path / "scanners.csv").write_text("image,hospital,scanner\n'=a.png,h,x\nb.png,h,y\nb.png,h,y\n")
-    assert columns.read_column(tmp_path / "scanners.csv", ["=a.png", "b.png"], "attribute") == ["x", "y"]
+def test_a_table_is_read_by_the_name_of_its_column_in_the_order_of_the_images(tmp_path: Path) -> None:
+    (tmp_path / "scanners.csv").write_text('\ufeffimage,hospital,scanner\nb.png,h,y\n\'=a.png,h,"x, z"\nb.png,h,y\n')
+    assert csv_labels.read_column(tmp_path / "scanners.csv", ["=a.png", "b.png"], "attribute") == ["x, z", "y"]
 
 
-def proof_of(right: list[int], groups: list[str] | None = None) -> proof.Proof:
+def proof_of(right: list[int], groups: list[str] | None = None) -> proof.Accuracies:
     """A proof of a classifier that is right for these images."""
     found = np.array(right, bool)
     share = proof.share(found)
     members = {group: np.array(groups) == group for group in sorted(set(groups or []))}
     pairs = {group: proof.share(found[own]) for group, own in members.items()}
-    return proof.Proof(share, share, {}, pairs, found, np.ones(len(found)), members)
+    return proof.Accuracies(share, share, {}, pairs, found, np.ones(len(found)), members)
 
 
 def test_the_verdict_follows_from_the_difference_and_says_when_not_to_use_it() -> None:
     plain = proof_of([1, 0] * 200)
-    assert verdict.verdict(proof_of([0, 0] * 200), plain).word == "do not use this"
-    assert verdict.verdict(proof_of([1, 1] * 200), plain).word == "it helps"
-    assert verdict.verdict(proof_of([1, 0] * 200), plain).word == "no difference to be seen"
+    assert proof.verdict("weights", proof_of([0, 0] * 200), plain).verdict == "do not use this"
+    assert proof.verdict("weights", proof_of([1, 1] * 200), plain).verdict == "it helps"
+    assert proof.verdict("weights", proof_of([1, 0] * 200), plain).verdict == "no difference to be seen"
     groups = ["rare"] * 40 + ["common"] * 360
     before = proof_of([0] * 40 + [1] * 360, groups)
-    priced = verdict.verdict(proof_of([1] * 40 + [1] * 260 + [0] * 100, groups), before)
-    assert priced.word == "it helps, at a price" and "mean of pairs" in priced.because
-    worse = verdict.verdict(proof_of([0] * 40 + [1] * 300 + [0] * 60, groups), before)
-    assert worse.word == "do not use this" and worse.grade == "poor"
+    priced = proof.verdict("weights", proof_of([1] * 40 + [1] * 260 + [0] * 100, groups), before)
+    assert priced.verdict == "it helps, at a price" and "mean of pairs" in priced.because
+    worse = proof.verdict("weights", proof_of([0] * 40 + [1] * 300 + [0] * 60, groups), before)
+    assert worse.verdict == "do not use this" and worse.grade == "poor"
 
 
 def test_classes_whose_names_differ_only_in_signs_keep_folders_of_their_own(tmp_path: Path) -> None:
-    images, _ = shapes(60)
-    data = replace(load_data("digits"), train=images, classes=("a/b", "a_b", "=c"))
-    found = debias.class_folders(tmp_path / "recoloured", data)
+    found = page.class_folders(tmp_path / "recoloured", ("a/b", "a_b", "=c"))
     assert len({place.name for place in found}) == 3 and all(place.is_dir() for place in found)
 
 
 def test_a_fitted_debiaser_can_be_pickled(digits: Data) -> None:
-    for density in ("mixture", "histogram"):
-        debiaser = Debiaser(steps=20, density=density).fit(digits.train)
-        again = pickle.loads(pickle.dumps(debiaser))
-        assert np.array_equal(again.weigh(digits.train), debiaser.weigh(digits.train))
-
-
-def test_a_table_is_read_in_the_order_of_the_images(tmp_path: Path) -> None:
-    (tmp_path / "t.csv").write_text('\ufeffimage,group\nb.png,y\na.png,"x, z"\nc.png,w\n')
-    assert columns.read_column(tmp_path / "t.csv", ["a.png", "b.png"], "group") == ["x, z", "y"]
+    debiaser = Debiaser(steps=20, density="histogram").fit(digits.train)
+    again = pickle.loads(pickle.dumps(debiaser))
+    assert np.array_equal(again.weigh(digits.train), debiaser.weigh(digits.train))
 
 
 def sound(path: Path) -> bool:
@@ -490,7 +479,7 @@ def test_the_command_weighs_shows_and_proves(folder: Path, capsys: pytest.Captur
     out, groups = folder / "out", ["--groups", folder / "colours.csv"]
     assert ends("debias", folder / "images", *groups, "--recoloured", "--out", out, *QUICK) == 0
     said = capsys.readouterr().out
-    assert "palette: made independent of the class, 216 images teach like" in said and "mean of pairs" in said
+    assert "palette: made independent of the class; effective sample size" in said and "mean over pairs" in said
     with (out / "weights.csv").open() as file:
         table = list(csv.DictReader(file))
     assert len(table) == 216 and np.mean([float(row["weight"]) for row in table]) == pytest.approx(1, abs=1e-4)
@@ -506,8 +495,8 @@ def test_the_command_weighs_shows_and_proves(folder: Path, capsys: pytest.Captur
     assert "is not empty; give --overwrite" in capsys.readouterr().err
     record = json.loads((out / "debias.json").read_text())
     assert record["independent"] == ["palette"] and record["verdicts"].keys() == {"weights", "recolour"}
-    page = (out / "debias.html").read_text()
-    assert page.index("Teach by weight?") < page.index("images teach like")
+    text = (out / "debias.html").read_text()
+    assert text.index("Teach by weight?") < text.index("effective sample size")
 
 
 def test_the_command_fills_up_pairs(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -553,4 +542,3 @@ def test_gray_images_have_palettes_of_brightness(digits: Data) -> None:
     debiaser = Debiaser(steps=100).fit(digits.train)
     x = to_float(torch.from_numpy(digits.train.x[:20]))
     assert debiaser.recoloured(x, "gray").shape == x.shape
-    assert views.factors_picture(debiaser, digits.train, "digits").width > 300

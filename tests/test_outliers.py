@@ -26,12 +26,10 @@ from fabulate.nets import MLP
 from fabulate.nets.transforms import with_variants
 from fabulate.seeds import seeded
 from fabulate.uses.outliers import OutlierDetector, conformal, load_detector, save_detector
-from fabulate.uses.outliers.complexity import code_length
-from fabulate.uses.outliers.judges import SHRUNK, fit_gaussian, gaussian
-from fabulate.uses.outliers.regret import bound, regret
-from fabulate.uses.outliers.repeats import repeats
+from fabulate.uses.outliers.conformal import repeats
+from fabulate.uses.outliers.likelihood import bound, code_length, regret
 from fabulate.uses.outliers.scattering import scattering
-from fabulate.uses.outliers.scores import SCORES
+from fabulate.uses.outliers.scores import SCORES, SHRUNK, fit_mahalanobis, mahalanobis
 from pages import loads
 from tiny import SMALL, ends, pictures, small
 
@@ -64,13 +62,12 @@ def spoilt(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 @pytest.mark.filterwarnings(FEW)
-@parametrize_with_checks([OutlierDetector(folds=3), OutlierDetector("gaussian", false_alarm=0.1, rounds=1)])
+@parametrize_with_checks([OutlierDetector(folds=3), OutlierDetector("mahalanobis", false_alarm=0.1, rounds=1)])
 def test_scikit_learns_contract(estimator: OutlierDetector, check: Any) -> None:
     check(estimator)
 
 
-@pytest.mark.parametrize("rounds", [1, None])
-@pytest.mark.parametrize("rate", [0.1, 0.05])
+@pytest.mark.parametrize(("rate", "rounds"), [(0.1, 1), (0.05, None)])
 def test_the_rate_of_false_alarms_is_the_rate_asked_for(rate: float, rounds: int | None) -> None:
     n, fresh, splits = 250, 400, 12
     found = []
@@ -92,16 +89,13 @@ def test_p_values_of_normals_are_uniform() -> None:
     assert np.min(values) > 0 and np.max(values) <= 1
 
 
-def test_a_calibrated_normal_has_its_rank_as_p_value() -> None:
+def test_a_calibrated_normal_has_its_rank_as_p_value_and_a_threshold_needs_enough_of_them() -> None:
     normals = np.array([3.0, 1.0, 2.0, 2.0])
     np.testing.assert_allclose(conformal.p_values(np.array([0.0, 1.0, 2.0, 9.0]), normals), [0.2, 0.4, 0.8, 1.0])
+    ranks = [conformal.rank(n, rate) for n, rate in ((99, 0.01), (98, 0.01), (19, 0.05), (999, 0.1))]
+    assert ranks == [1, 0, 1, 100]  # one over alpha less one normals at least
     smooth = conformal.log_tails(np.array([-9.0, -1.0, 1.0, 1.5, 3.0, 4.0, 5.0]), normals)
     assert (np.diff(smooth) > 0).all() and smooth[-1] <= 0
-
-
-@pytest.mark.parametrize(("n", "rate", "k"), [(99, 0.01, 1), (98, 0.01, 0), (19, 0.05, 1), (999, 0.1, 100)])
-def test_a_threshold_needs_one_over_alpha_less_one_normals(n: int, rate: float, k: int) -> None:
-    assert conformal.rank(n, rate) == k
 
 
 def test_the_interval_holds_the_rate_as_often_as_it_says() -> None:
@@ -117,6 +111,9 @@ def test_too_few_normals_are_told_and_the_strictest_threshold_taken() -> None:
     with pytest.warns(UserWarning, match=r"rate of 0\.01 needs 99 held-out normals, and there are 40: .* about 0\.024"):
         detector = OutlierDetector(false_alarm=0.01).fit(rows(40))
     assert detector.threshold_ == detector.normals_.min()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        OutlierDetector(false_alarm=0.01).fit(rows(99))
 
 
 def test_outliers_are_found_among_rows_and_units_do_not_matter() -> None:
@@ -175,17 +172,19 @@ def test_the_mahalanobis_distance_is_that_of_a_known_gaussian() -> None:
     normals = torch.from_numpy(np.random.default_rng(0).normal(size=(4000, 4))) * scale
     x = torch.eye(4).double() * scale * 3
     # A deviation is known to one part in the root of 2 n; the covariance is shrunk by less than that here.
-    torch.testing.assert_close(gaussian(fit_gaussian(normals), x), torch.full((4,), -1.5).double(), rtol=0.1, atol=0)
+    torch.testing.assert_close(
+        mahalanobis(fit_mahalanobis(normals), x), torch.full((4,), -1.5).double(), rtol=0.1, atol=0
+    )
 
 
 def test_directions_in_which_normals_do_not_move_count_for_so_much_and_no_more() -> None:
     x = torch.from_numpy(np.random.default_rng(0).normal(size=(2000, 3))) @ torch.tensor(
         [[1.0, 0, 1], [0, 1, 0], [0, 0, 1e-3]], dtype=torch.float64
     )  # the third number repeats the first, nearly
-    state = fit_gaussian(x, equal=True)
+    state = fit_mahalanobis(x, equal=True)
     apart = torch.stack([state["mean"], state["mean"] + torch.tensor([0.0, 0, 1]).double() * x.std(0)])
     # (1 - s) C + s I has on (0, 0, 1) at most 1 / s, where C alone would have a million
-    assert 0.25 / SHRUNK < (gaussian(state, apart)[1] * 3**0.5) ** 2 < 1 / SHRUNK
+    assert 0.25 / SHRUNK < (mahalanobis(state, apart)[1] * 3**0.5) ** 2 < 1 / SHRUNK
 
 
 def test_variants_are_near_their_images_which_come_first() -> None:
@@ -287,7 +286,7 @@ def test_a_detector_comes_back_from_the_disk_as_it_was(tmp_path: Path, data: Any
     [
         ({"scores": "likelihod"}, ConfigError, "no score 'likelihod'; did you mean 'likelihood'?"),
         ({"scores": []}, ConfigError, "a detector needs a score"),
-        ({"scores": "gaussian:scattering"}, ConfigError, "is of images, and these are rows"),
+        ({"scores": "mahalanobis:scattering"}, ConfigError, "is of images, and these are rows"),
         ({"scores": "likelihood", "family": "gan"}, CapabilityError, "cannot be had from the family 'gan'; families"),
         ({"scores": "likelihood:regret"}, CapabilityError, "families that can: vae"),
         ({"scores": "latent", "family": "vea"}, ConfigError, "did you mean 'vae'?"),
@@ -315,6 +314,8 @@ def test_what_was_not_fitted_or_is_no_detector_is_told(tmp_path: Path) -> None:
     detector = clone(OutlierDetector()).fit(rows(30))
     with pytest.raises(DataError, match="heat maps are of images"):
         detector.heat_maps(rows(5))
+    with pytest.raises(DataError, match="all normals are equal"):
+        OutlierDetector().fit(np.ones((30, 4)))
     with pytest.raises(DataError, match="images must have the shape"):
         OutlierDetector().fit(waves(30)).predict(waves(5)[..., 1:])
 
@@ -332,15 +333,12 @@ def grain(x: np.ndarray, seed: int) -> np.ndarray:
     return np.clip(np.rint(x + noise), 0, 255).astype(np.uint8)
 
 
-@pytest.mark.parametrize("scores", [None, "gaussian", "neighbours"])
+@pytest.mark.parametrize("scores", [None, "knn"])
 def test_normals_that_are_there_several_times_break_no_promise(digits: np.ndarray, scores: str | None) -> None:
     normals, others = digits[:300], digits[300:1500]
-    for times in (3, 5):
-        for copies in ([normals] * (times - 1), [grain(normals, seed) for seed in range(times - 1)]):
-            given = np.concatenate([normals, *copies])
-            detector = OutlierDetector(scores).fit(given)
-            assert detector.repeated_ == (times - 1) * 300 and len(detector.normals_) == 300
-            assert np.mean(detector.predict(others) < 0) < 0.08  # 5 % are promised; it was 9 to 80
+    detector = OutlierDetector(scores).fit(np.concatenate([normals, normals, *(grain(normals, s) for s in range(3))]))
+    assert detector.repeated_ == 1200 and len(detector.normals_) == 300
+    assert np.mean(detector.predict(others) < 0) < 0.08  # 5 % are promised; it was 9 to 80
 
 
 def test_rows_that_are_there_several_times_break_no_promise() -> None:
@@ -353,7 +351,7 @@ def test_rows_that_are_there_several_times_break_no_promise() -> None:
         assert np.mean(detector.predict(others * np.array([1, 1e3, 1, 1, 1e-3, 1])) < 0) < 0.09
 
 
-@pytest.mark.parametrize("d", [1, 2, 3, 10, 40])
+@pytest.mark.parametrize("d", [1, 3, 40])
 def test_rows_that_repeat_nothing_are_hardly_ever_taken_for_repeats(d: int) -> None:
     chance = np.random.default_rng(d)
     for x in (chance.normal(size=(1500, d)), chance.random((1500, d)), np.sinh(2 * chance.normal(size=(1500, d)))):
@@ -366,11 +364,6 @@ def test_images_that_differ_by_noise_alone_are_no_copies() -> None:
     assert not repeats(x).any()
 
 
-def test_normals_that_are_all_equal_are_told() -> None:
-    with pytest.raises(DataError, match="all normals are equal"):
-        OutlierDetector().fit(np.ones((30, 4)))
-
-
 def test_beside_one_far_normal_what_is_farther_out_still_scores_lower() -> None:
     normals = np.random.default_rng(0).normal(size=(300, 3))
     normals[7] = 1e9
@@ -378,7 +371,7 @@ def test_beside_one_far_normal_what_is_farther_out_still_scores_lower() -> None:
     assert far < near - 0.5
 
 
-@pytest.mark.parametrize("scores", [["gaussian"], ["reconstruction"]])
+@pytest.mark.parametrize("scores", [["mahalanobis"], ["reconstruction"]])
 def test_a_fitted_detector_can_be_dumped(scores: list[str], tmp_path: Path) -> None:
     detector = OutlierDetector(scores, hyperparameters={"steps": 3}, false_alarm=0.2).fit(waves(60))
     joblib.dump(detector, tmp_path / "detector.joblib")
@@ -387,18 +380,21 @@ def test_a_fitted_detector_can_be_dumped(scores: list[str], tmp_path: Path) -> N
     assert clone(again).get_params() == detector.get_params()
 
 
+def written(folder: Path, images: np.ndarray[Any, Any], names: list[str] | None = None) -> None:
+    """Images as PNGs of a folder."""
+    folder.mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image[0]).save(folder / (names[i] if names else f"{i:03}.png"))
+
+
 def test_the_page_names_each_image_and_escapes_it_and_the_table_holds_no_formula(tmp_path: Path) -> None:
-    (tmp_path / "normal").mkdir()
-    (tmp_path / "others").mkdir()
-    for i, image in enumerate(waves(60)):
-        Image.fromarray(image[0]).save(tmp_path / "normal" / f"{i:03}.png")
     names = ["=1+1.png", "@b.png", "-c.png", "<b>.png", *(f"{i}.png" for i in range(8))]
-    for name, image in zip(names, waves(len(names), 1), strict=True):
-        Image.fromarray(image[0]).save(tmp_path / "others" / name)
+    written(tmp_path / "normal", waves(60))
+    written(tmp_path / "others", waves(len(names), 1), names)
     assert ends("outliers", "fit", tmp_path / "normal", "--out", tmp_path / "run") == 0
     assert ends("outliers", "score", tmp_path / "run", tmp_path / "others") == 0
     page = (tmp_path / "run" / "others" / "outliers.html").read_text()
-    assert page.count("<figure>") == len(names) and "Threshold: score" in page
+    assert page.count("<figure>") == len(names) + 1 and "Threshold: score" in page
     assert "<b>.png" not in page and all(page.count(escape(name)) >= 2 for name in names)
     with (tmp_path / "run" / "others" / "outliers.csv").open() as file:
         table = list(csv.DictReader(file))
@@ -409,10 +405,8 @@ def test_the_page_names_each_image_and_escapes_it_and_the_table_holds_no_formula
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
     """Normal images, and a folder of others with a spoilt one among them, and a file that is none."""
-    for name, images in (("normal", waves(120)), ("others", waves(30, 1))):
-        (tmp_path / name).mkdir()
-        for i, image in enumerate(images):
-            Image.fromarray(image[0]).save(tmp_path / name / f"{i:03}.png")
+    written(tmp_path / "normal", waves(120))
+    written(tmp_path / "others", waves(30, 1))
     Image.fromarray(spoilt(waves(1, 2))[0, 0]).save(tmp_path / "others" / "007-spoilt.png")
     (tmp_path / "others" / "003.png").write_bytes(b"no image")
     return tmp_path
@@ -458,9 +452,9 @@ def test_mistakes_in_the_command_end_in_one_line(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("test_part", ["none", "some", "broken"])
+@pytest.mark.parametrize("test_part", ["none", "broken"])
 def test_the_images_of_a_folder_have_the_names_of_their_files(tmp_path: Path, test_part: str) -> None:
-    parts = {"none": ["."], "some": ["train", "test"], "broken": ["train", "test"]}[test_part]
+    parts = {"none": ["."], "broken": ["train", "test"]}[test_part]
     for i, image in enumerate(waves(44)):
         part = tmp_path / parts[0 if i < 30 else -1]
         part.mkdir(exist_ok=True)
@@ -468,26 +462,16 @@ def test_the_images_of_a_folder_have_the_names_of_their_files(tmp_path: Path, te
         if i == 7 or (test_part == "broken" and i >= 30):
             (part / f"{i}.png").write_bytes(b"no image")
     data = load_data(tmp_path, limit_broken=0.5)
-    assert data.test is not None
-    assert len(data.test) == {"none": 4, "some": 14, "broken": 2}[test_part]
-    named = image_names(data)
-    pixels = np.concatenate([data.train.x, data.test.x])
+    assert data.test is not None and len(data.test) == {"none": 4, "broken": 2}[test_part]
+    named, pixels = image_names(data), np.concatenate([data.train.x, data.test.x])
     assert len(set(named)) == len(pixels)
     for name, image in zip(named, pixels, strict=True):
         with Image.open(tmp_path / name) as file:
             np.testing.assert_array_equal(np.array(file), image[0])
 
 
-def test_nothing_warns_where_there_are_normals_enough() -> None:
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        OutlierDetector(false_alarm=0.01).fit(rows(99))
-
-
 def test_a_warning_at_scoring_is_a_line_too(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "few").mkdir()
-    for i, pixels in enumerate(np.random.default_rng(0).integers(0, 256, (16, 8, 8), dtype=np.uint8)):
-        Image.fromarray(pixels).save(tmp_path / "few" / f"{i}.png")
+    written(tmp_path / "few", np.random.default_rng(0).integers(0, 256, (16, 1, 8, 8), dtype=np.uint8))
     assert ends("outliers", "fit", tmp_path / "few", "--out", tmp_path / "run") == 0
     capsys.readouterr()
     assert ends("outliers", "score", tmp_path / "run", tmp_path / "few", "--out", tmp_path / "ranking") == 0

@@ -17,9 +17,10 @@ from fabulate.errors import ConfigError, DataError, RunError
 from fabulate.metrics.classification import balanced_accuracy
 from fabulate.uses.augment import BASELINES, Proof, augment, filters, pipeline, prove, read, splits, verdict
 from fabulate.uses.augment.filters import Synthetic, Tally
+from fabulate.uses.augment.page import to_json
 from fabulate.uses.augment.proof import over_classes, smote
 from fabulate.uses.augment.split import digests, split
-from fabulate.uses.augment.verdict import BEST, to_json
+from fabulate.uses.augment.verdict import BEST
 from pages import loads
 from tiny import SMALL, ends, pictures
 

@@ -6,13 +6,13 @@ from typing import Annotated
 import tyro
 from pydantic import Field
 from rich.console import Console
-from rich.table import Table
 
 from fabulate.cli.progress import stages
 from fabulate.cli.shared import load_images, parse, where
 from fabulate.config import Megapixels, PositiveInt, Range, data_spec, spec
 from fabulate.errors import ConfigError
 from fabulate.files import outside
+from fabulate.report import Table
 from fabulate.uses.augment import augment
 from fabulate.uses.augment.filters import Synthetic
 from fabulate.uses.augment.split import SHARE
@@ -75,7 +75,7 @@ def main(argv: list[str]) -> None:
         )
     moved = f", {len(made.cut.held_out):,} of them taken from the training part" if made.cut.held_out else ""
     print(f"{len(made.cut.train):,} images to learn from; {len(made.cut.test):,} kept for the test{moved}")
-    Console().print(table(made.synthetic))
+    Console().print(table(made.synthetic).to_console())
     where("images", flags.out / "synthetic")
     where("picture", flags.out / "samples.png")
     where("next", f"fabulate prove {flags.source} {flags.out}")
@@ -83,10 +83,5 @@ def main(argv: list[str]) -> None:
 
 def table(made: Synthetic) -> Table:
     """What became of the samples of each class."""
-    shown = Table(box=None, pad_edge=False)
-    for name in ("class", "wanted", "drawn", "kept", "another class", "unlike its own", "copies"):
-        shown.add_column(name, justify="left" if name == "class" else "right")
-    for name, tally in made.tallies.items():
-        counts = (tally.wanted, tally.drawn, tally.kept, tally.misread, tally.far, tally.copied)
-        shown.add_row(name, *(f"{count:,}" for count in counts))
-    return shown
+    rows = [[name, *(f"{count:,}" for count in tally)] for name, tally in made.tallies.items()]
+    return Table(["class", "wanted", "drawn", "kept", "another class", "unlike its own", "copies"], rows)

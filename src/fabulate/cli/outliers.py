@@ -3,22 +3,21 @@
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, TypeVar
 
-import numpy as np
 import tyro
 from pydantic import Field
 from rich.console import Console
 
-from fabulate.cli.outliers_page import ranking_page
+from fabulate.cli.progress import stages
 from fabulate.cli.shared import counting, load_images, parse, where
-from fabulate.config import Megapixels, PositiveInt, Range, data_spec, nearest, override, spec, to_json
-from fabulate.errors import ConfigError, RunError
-from fabulate.files import outside, own_folder, read_json, replaceable_folder, write_file, write_json
+from fabulate.config import Megapixels, PositiveInt, Range, data_spec, nearest, spec, to_json
+from fabulate.errors import ConfigError
+from fabulate.files import outside, replaceable_folder
 from fabulate.uses.outliers import OutlierDetector, load_detector, ranking, save_detector
 from fabulate.uses.outliers.conformal import percent
-from fabulate.uses.outliers.saving import CONFIG, Mark
-from fabulate.uses.outliers.scores import chosen
+from fabulate.uses.outliers.saving import CONFIG, Mark, spec_of
+from fabulate.uses.outliers.scores import named
 
 T = TypeVar("T")
 
@@ -49,13 +48,13 @@ class Fitting:
     false_alarm: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """The share of normal images that may be called outliers."""
     scores: tuple[str, ...] = ()
-    """What to judge by (default: gaussian:scattering)."""
+    """What to judge by (default: mahalanobis:scattering)."""
     family: str = "ae"
     """The generative model behind scores that need one: reconstruction, likelihood, latent, ..."""
     steps: PositiveInt | None = None
     """Its training steps (default: 1,500)."""
     variants: Annotated[int, Field(ge=0, le=20)] = 0
-    """Slightly moved and turned copies of each image to learn from as well: for handwriting, drawings, letters."""
+    """Slightly moved and turned variants of each image to learn from as well: for handwriting, drawings, letters."""
     seed: int = 0
     """Which normals are held out, and all else that is random."""
     device: str = "auto"
@@ -99,7 +98,7 @@ def main(argv: list[str]) -> None:
 def fit(argv: list[str]) -> None:
     """Learn normals and say what is promised."""
     flags = parse(Fitting, argv, "fabulate outliers fit")
-    chosen(flags.scores or None, flags.family, images=True)  # refuses what cannot be before images are read
+    named(flags.scores or None, flags.family, images=True)  # refuses what cannot be before images are read
     if flags.out is not None:
         vacant(flags.out, flags)
     data = load_images(data_spec(vars(flags)))
@@ -113,13 +112,7 @@ def fit(argv: list[str]) -> None:
         device=flags.device,
         random_state=flags.seed,
     )
-    x = data.train.x
-    if flags.normal:
-        unknown = [name for name in flags.normal if name not in data.classes]
-        if unknown or data.train.y is None:
-            known = ", ".join(data.classes) or "none"
-            raise ConfigError(f"{flags.source} has no class {', '.join(unknown)} (classes: {known})")
-        x = x[np.isin(data.train.y, [data.classes.index(name) for name in flags.normal])]
+    x = ranking.normals_of(data, flags.normal)
     with counting("learning what is normal") as progress:
         warned(lambda: detector.fit(x, progress=progress))
     save_detector(detector, out, data=to_json(data.spec), normals=len(x))
@@ -138,25 +131,14 @@ def score(argv: list[str]) -> None:
     if flags.false_alarm is not None:
         detector.false_alarm = flags.false_alarm
         warned(detector.calibrate)
-    if not detector.shape_:
-        raise RunError(f"{flags.run} learnt rows of numbers; score them from Python: load_detector(...).predict(rows)")
-    channels, height, width = detector.shape_
-    own = data_spec(read_json(flags.run / CONFIG, dict[str, Any]).get("data", {}))
-    size = own.size or (height if height == width else None)
-    given = {"source": flags.source, "channels": channels, "size": size, "limit_broken": flags.limit_broken}
+    reading = spec_of(detector, flags.run, flags.source, flags.limit_broken)
     if flags.out is not None:
         vacant(flags.out, flags)
-    data = load_images(override(own, given))  # with the range of the images that were learnt
+    data = load_images(reading)
     out = vacant(flags.out or flags.run / data.name, flags)
-    with counting("judging images") as progress:
-        ranked = ranking.rank(detector, data, progress)
+    with stages() as progress:
+        ranked = ranking.run(detector, data, out, name=str(flags.run), n=flags.n, progress=progress)
     found, n = int(ranked.outliers.sum()), len(ranked.scores)
-    with counting("drawing heat maps") as progress:
-        body = ranking_page(str(flags.run), detector, data, ranked, flags.n, progress)
-    own_folder(out)
-    write_json(out / ranking.RECORD, ranking.record(detector, ranked, flags.source))
-    ranking.write_csv(ranked, out / "outliers.csv")
-    write_file(out / "outliers.html", lambda file: file.write(body.encode()))
     print(f"{found:,} of {n:,} images are outliers; of normal images {percent(detector.false_alarm_)} would be")
     where("ranking", out / "outliers.csv")
     where("page", out / "outliers.html")

@@ -39,7 +39,7 @@ from fabulate.report.page import (
     Table,
     write_page,
 )
-from fabulate.report.rows import BETTER, Better, Card, Grade, Row, graded, interval, number, percent
+from fabulate.report.rows import BETTER, Better, Card, Grade, Row, graded, interval, number, percent, points
 
 __all__ = [
     "BETTER",
@@ -63,5 +63,6 @@ __all__ = [
     "interval",
     "number",
     "percent",
+    "points",
     "write_page",
 ]

@@ -17,25 +17,32 @@ from fabulate.metrics.intervals import Estimate
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-BLUE, PALE, RED, GREEN, INK = "#3b6ea8", "#8fb4dc", "#c03a32", "#3f8f5f", "#1c2330"
+BLUE, PALE, RED, GREEN, INK, GRAY = "#3b6ea8", "#8fb4dc", "#c03a32", "#3f8f5f", "#1c2330", "#8a93a3"
 DPI = 120
 
 
 def axes(width: float, height: float, across: str = "", up: str = "") -> "Axes":
     """Empty axes of a size in inches; the words are those of the axes."""
+    (axes,) = several(width, height, (1,))
+    axes.set_xlabel(across, fontsize=9)
+    axes.set_ylabel(up, fontsize=9)
+    return axes
+
+
+def several(width: float, height: float, ratios: Sequence[float]) -> "list[Axes]":
+    """Empty axes beside each other in one picture of a size in inches, their widths in these ratios."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot()
-    axes.set_xlabel(across, fontsize=9)
-    axes.set_ylabel(up, fontsize=9)
-    axes.tick_params(labelsize=8)
-    axes.grid(axis="y", alpha=0.25)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right"]].set_visible(False)
-    return axes
+    found = list(figure.subplots(1, len(ratios), squeeze=False, width_ratios=ratios)[0])
+    for axes in found:
+        axes.tick_params(labelsize=8)
+        axes.grid(axis="y", alpha=0.25)
+        axes.set_axisbelow(True)
+        axes.spines[["top", "right"]].set_visible(False)
+    return found
 
 
 def image(axes: "Axes") -> Image.Image:

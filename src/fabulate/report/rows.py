@@ -138,3 +138,13 @@ def percent(share: Estimate, digits: int = 1) -> str:
     """
     value, low, high = (f"{100 * part:.{digits}f}" for part in share)
     return f"{value} % ({low} to {high})"
+
+
+def points(difference: Estimate, digits: int = 1) -> str:
+    """A difference of shares in percentage points, with its interval.
+
+    >>> points(Estimate(0.012, -0.001, 0.025))
+    '+1.2 points (-0.1 to +2.5)'
+    """
+    value, low, high = (f"{100 * part:+.{digits}f}" for part in difference)
+    return f"{value} points ({low} to {high})"

@@ -1,15 +1,12 @@
 """What a proof says, in words. Every sentence follows from an interval; where it holds 0, nothing is claimed."""
 
-from typing import Any, Literal, NamedTuple
-
-from pydantic import ConfigDict, with_config
-from typing_extensions import TypedDict
+from typing import NamedTuple
 
 from fabulate.metrics.intervals import Estimate
-from fabulate.uses.augment.proof import BASELINES, PAIRS, WITH, Difference, Proof
+from fabulate.report import Grade
+from fabulate.report import points as points_to
+from fabulate.uses.augment.proof import BASELINES, WITH, Difference, Proof
 
-RECORD = "proof.json"
-Grade = Literal["good", "fair", "poor"]
 FEW = 30  # test images of a class below which its recall is hardly known
 
 BEST: dict[tuple[int, int], tuple[str, Grade, str]] = {
@@ -84,13 +81,9 @@ def changed(proof: Proof, difference: Difference) -> list[str]:
     return [f"{sentence}." for sentence in found]
 
 
-def points(value: Estimate) -> str:
-    """A difference of shares in percentage points.
-
-    >>> points(Estimate(0.0123, -0.001, 0.0256))
-    '+1.23 points (-0.10 to +2.56)'
-    """
-    return f"{100 * value.value:+.2f} points ({100 * value.low:+.2f} to {100 * value.high:+.2f})"
+def points(difference: Estimate) -> str:
+    """To hundredths of a point: intervals here are that narrow."""
+    return points_to(difference, 2)
 
 
 def listed(names: list[str]) -> str:
@@ -100,51 +93,3 @@ def listed(names: list[str]) -> str:
     ('a, b and c', 'a')
     """
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
-
-
-@with_config(ConfigDict(extra="ignore"))
-class Record(TypedDict):
-    """proof.json, as far as it says whose a folder is; beside it the verb writes which images were compared."""
-
-    helped: str
-    sentences: list[str]
-    classes: list[str]
-    test_images: list[int]
-    steps: int
-
-
-def to_json(proof: Proof) -> dict[str, Any]:
-    """All numbers of a proof, as JSON."""
-    said = verdict(proof)
-    return {
-        "helped": said.word,
-        "sentences": list(said.sentences),
-        "classes": list(proof.classes),
-        "test_images": [int((proof.y == k).sum()) for k in range(len(proof.classes))],
-        "steps": proof.steps,
-        "baselines": {
-            name: {
-                "words": way.words,
-                "images": proof.sizes[name],
-                "balanced_accuracy": numbers(proof.accuracy(name)),
-                "recall": [numbers(recall) for recall in proof.recalls(name)],
-            }
-            for name, way in BASELINES.items()
-        },
-        "differences": [
-            {
-                "first": first,
-                "second": second,
-                "balanced_accuracy": numbers(difference.value),
-                "recall": [numbers(d) for d in difference.by_class],
-            }
-            for first, second in PAIRS
-            for difference in [proof.difference(first, second)]
-        ],
-    }
-
-
-def numbers(value: Estimate) -> dict[str, float | None]:
-    """An estimate as JSON, which has no number that is none."""
-    low, middle, high = (None if number != number else number for number in (value.low, value.value, value.high))
-    return {"value": middle, "low": low, "high": high}

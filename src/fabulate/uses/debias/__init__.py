@@ -7,7 +7,8 @@
     DataLoader(images, sampler=debiaser.sampler())  # for a training of your own
     debiaser.recoloured(x)                          # (B, C, H, W), the same images in the colours of others
 
-How codes become densities and densities weights is told in `densities` and `weights`; what the codes are, in `duotone`.
+How codes become densities and densities weights is told in `densities`; what the codes are, in `recolour`; `page.run`
+does what `fabulate debias` does.
 """
 
 from fabulate.uses.debias.debiaser import Debiaser

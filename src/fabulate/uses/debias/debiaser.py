@@ -1,9 +1,14 @@
 """`Debiaser`: learns what varies in images, finds who is rare in its class by a factor, and makes up for it.
 
-It learns a model of structure and palette without labels of any bias (`duotone.py`), and with it gives
+It learns a model of structure and palette without labels of any bias (`recolour.py`), and with it gives
 
-* weights: how much each image has to count so that the factor and the class are independent (`weights.py`);
+* weights: how much each image has to count so that the factor and the class are independent (`densities.py`);
 * counterfactuals: the same images with the factor of others, so that it tells nothing of the class (`recoloured`).
+
+The model is shown more often what is rare, as in DB-VAE (Amini et al. 2019, https://doi.org/10.1145/3306618.3314243):
+after each epoch all images are encoded, the density of their codes is fitted again, and half of the images of the next
+epoch are drawn by the new weights; the other half stays as it is, or it would forget what is common. Densities are
+always those of all images as they are.
 
 Which factor is the bias is a matter of what is meant: a colour may be the accident or the very thing. The default is
 the palette, for a class is most often a shape. Images from several environments answer the question themselves
@@ -20,17 +25,23 @@ import torch
 from torch import Tensor
 from torch.utils.data import WeightedRandomSampler
 
-from fabulate.config import nearest, override
+from fabulate.config import Training, nearest, override
 from fabulate.data import Images
 from fabulate.errors import ConfigError, DataError
-from fabulate.seeds import generator
+from fabulate.seeds import generator, seeded
 from fabulate.training.devices import pick_device
-from fabulate.uses.debias import factors, weights
-from fabulate.uses.debias.densities import DENSITIES, Labels, LogDensity, Numbers
-from fabulate.uses.debias.duotone import Duotone, DuotoneConfig, paint, unpaint
-from fabulate.uses.debias.learning import STEPS, Progress, codes, learn
+from fabulate.training.loop import Learner
+from fabulate.types import Batch, BatchSource, Progress
+from fabulate.uses.debias import densities, factors
+from fabulate.uses.debias.densities import DENSITIES, TARGETS, Labels, Numbers
+from fabulate.uses.debias.recolour import Duotone, DuotoneConfig, counterfactual
 
 FEWEST = 50  # images from which anything can be told of densities
+STEPS = 2000
+FIRST = 0.3  # of the steps go by before the first weights: codes of an untrained model mean nothing
+MOST = 8  # times that weights are renewed, at most
+KEPT = 0.5  # share of an epoch's images that are drawn without weights
+PORTION = 2000  # images encoded at a time
 
 
 class Debiaser:
@@ -38,7 +49,7 @@ class Debiaser:
 
     `by`: names of factors: palette, structure, structure-3, ...; None: the palette, or with environments the factor
     whose relation to the class differs most between them. `density`, `target`: names from `densities.DENSITIES` and
-    `weights.TARGETS`; the default target is "overall", without classes "even". `steps`: of training (None: 2,000).
+    `densities.TARGETS`; the default target is "overall", without classes "even". `steps`: of training (None: 2,000).
     `hyperparameters`: of the model (`DuotoneConfig`).
 
     After `fit`: `model_`, `factors_` (a list of `Factor`), `chosen_` (names of the factors made independent),
@@ -66,7 +77,7 @@ class Debiaser:
         self.density, self.target = density, target
         self.steps, self.device, self.seed = STEPS if steps is None else steps, device, seed
         self.config = override(DuotoneConfig(), hyperparameters or {})
-        for what, name, table in (("density", density, DENSITIES), ("target", target, weights.TARGETS)):
+        for what, name, table in (("density", density, DENSITIES), ("target", target, TARGETS)):
             if name is not None and name not in table:
                 raise ConfigError(f"there is no {what} {name!r}{nearest(name, [*table])} ({', '.join(table)})")
         if self.by is not None:
@@ -86,13 +97,9 @@ class Debiaser:
             check_environments(environments, images)
         self.y_ = np.zeros(len(images), np.int64) if images.y is None else images.y
         self.classes_ = int(self.y_.max()) + 1
-        self.log_prior_ = factors.prior(self.y_, self.classes_)
         self.target_ = self.target or ("even" if self.classes_ == 1 else "overall")
-        device = pick_device(self.device)
         self.place_ = factors.columns(self.by or ("palette",), self.config)
-        self.model_: Duotone = learn(
-            images, self.config, self._weigh, seed=self.seed, steps=self.steps, device=device, progress=progress
-        )
+        self.model_ = self._learn(images, progress)
         self.codes_ = codes(self.model_, images)  # (N, Z)
         self.factors_ = factors.found(
             self.codes_, self.y_, self.classes_, self.config, DENSITIES["mixture"], environments, self.seed
@@ -107,21 +114,17 @@ class Debiaser:
                 )
             self.chosen_ = (worst.name,)
         self.place_ = factors.columns(self.chosen_, self.config)
-        self.log_density_: LogDensity = self._density(self.codes_, self.density)
-        self.weights_ = self._weights(self.codes_, self.y_)
+        self.weights_ = self._weights(self.codes_, self.y_, self.density)
         return self
 
     def sampler(self, n: int | None = None) -> WeightedRandomSampler:
         """For a `DataLoader` over the images that were learnt: n of them by weight."""
-        return weights.sampler(self.weights_, seed=self.seed, n=n)
+        return densities.sampler(self.weights_, seed=self.seed, n=n)
 
     def weigh(self, images: Images) -> Numbers:
         """Weights that undo the bias of other images (N,), on average 1: their own, which may be another one."""
         y = np.zeros(len(images), np.int64) if images.y is None else images.y
-        f = codes(self.model_, images)[:, torch.tensor(self.place_)].double().numpy()
-        classes = int(y.max()) + 1
-        log_density = DENSITIES[self.density](f, y, classes, self.seed)(f)
-        return weights.weights(log_density, y, factors.prior(y, classes), self.target_)
+        return self._weights(codes(self.model_, images), y, self.density)
 
     @torch.no_grad()
     def recoloured(self, x: Tensor, *address: int | str) -> Tensor:
@@ -129,33 +132,56 @@ class Debiaser:
         donors = torch.randint(len(self.codes_), (len(x),), generator=generator(self.seed, "debias", *address))
         return counterfactual(self.model_, x, self.codes_[donors], self.place_)
 
-    def _density(self, z: Tensor, name: str) -> LogDensity:
-        f = z[:, torch.tensor(self.place_)].double().numpy()
-        return DENSITIES[name](f, self.y_, self.classes_, self.seed)
+    def _weights(self, z: Tensor, y: Labels, density: str) -> Numbers:
+        """The weights (N,) of images by their codes (N, Z), with the densities of these codes."""
+        f, classes = z[:, self.place_].double().numpy(), int(y.max()) + 1
+        log_density = DENSITIES[density](f, y, classes, self.seed)(f)
+        return densities.weights(log_density, y, densities.log_prior_of(y, classes), self.target_)
 
-    def _weights(self, z: Tensor, y: Labels) -> Numbers:
-        f = z[:, torch.tensor(self.place_)].double().numpy()
-        return weights.weights(self.log_density_(f), y, self.log_prior_, self.target_)
+    def _learn(self, images: Images, progress: Progress | None) -> Duotone:
+        """A model of the images that is shown more often what is rare."""
+        with seeded(self.seed, "debias", "weights"):
+            model = Duotone(self.config, images.shape)
+        source = Resampled(images)
+        batch = min(128, len(images))
+        training = Training(steps=self.steps, lr=2e-3, batch_size=batch, seed=self.seed)
+        learner = Learner(model.to(pick_device(self.device)), training, source)
+        every = max(len(images) // batch, int((1 - FIRST) * self.steps) // MOST, 1)
+        for _ in learner.steps():
+            step = learner.step
+            if step >= FIRST * self.steps and step % every == 0 and step < self.steps:
+                now: Any = learner.sampler()  # the average is a Duotone too
+                weights = self._weights(codes(now, images), self.y_, "mixture")
+                source.resample(KEPT + (1 - KEPT) * weights / weights.mean(), self.seed, "debias", "shown", step)
+            if progress is not None:
+                progress(step, self.steps)
+        found = learner.sampler().eval().requires_grad_(False)
+        assert isinstance(found, Duotone)
+        return found
 
-    def _weigh(self, z: Tensor) -> Numbers:
-        """The weights of all images by the codes that they have now; a flow would take longer than all the rest."""
-        self.log_density_ = self._density(z, "mixture")
-        return self._weights(z, self.y_)
+
+class Resampled(BatchSource):
+    """Images of which each epoch sees a choice of its own."""
+
+    def __init__(self, images: Images) -> None:
+        self.images, self.rows = images, torch.arange(len(images))
+
+    def resample(self, weights: Numbers, *address: int | str) -> None:
+        """Show images by weights (N,) from now on."""
+        self.rows = densities.resampled(weights, len(self.images), *address)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def stored(self, indices: Tensor) -> Batch:
+        """The chosen images at `indices` (B,)."""
+        return self.images.stored(self.rows[indices])
 
 
-def counterfactual(model: Duotone, x: Tensor, donors: Tensor, place: tuple[int, ...]) -> Tensor:
-    """Images (B, C, H, W) in [-1, 1] with the numbers `place` of their codes taken from other codes (B, Z).
-
-    What the model cannot draw stays as it is: each pixel keeps its place between dark and bright, or moves from there
-    as far as the picture of the new structure does from the old one.
-    """
-    z = model.encode(x)
-    new = factors.swapped(z, donors.to(z), place)
-    (s, t), (s_new, t_new) = model.parts(z), model.parts(new)
-    u = unpaint(x.to(z), model.ends(t))
-    if not torch.equal(s, s_new):
-        u = u + model.gray(s_new) - model.gray(s)
-    return paint(u, model.ends(t_new)).clamp(-1, 1).to(x)
+def codes(model: Duotone, images: Images) -> Tensor:
+    """The codes of all images (N, Z), on the CPU."""
+    parts = torch.split(torch.arange(len(images)), PORTION)
+    return torch.cat([model.encode(images.batch(part).x).cpu() for part in parts])
 
 
 def check_environments(environments: Labels, images: Images) -> None:

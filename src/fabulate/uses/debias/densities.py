@@ -1,13 +1,22 @@
-"""The density of a factor's codes in each class, p(f | y): by a histogram, by a mixture of Gaussians, or by a flow.
+"""How much each image has to count, so that a factor of variation tells nothing of the class any more.
 
-The histogram is that of Amini, Soleimany, Schwarting, Bhatia, Rus ("Uncovering and mitigating algorithmic bias through
-learned latent structure", 2019, https://doi.org/10.1145/3306618.3314243): every number of the code has bins of its own
-and their densities are multiplied, as if they were independent, which principal axes come nearest to. The mixture has
-Gaussians that all classes share, each class in shares of its own: bins of a shape that is learned. The flow is a
-RealNVP (Dinh, Sohl-Dickstein, Bengio 2017, https://arxiv.org/abs/1605.08803) that is told the class, for densities of
-any shape.
+In class y a factor f has the density p(f | y). An image that counts
 
-Legend: N codes, D numbers in a code, A axes of them along which they vary, K classes, G Gaussians.
+    w = target(f) / p(f | y)
+
+makes the factor follow the target in every class. The target "overall" is p(f), the factor's density over all classes:
+then f and y are independent, and w = p(y) / p(y | f) is large where the factor speaks against the class. The target
+"even" is 1, as in Amini, Soleimany, Schwarting, Bhatia, Rus ("Uncovering and mitigating algorithmic bias through
+learned latent structure", 2019, https://doi.org/10.1145/3306618.3314243): every value of the factor counts alike, and
+what is rare counts much, the broken and the mislabelled first of all. So "overall" is the default wherever there are
+classes: what is odd in every class gains nothing by it.
+
+The density is a histogram, as theirs: every number of the code has bins of its own and their densities are multiplied,
+as if they were independent, which principal axes come nearest to. Or it is a mixture of Gaussians that all classes
+share, each class in shares of its own: bins of a shape that is learned. A density far from all codes is a guess. So
+p(f | y) has a small share of the target in it, and no image counts more than 1 / RAREST times what it did.
+
+Legend: N codes or images, D numbers in a code, A axes of them along which they vary, K classes, G Gaussians.
 """
 
 import warnings
@@ -18,13 +27,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.utils.data import WeightedRandomSampler
 
-from fabulate.features.learning import fit
-from fabulate.nets.flows import Coupling, Invertible, Mix, Scale, channels
-from fabulate.prob import log_normal
-from fabulate.seeds import permutation, seeded
-from fabulate.types import ImageShape
+from fabulate.seeds import generator, permutation
 
 if TYPE_CHECKING:
     from sklearn.mixture import GaussianMixture
@@ -42,8 +48,8 @@ GAUSSIANS, OF_EACH = 30, 100  # at most so many, each of so many codes at least:
 NARROWEST = 0.03  # variance added to each, of the codes' own: finer than that a palette is one palette
 MOST_CODES = 10_000  # that Gaussians are placed by; their shares in the classes are counted over all codes
 PRIOR = 0.5  # codes that every class is taken to have in each bin or Gaussian beforehand: never a share of 0
+RAREST = 0.001
 FLATTEST = 1e-6  # an axis varies if its deviation is more than this share of the largest
-LAYERS, WIDTH, STEPS = 6, 64, 800  # of the flow
 
 
 def whitening(codes: Numbers) -> LogDensity:
@@ -137,42 +143,73 @@ def _by_gaussians(parts: LogDensity, relative: Numbers, new: Numbers) -> Numbers
     return np.stack([logsumexp(each + row, axis=1) for row in relative], axis=1)
 
 
-class Flow(nn.Module):
-    """A RealNVP of codes (N, D), told the class."""
+DENSITIES: dict[str, Density] = {"mixture": mixture, "histogram": histogram}
 
-    def __init__(self, dim: int, classes: int) -> None:
-        super().__init__()
-        shape = ImageShape(dim, 1, 1)
-        layers: list[Invertible] = []
-        for i in range(LAYERS):
-            layers += [Coupling(channels(shape, i % 2), WIDTH, WIDTH, classes), Scale(shape), Mix(shape)]
-        self.layers = nn.ModuleList(layers)
-
-    def forward(self, z: Tensor, y: Tensor) -> Tensor:
-        """log p(f | y), in nats (N,)."""
-        h, log_det = z[:, :, None, None], z.new_zeros(len(z))
-        for layer in self.layers:
-            h, change = layer(h, y)
-            log_det = log_det + change
-        return log_normal(h, torch.zeros_like(h), torch.zeros_like(h)).sum((1, 2, 3)) + log_det
+Target = Callable[[Numbers, Numbers], Numbers]
+"""log p(f | y) of each image in each class (N, K), log p(y) (K,) -> the log-density aimed at (N,)."""
 
 
-def flow(codes: Numbers, y: Labels, classes: int, seed: int = 0) -> LogDensity:
-    """A flow of the principal axes, trained for half a minute."""
-    turn = whitening(codes)
-    z, labels = torch.from_numpy(turn(codes)).float(), torch.from_numpy(y)
-    with seeded(seed, "debias", "flow"):
-        network = Flow(z.shape[1], classes)
-    fit(network, lambda step, i: -network(z[i], labels[i]).mean(), len(z), seed=seed, steps=STEPS)
+def overall(log_density: Numbers, log_prior: Numbers) -> Numbers:
+    """The factor's density over all classes."""
+    from scipy.special import logsumexp
 
-    return partial(_by_flow, turn, network, classes)
+    found: Numbers = logsumexp(log_density + log_prior, axis=1)
+    return found
 
 
-@torch.no_grad()
-def _by_flow(turn: LogDensity, network: Flow, classes: int, new: Numbers) -> Numbers:
-    given = torch.from_numpy(turn(new)).float()
-    each = [network(given, torch.full((len(given),), k)) for k in range(classes)]
-    return torch.stack(each, dim=1).double().numpy()
+def even(log_density: Numbers, log_prior: Numbers) -> Numbers:
+    """The same density everywhere: that of a usual code, so that what is rarer counts more."""
+    return np.full(len(log_density), float(np.median(overall(log_density, log_prior))))
 
 
-DENSITIES: dict[str, Density] = {"mixture": mixture, "histogram": histogram, "flow": flow}
+TARGETS: dict[str, Target] = {"overall": overall, "even": even}
+
+
+def weights(log_density: Numbers, y: Labels, log_prior: Numbers, target: str = "overall") -> Numbers:
+    """How much each image counts (N,), on average 1.
+
+    `log_density`: log p(f | y) under each class (N, K). `log_prior`: log p(y) of the images the densities were fitted
+    to (K,).
+
+    >>> log_density = np.log([[0.9, 0.1], [0.9, 0.1], [0.9, 0.1], [0.1, 0.9]])  # of one bit, seen in four images
+    >>> weights(log_density, np.array([0, 0, 1, 1]), np.log([0.5, 0.5])).round(2)
+    array([0.33, 0.33, 3.  , 0.33])
+    """
+    aim = TARGETS[target](log_density, log_prior)
+    own = log_density[np.arange(len(y)), y]
+    found: Numbers = np.exp(-np.logaddexp(np.log1p(-RAREST) + own - aim, np.log(RAREST)))
+    return found / found.mean()
+
+
+def log_prior_of(y: Labels, classes: int) -> Numbers:
+    """log p(y) of each class (K,); a class without images counts as half of one."""
+    counts = np.maximum(np.bincount(y, minlength=classes), 0.5)
+    shares: Numbers = np.log(counts / counts.sum())
+    return shares
+
+
+def effective_size(given: Numbers) -> float:
+    """The effective sample size of weighted images (Kish 1965): (sum w)^2 / sum w^2.
+
+    >>> effective(np.ones(10)), effective(np.array([1.0, 0.0]))
+    (10.0, 1.0)
+    """
+    return float(given.sum() ** 2 / (given**2).sum())
+
+
+def sampler(given: Numbers, *, seed: int = 0, n: int | None = None) -> WeightedRandomSampler:
+    """For `torch.utils.data.DataLoader(..., sampler=...)`: n images (default: as many as there are) drawn by weight.
+
+    >>> list(sampler(np.array([0.0, 1.0, 0.0])))
+    [1, 1, 1]
+    """
+    return WeightedRandomSampler(given.tolist(), n or len(given), generator=generator(seed, "debias", "sampler"))
+
+
+def resampled(given: Numbers, n: int, *address: int | str) -> Tensor:
+    """n images by weight, with replacement (N,); systematic resampling: each as often as it counts, give or take one
+    (Kitagawa 1996, https://doi.org/10.1080/10618600.1996.10474692)."""
+    start = torch.rand(1, generator=generator(*address), dtype=torch.float64)
+    marks = (torch.arange(n, dtype=torch.float64) + start) / n
+    edges = torch.from_numpy(np.cumsum(given) / np.sum(given))
+    return torch.searchsorted(edges, marks).clamp(max=len(given) - 1)

@@ -19,14 +19,12 @@ Legend: N images, D numbers in a factor's code, K classes, E environments, M cel
 from typing import NamedTuple
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from fabulate.config import nearest
 from fabulate.errors import ConfigError
-from fabulate.uses.debias.densities import Density, Labels, Numbers, gaussians, histogram
-from fabulate.uses.debias.duotone import DuotoneConfig
-from fabulate.uses.debias.weights import weights
+from fabulate.uses.debias.densities import Density, Labels, Numbers, gaussians, histogram, log_prior_of, weights
+from fabulate.uses.debias.recolour import DuotoneConfig
 
 AGAINST = 2.0
 IDLE = 0.1  # deviation of a code's means below which the model makes no use of a number
@@ -89,7 +87,7 @@ def found(
     With environments (N,) those come first whose relation to the class differs most.
     """
     z = codes.double().numpy()
-    log_prior = prior(y, classes)
+    log_prior = log_prior_of(y, classes)
     factors = []
     for name, place in named(config).items():
         f = z[:, place]
@@ -102,13 +100,6 @@ def found(
         against = int((ratio < -np.log(AGAINST)).sum())
         factors.append(Factor(name, place, float(ratio.mean() / np.log(2)), weight, against, *failure))
     return sorted(factors, key=lambda one: (-(one.failure or 0.0), -one.bits))
-
-
-def prior(y: Labels, classes: int) -> Numbers:
-    """log p(y) of each class (K,); a class without images counts as half of one."""
-    counts = np.maximum(np.bincount(y, minlength=classes), 0.5)
-    shares: Numbers = np.log(counts / counts.sum())
-    return shares
 
 
 def cells(f: Numbers, seed: int = 0) -> Labels:
@@ -151,11 +142,3 @@ def spurious(factors: list[Factor]) -> Factor | None:
     """The factor whose relation to the class differs most between environments, if it is more than chance."""
     failing = [one for one in factors if one.p_value is not None and one.p_value < LEVEL / len(factors)]
     return max(failing, key=lambda one: one.failure or 0.0, default=None)
-
-
-def swapped(z: Tensor, donors: Tensor, place: tuple[int, ...]) -> Tensor:
-    """Codes (B, Z) with the numbers of a factor taken from other codes (B, Z)."""
-    new = z.clone()
-    index = torch.tensor(place)
-    new[:, index] = donors[:, index]
-    return new

@@ -9,9 +9,8 @@ Legend: N images, P pairs, C H W image.
 """
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,10 +23,9 @@ from fabulate.seeds import seeded
 from fabulate.training import configure
 from fabulate.training.devices import pick_device
 from fabulate.training.loop import Learner
-from fabulate.types import to_uint8
-from fabulate.uses.debias.densities import Numbers
-from fabulate.uses.debias.learning import KEPT, Resampled
-from fabulate.uses.debias.weights import drawn
+from fabulate.types import Progress, to_uint8
+from fabulate.uses.debias.debiaser import KEPT, Resampled
+from fabulate.uses.debias.densities import Labels, Numbers
 
 Pair = tuple[int, str]
 """Number of the class, and attribute."""
@@ -35,8 +33,7 @@ STEPS = 3000
 PORTION = 256  # images drawn at a time
 
 
-@dataclass(frozen=True, eq=False)
-class Filled:
+class Filled(NamedTuple):
     """Real images followed by generated ones."""
 
     images: Images
@@ -50,7 +47,7 @@ class Filled:
     """Pairs of which there is no image to learn from."""
 
 
-def pair_weights(y: np.ndarray, attributes: Sequence[str]) -> Numbers:
+def pair_weights(y: Labels, attributes: Sequence[str]) -> Numbers:
     """How much each image counts (N,), on average 1, when all pairs of a class count alike and classes as they are.
 
     >>> pair_weights(np.array([0, 0, 0, 1]), ["a", "a", "b", "a"])
@@ -62,7 +59,7 @@ def pair_weights(y: np.ndarray, attributes: Sequence[str]) -> Numbers:
     return np.array([classes[k] / kinds[k] / counts[k, a] for k, a in pairs])
 
 
-def check(name: str, y: np.ndarray, attributes: Sequence[str]) -> None:
+def check(name: str, y: Labels, attributes: Sequence[str]) -> None:
     """Refuse what cannot be filled up. Errors: `CapabilityError` for a family, `ConfigError` for attributes."""
     if not issubclass(family(name), Conditional):
         raise CapabilityError(f"{name} cannot learn pairs of class and attribute; {able(Conditional)}")
@@ -83,21 +80,18 @@ def fill(
     hyperparameters: Mapping[str, Any] | None = None,
     seed: int = 0,
     device: str = "auto",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> Filled:
     """Draw images of every pair that has some, but fewer than `up_to`. `progress`: (steps done, all steps).
 
     `name` and `hyperparameters` are those of the model, as for `fabulate.train`. Errors: as `check` and `train`.
     """
-    assert images.y is not None
-    check(name, images.y, attributes)
-    pairs = list(zip(images.y.tolist(), attributes, strict=True))
+    check(name, images.class_numbers, attributes)
+    pairs = list(zip(images.class_numbers.tolist(), attributes, strict=True))
     counts = Counter(pairs)
     known = sorted(counts)
     wanted = [number for number, pair in enumerate(known) for _ in range(up_to - counts[pair])]
-    absent = tuple(
-        (k, a) for k in sorted(set(images.y.tolist())) for a in sorted(set(attributes)) if (k, a) not in counts
-    )
+    every = [(k, a) for k in sorted({k for k, _ in known}) for a in sorted(set(attributes))]
     made = np.empty((len(wanted), *images.shape), np.uint8)
     if wanted:
         numbers = {pair: number for number, pair in enumerate(known)}
@@ -107,15 +101,11 @@ def fill(
         for first in range(0, len(wanted), PORTION):
             part = torch.tensor(wanted[first : first + PORTION])
             made[first : first + len(part)] = to_uint8(model.sample(len(part), part, seed=seed, start=first)).cpu()
-    all_y = np.concatenate([images.y, np.array([known[number][0] for number in wanted], np.int64)])
+    all_y = np.concatenate([images.class_numbers, np.array([known[number][0] for number in wanted], np.int64)])
     named = (*attributes, *(known[number][1] for number in wanted))
-    return Filled(
-        images=Images(np.concatenate([images.x, made]), all_y),
-        attributes=named,
-        real=len(images),
-        weights=pair_weights(all_y, named),
-        absent=absent,
-    )
+    both = Images(np.concatenate([images.x, made]), all_y)
+    absent = tuple(pair for pair in every if pair not in counts)
+    return Filled(both, named, len(images), pair_weights(all_y, named), absent)
 
 
 def learn(
@@ -125,16 +115,15 @@ def learn(
     hyperparameters: Mapping[str, Any] | None,
     seed: int,
     device: str,
-    progress: Callable[[int, int], None] | None,
+    progress: Progress | None,
 ) -> GenerativeModel:
     """A conditional model of images of pairs, trained in memory; half of what it sees is drawn evenly from all pairs.
 
     Otherwise it would see a rare pair once in hundreds of steps, and have hardly a code of it to draw from.
     """
-    assert images.y is not None
     source = Resampled(images)
-    evenly = 1 / (len(classes) * np.bincount(images.y, minlength=len(classes))[images.y])
-    source.chosen = drawn(KEPT / len(images) + (1 - KEPT) * evenly, len(images), seed, "debias", "pairs")
+    evenly = 1 / (len(classes) * np.bincount(images.class_numbers, minlength=len(classes))[images.class_numbers])
+    source.resample(KEPT / len(images) + (1 - KEPT) * evenly, seed, "debias", "pairs")
     values = {"steps": STEPS, **(hyperparameters or {}), "seed": seed, "conditional": True}
     config, training = configure(name, str(values.pop("preset", "default")), values)
     with seeded(seed, "weights"):

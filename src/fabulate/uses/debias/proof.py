@@ -1,13 +1,15 @@
 """Before and after: classifiers that saw images as they are, by weight, or with the factor of others; and who gains.
 
-All three are the same network, trained for as many steps. What counts is the accuracy where the factor does not go
-along with the class. With groups that are known for test images it is measured for each; without, it is estimated by
-the weights of the test images, which undo the bias as those of training images do.
+All are the same network, trained for as many steps, and tested on the same images. What counts is the accuracy where
+the factor does not go along with the class. With groups that are known for test images it is the mean over pairs of
+class and group; without, it is estimated by the weights of the test images, which undo the bias as those of training
+images do. Ways are compared image by image; every word follows from an interval, and where it holds 0, nothing is
+claimed.
 
 Legend: N images, B batch, K classes.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -21,6 +23,7 @@ from fabulate.features.classifier import SMOOTHING, Classifier, predict
 from fabulate.features.learning import fit
 from fabulate.metrics.intervals import Estimate
 from fabulate.nets import transforms
+from fabulate.report import Card, Grade, points
 from fabulate.seeds import generator, seeded
 from fabulate.types import Batch, Progress
 from fabulate.uses.debias.debiaser import Debiaser
@@ -36,11 +39,6 @@ Show = Callable[[int, torch.Tensor], Batch]
 def plain(images: Images, debiaser: Debiaser) -> Show:
     """Images as they are."""
     return lambda step, indices: images.batch(indices)
-
-
-def weighted(images: Images, debiaser: Debiaser) -> Show:
-    """Images drawn by their weights."""
-    return by_weight(images, debiaser.weights_, debiaser.seed)
 
 
 def by_weight(images: Images, weights: Numbers, seed: int = 0) -> Show:
@@ -64,7 +62,12 @@ def recoloured(images: Images, debiaser: Debiaser) -> Show:
     return show
 
 
-WAYS: dict[str, Callable[[Images, Debiaser], Show]] = {"plain": plain, "weights": weighted, "recolour": recoloured}
+WAYS: dict[str, Callable[[Images, Debiaser], Show]] = {
+    "plain": plain,
+    "weights": lambda images, debiaser: by_weight(images, debiaser.weights_, debiaser.seed),
+    "recolour": recoloured,
+}
+"""How a classifier may be taught, by name."""
 
 
 def teach(
@@ -95,7 +98,7 @@ def teach(
     return classifier
 
 
-class Proof(NamedTuple):
+class Accuracies(NamedTuple):
     """How often a classifier is right on test images."""
 
     overall: Estimate
@@ -118,9 +121,7 @@ class Proof(NamedTuple):
         """The mean over all pairs, with the interval that their intervals make."""
         if not self.pairs:
             return None
-        mean = float(np.mean([pair.value for pair in self.pairs.values()]))
-        reach = np.sqrt(sum(((pair.high - pair.low) / 2) ** 2 for pair in self.pairs.values())) / len(self.pairs)
-        return Estimate(mean, mean - float(reach), mean + float(reach))
+        return mean_of([*self.pairs.values()])
 
     @property
     def worst(self) -> tuple[str, Estimate] | None:
@@ -128,12 +129,11 @@ class Proof(NamedTuple):
         return min(self.pairs.items(), key=lambda pair: pair[1].value, default=None)
 
 
-def prove(
+def tested(
     classifier: Classifier, images: Images, weights: Numbers, classes: Sequence[str], groups: Sequence[str] | None
-) -> Proof:
+) -> Accuracies:
     """Test a classifier on images of known classes, of given weights (N,) and, where known, groups (N,)."""
-    assert images.y is not None
-    right = predict(classifier, images).numpy() == images.y
+    right = predict(classifier, images).numpy() == images.class_numbers
     named, paired, members = {}, {}, {}
     if groups is not None:
         of = np.array(groups)
@@ -144,7 +144,7 @@ def prove(
                 own = inside & (images.y == k)
                 if own.sum() >= LEAST:
                     paired[f"{name}, {group}"], members[f"{name}, {group}"] = share(right[own]), own
-    return Proof(share(right), weighted_share(right, weights), named, paired, right, weights, members)
+    return Accuracies(share(right), weighted_share(right, weights), named, paired, right, weights, members)
 
 
 def share(right: np.ndarray) -> Estimate:
@@ -165,3 +165,58 @@ def weighted_mean(values: np.ndarray, weights: Numbers) -> Estimate:
     """The mean of values (N,) by weights (N,), with its interval as the ratio of two means."""
     mean = float((weights * values).sum() / weights.sum())
     return Estimate.about(mean, float(np.sqrt((weights**2 * (values - mean) ** 2).sum()) / weights.sum()))
+
+
+def mean_of(parts: Sequence[Estimate]) -> Estimate:
+    """The mean of independent estimates."""
+    mean = float(np.mean([part.value for part in parts]))
+    reach = float(np.sqrt(sum(((part.high - part.low) / 2) ** 2 for part in parts))) / len(parts)
+    return Estimate(mean, mean - reach, mean + reach)
+
+
+QUESTIONS = {
+    "weights": "Teach by weight?",
+    "recolour": "Teach with recoloured images?",
+    "generated": "Teach with generated images?",
+}
+WORDS: dict[tuple[int, int], tuple[str, Grade]] = {
+    (1, 1): ("it helps", "good"),
+    (1, 0): ("it helps", "good"),
+    (1, -1): ("it helps, at a price", "fair"),
+    (0, 1): ("it helps, though not against the bias", "fair"),
+    (0, 0): ("no difference to be seen", "unknown"),
+    (0, -1): ("do not use this", "poor"),
+    (-1, 1): ("do not use this", "poor"),
+    (-1, 0): ("do not use this", "poor"),
+    (-1, -1): ("do not use this", "poor"),
+}
+"""By the signs of the differences where the bias is undone and over all test images."""
+
+
+def verdict(way: str, found: Accuracies, plain: Accuracies) -> Card:
+    """What a classifier that was taught in a way is worth beside the plain one."""
+    undone, overall = differences(found, plain)
+    word, grade = WORDS[sign(undone), sign(overall)]
+    where = "on the mean of pairs of class and group" if plain.pairs else "with the bias undone by weights"
+    because = f"Beside images as they are: {points(undone)} {where}, {points(overall)} over all test images."
+    return Card(QUESTIONS[way], word, because, grade)
+
+
+def verdicts(proofs: Mapping[str, Accuracies]) -> dict[str, Card]:
+    """Of each way but the plain one."""
+    return {way: verdict(way, found, proofs["plain"]) for way, found in proofs.items() if way != "plain"}
+
+
+def differences(found: Accuracies, plain: Accuracies) -> tuple[Estimate, Estimate]:
+    """By how much the accuracy differs from the plain one's: where the bias is undone, and over all test images."""
+    values = found.right.astype(np.float64) - plain.right
+    overall = weighted_mean(values, np.ones(len(values)))
+    if not plain.members:
+        return weighted_mean(values, plain.weights), overall
+    parts = [weighted_mean(values[own], np.ones(int(own.sum()))) for own in plain.members.values()]
+    return mean_of(parts), overall
+
+
+def sign(difference: Estimate) -> int:
+    """1 or -1 where the interval is above or below 0, else 0."""
+    return int(difference.low > 0) - int(difference.high < 0)

@@ -30,12 +30,12 @@ from fabulate.models import GenerativeModel
 from fabulate.models.capabilities import Reconstructs
 from fabulate.nets.transforms import with_variants
 from fabulate.seeds import permutation
+from fabulate.types import Progress
 from fabulate.uses.normal_scores import fit_columns, normal_scores, spread
 from fabulate.uses.outliers import conformal, heat
-from fabulate.uses.outliers.learning import Progress, learn
-from fabulate.uses.outliers.repeats import repeats
-from fabulate.uses.outliers.scores import SCORES, chosen
-from fabulate.uses.outliers.views import State, View, taken_images
+from fabulate.uses.outliers.features import Inputs, State, taken_images
+from fabulate.uses.outliers.learning import learn
+from fabulate.uses.outliers.scores import SCORES, named
 
 Numbers = npt.NDArray[np.float64]
 PORTION = 2000  # rows judged at a time
@@ -51,9 +51,9 @@ class Round(NamedTuple):
     columns: State
     """Of rows: what makes each column Gaussian. Empty for images."""
 
-    def view(self, x: Tensor) -> View:
+    def view(self, x: Tensor) -> Inputs:
         """Rows (N, D) or images as this fit sees them."""
-        return View(normal_scores(self.columns, x) if x.ndim == 2 else x, self.model)
+        return Inputs(normal_scores(self.columns, x) if x.ndim == 2 else x, self.model)
 
 
 class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
@@ -67,7 +67,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     `fabulate.train` takes. `variants`: how many slightly moved and turned copies of each image are learnt from beside
     it.
 
-    Normals that repeat others, exactly or nearly, count once (`repeats.py`).
+    Normals that repeat others, exactly or nearly, count once (`conformal.py`).
 
     After `fit`: `repeated_` (how many were left out for that), `threshold_` (also `offset_`), `normals_` (the held-out
     normals' scores), `false_alarm_` (the rate and the interval that holds it 95 times in 100),
@@ -116,14 +116,14 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         `DataError` where all normals are equal.
         """
         x = self._taken(X, fitting=True)
-        self.names_ = chosen(self.scores, self.family, x.ndim == 4)
+        self.names_ = named(self.scores, self.family, x.ndim == 4)
         if self.folds < 2 or (self.rounds is not None and not 1 <= self.rounds <= self.folds):
             raise ConfigError(
                 f"normals are cut into at least 2 folds, of which 1 to all are held out in turn; given "
                 f"folds={self.folds}, rounds={self.rounds}"
             )
         conformal.rank(len(x), self.false_alarm)  # refuses a rate that is none
-        again = repeats(View(x).plain if x.ndim == 4 else x / torch.from_numpy(spread(x.numpy())))
+        again = conformal.repeats(Inputs(x).plain if x.ndim == 4 else x / torch.from_numpy(spread(x.numpy())))
         self.repeated_, x = int(again.sum()), x[~again]
         if len(x) < 2:
             raise DataError("all normals are equal or nearly so: give at least two that differ")
@@ -164,7 +164,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         return conformal.p_values(scores, self.normals_)
 
     def heat_maps(self, X: Any) -> Numbers:  # noqa: N803
-        """Where images depart from their copies, 1 being as much as normals do at that pixel: (N, H, W).
+        """Where images depart from their reconstructions, 1 being as much as normals do at that pixel: (N, H, W).
 
         Errors: `DataError` for a detector of rows.
         """
@@ -172,7 +172,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         x = self._taken(X)
         if x.ndim != 4:
             raise DataError("heat maps are of images, and this detector learnt rows of numbers")
-        maps: Numbers = (heat.errors(x, self._copies(x)) / self.usual_).numpy()
+        maps: Numbers = (heat.errors(x, self._reconstructions(x)) / self.usual_).numpy()
         return maps
 
     @property
@@ -274,16 +274,16 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         self.threshold_ = float(np.sort(self.normals_)[k - 1])
         self.false_alarm_: Estimate = conformal.false_alarms(k, n)
 
-    def _copies(self, x: Tensor) -> Tensor:
+    def _reconstructions(self, x: Tensor) -> Tensor:
         view = self.rounds_[0].view(x)
         model: object = view.model
         if isinstance(model, Reconstructs):
-            return view.copies
-        return heat.linear_copies(self.linear_, x)
+            return view.reconstructions
+        return heat.linear_reconstructions(self.linear_, x)
 
     def _fit_heat(self, x: Tensor, held: Tensor) -> None:
-        """What copies of normals that the first fit has not seen look like."""
+        """What reconstructions of normals that the first fit has not seen look like."""
         seen = torch.ones(len(x), dtype=torch.bool)
         seen[held] = False
         self.linear_ = heat.fit_linear(x[seen], self.seed_)
-        self.usual_ = heat.usual(heat.errors(x[held], self._copies(x[held])))
+        self.usual_ = heat.usual(heat.errors(x[held], self._reconstructions(x[held])))

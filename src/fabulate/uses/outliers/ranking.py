@@ -1,29 +1,36 @@
-"""All images of a source from the strangest to the most normal: a table, numbers, and images under their heat.
+"""All images of a source from the strangest to the most normal: a table, numbers, and a page with heat maps.
 
 Legend: N images, C H W image.
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
-from PIL.Image import Image
 from typing_extensions import TypedDict
 
 from fabulate.data import Data, image_names
-from fabulate.files import write_table
-from fabulate.pictures import pairs
+from fabulate.errors import ConfigError
+from fabulate.files import own_folder, write_json, write_table
+from fabulate.pictures import Pixels, grid
+from fabulate.report import Block, Facts, Figure, Figures, Notes, Page, Section, Table, plots, write_page
+from fabulate.types import Progress, Stages
+from fabulate.uses.outliers.conformal import percent
 from fabulate.uses.outliers.detector import OutlierDetector
-from fabulate.uses.outliers.learning import Progress
+from fabulate.uses.outliers.heat import COLD, HOTTEST, painted
 
-Pixels = npt.NDArray[np.uint8]
 Numbers = npt.NDArray[np.float64]
 RECORD = "outliers.json"
 PORTION = 500  # images judged between two moves of the bar
-HOTTEST = 8.0  # times what normals show: full colour from here on
-COLD = 2.0  # no colour up to here
+NORMALS = 8  # images above the threshold that are shown behind the outliers, at least
+FAR = 4  # times the threshold: whatever scores below that is drawn there
+LEGEND = (
+    "The strangest first. Below each image the same in gray, red where it departs from what a model of normal images "
+    f"makes of it: from {COLD:g} times what normal images do (no red) to {HOTTEST:g} times (full red)."
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,16 +120,112 @@ def write_csv(ranking: Ranking, path: Path) -> None:
     )
 
 
-def painted(images: Pixels, heat: Numbers) -> Pixels:
-    """Images (N, C, H, W) in gray, red where they are hot (N, H, W): (N, 3, H, W)."""
-    gray = images.mean(1, keepdims=True).repeat(3, axis=1)
-    share = np.clip((heat - COLD) / (HOTTEST - COLD), 0, 1)[:, None]
-    red = np.array([235.0, 60.0, 30.0])[None, :, None, None]
-    return np.rint(gray + (red - gray) * 0.85 * share).astype(np.uint8)
+def normals_of(data: Data, classes: tuple[str, ...] = ()) -> Pixels:
+    """The training images of some classes, or all. Errors: `ConfigError` for classes that the data do not have."""
+    if not classes:
+        return data.train.x
+    unknown = [name for name in classes if name not in data.classes]
+    if unknown or data.train.y is None:
+        known = ", ".join(data.classes) or "none"
+        raise ConfigError(f"{data.spec.source} has no class {', '.join(unknown)} (classes: {known})")
+    return data.train.x[np.isin(data.train.y, [data.classes.index(name) for name in classes])]
 
 
-def gallery(images: Pixels, heat: Numbers) -> Image:
-    """A picture of images (N, C, H, W), the strangest first, above their heat maps (N, H, W)."""
-    colour = images.repeat(3 // images.shape[1], axis=1)
-    legend = "the strangest first; below each, red where it departs from what is normal"
-    return pairs(colour, painted(images, heat), "Outliers", legend, ("image", "heat map"))
+def run(
+    detector: OutlierDetector, data: Data, out: Path, *, name: str, n: int = 64, progress: Stages | None = None
+) -> Ranking:
+    """Judge all images of a source and write outliers.csv, outliers.json and outliers.html, with `n` of the strangest.
+
+    `name`: what the detector is called on the page. Errors: as of `OutlierDetector.score_samples`.
+    """
+    told = progress or (lambda what, done, total: None)
+    ranking = rank(detector, data, partial(told, "judging images"))
+    page = ranking_page(name, detector, data, ranking, n, partial(told, "drawing heat maps"))
+    own_folder(out)
+    write_json(out / RECORD, record(detector, ranking, data.spec.source))
+    write_csv(ranking, out / "outliers.csv")
+    write_page(out / "outliers.html", page)
+    return ranking
+
+
+def ranking_page(
+    name: str, detector: OutlierDetector, data: Data, ranking: Ranking, n: int, progress: Progress | None = None
+) -> Page:
+    """What was asked of the detector called `name`, what was found, and `n` of the strangest images."""
+    found, scores = int(ranking.outliers.sum()), ranking.scores
+    below = ranking.order[: min(found, n)]
+    above = ranking.order[found : found + max(n - found, NORMALS)]
+    shown = [*below.tolist(), *above.tolist()]
+    figures = cards(detector, data, ranking, shown, progress)
+    left = f"; {found - len(below):,} more are in outliers.csv" if found > len(below) else ""
+    line = (
+        f"Threshold: score {detector.threshold_:.4g}. The {found:,} images before this line score lower and are called "
+        f"outliers{left}; those behind it are not."
+    )
+    facts = [
+        ("images", f"{len(scores):,}"),
+        ("outliers", f"{found:,} ({found / len(scores):.1%})"),
+        ("false alarms expected", f"{percent(detector.false_alarm_)} of normal images"),
+        ("held-out normals", f"{len(detector.normals_):,}"),
+        ("scores", ", ".join(detector.names_)),
+        ("detector", name),
+    ]
+    low = max(float(min(scores.min(), detector.normals_.min())), FAR * detector.threshold_)
+    high = max(float(max(scores.max(), detector.normals_.max())), low + 1e-9)
+    spread = plots.histogram(
+        {"these images": scores, "normal images held out of the fit": detector.normals_},
+        detector.threshold_,
+        "score, mean log p: higher is more normal",
+        (low, high),
+    )
+    caption = "Shares of these images, and of normal images held out of the fit. Left of the line: outliers."
+    strangest: list[Block] = [
+        Notes([LEGEND]),
+        Figures(figures[: len(below)], small=True),
+        Notes([line], line=True),
+        Figures(figures[len(below) :], small=True),
+    ]
+    return Page(
+        kind="fabulate outliers",
+        title=data.name,
+        about=f"Outliers of {data.name}",
+        sections=[
+            Section("", [Facts(facts)]),
+            Section("Scores", [Figures([Figure(spread, caption)])]),
+            Section("The strangest images", strangest),
+            Section("The same as a table", [table(ranking, shown)]),
+        ],
+    )
+
+
+def cards(
+    detector: OutlierDetector, data: Data, ranking: Ranking, shown: list[int], progress: Progress | None
+) -> list[Figure]:
+    """Each image above its heat map, with its name, class and score."""
+    found = []
+    for i, image in zip(shown, pixels(data)[shown], strict=True):
+        heat = painted(image[None], detector.heat_maps(image[None]))[0]
+        picture = grid(np.stack([image.repeat(3 // len(image), axis=0), heat]), columns=1)
+        words = [ranking.classes[i], f"score {ranking.scores[i]:.4g}, p {ranking.p_values[i]:.2g}"]
+        found.append(Figure(picture, "\n".join(filter(None, words)), ranking.names[i]))
+        if progress is not None:
+            progress(len(found), len(shown))
+    return found
+
+
+def table(ranking: Ranking, shown: list[int]) -> Table:
+    """Rank, name, class, score, p-value and verdict of some images."""
+    known = any(ranking.classes)
+    place = {i: k for k, i in enumerate(ranking.order.tolist(), start=1)}
+    rows = [
+        [
+            str(place[i]),
+            ranking.names[i],
+            *([ranking.classes[i]] if known else []),
+            f"{ranking.scores[i]:.4g}",
+            f"{ranking.p_values[i]:.3g}",
+            "yes" if ranking.outliers[i] else "no",
+        ]
+        for i in shown
+    ]
+    return Table(["rank", "image", *(["class"] if known else []), "score", "p-value", "outlier"], rows)

@@ -1,6 +1,6 @@
 """A detector on disk: a folder with config.json and detector.safetensors; never a pickle.
 
-All that was fitted is tensors by name, so one file holds it: `0/gaussian/mean` is the mean of the Gaussian judge in the
+All that was fitted is tensors by name, so one file holds it: `0/mahalanobis/mean` is the normals' mean in the
 first round, `0/model/...` are the weights of its model, whose hyperparameters stand in config.json. config.json is
 written first and says whose the folder is; its hash stands in the header of the other file, so that the two cannot be
 of different fits, whenever a write was interrupted.
@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, with_config
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from fabulate.config import PositiveInt, to_json
+from fabulate.config import DataSpec, PositiveInt, data_spec, override, to_json
 from fabulate.errors import ConfigError, RunError
 from fabulate.files import own_folder, read_json, sha256, write_json
 from fabulate.models import GenerativeModel, family
@@ -26,7 +26,7 @@ from fabulate.weights import read_weights, write_weights
 
 CONFIG, STATE = "config.json", "detector.safetensors"
 KIND: Literal["outliers"] = "outliers"
-FORMAT: Literal[2] = 2  # raised when a newer fabulate could misread an older folder
+FORMAT: Literal[3] = 3  # raised when a newer fabulate could misread an older folder
 OF = "config_sha256"  # in the header of the tensors
 PLAIN = ("names_", "shape_", "seed_", "n_features_in_", "repeated_")  # what was fitted and is JSON
 
@@ -80,7 +80,7 @@ class Config(TypedDict):
     """config.json; what else stands there is the caller's."""
 
     kind: Literal["outliers"]
-    format: Literal[2]
+    format: Literal[3]
     parameters: Parameters
     fitted: Fitted
     rounds: PositiveInt
@@ -142,6 +142,19 @@ def load_detector(folder: Path) -> OutlierDetector:
         detector.linear_ = _under(state, "heat/")
         detector.usual_ = detector.linear_.pop("usual")
     return detector
+
+
+def spec_of(detector: OutlierDetector, folder: Path, source: str, limit_broken: float) -> DataSpec:
+    """How to read a source so that its images are like those that the detector of a folder learnt.
+
+    Errors: `RunError` for a detector of rows.
+    """
+    if not detector.shape_:
+        raise RunError(f"{folder} learnt rows of numbers; score them from Python: load_detector(...).predict(rows)")
+    channels, height, width = detector.shape_
+    own = data_spec(read_json(folder / CONFIG, dict[str, Any]).get("data", {}))  # with the range of its values
+    size = own.size or (height if height == width else None)
+    return override(own, {"source": source, "channels": channels, "size": size, "limit_broken": limit_broken})
 
 
 def _under(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

@@ -41,9 +41,9 @@ class DuotoneConfig:
     """A VAE with a structure and a palette."""
 
     structure: PositiveInt = 16
-    """Numbers in the structure code."""
+    """Latent dimension of the structure."""
     palette: PositiveInt = 4
-    """Numbers in the palette code."""
+    """Latent dimension of the palette."""
     network: Network = MLP(hidden=(256, 128))
     """Encoder, and decoder of the gray picture."""
     colours: PositiveInt = 64
@@ -119,8 +119,8 @@ class Duotone(HasPosterior):
         # The noise level is one learned number; `decode` has squashed the image already.
         log_p_x = log_normal(batch.x, self.decode(z), self.likelihood.logvar).sum((1, 2, 3))
         kl = kl_to_standard_normal(mean, logvar).sum(1)
-        reconstruction, price = -log_p_x.mean(), kl.mean()
-        return {"loss": reconstruction + self.config.beta * price, "reconstruction": reconstruction, "kl": price}
+        reconstruction, kl = -log_p_x.mean(), kl.mean()
+        return {"loss": reconstruction + self.config.beta * kl, "reconstruction": reconstruction, "kl": kl}
 
     def codes(self, batch: Batch) -> Tensor:
         return torch.cat([self.posterior(Batch(part))[0] for part in torch.split(batch.x, PORTION)])
@@ -137,3 +137,19 @@ def unpaint(x: Tensor, palette: Palette) -> Tensor:
     dark, bright = (colour[:, :, None, None] for colour in palette)
     line = bright - dark
     return ((x - dark) * line).sum(1, keepdim=True) / line.square().sum(1, keepdim=True).clamp_min(FLATTEST)
+
+
+def counterfactual(model: Duotone, x: Tensor, donors: Tensor, place: tuple[int, ...]) -> Tensor:
+    """Images (B, C, H, W) in [-1, 1] with the numbers `place` of their codes taken from other codes (B, Z).
+
+    What the model cannot draw stays as it is: each pixel keeps its place between dark and bright, or moves from there
+    as far as the picture of the new structure does from the old one.
+    """
+    z = model.encode(x)
+    new = z.clone()
+    new[:, place] = donors.to(z)[:, place]
+    (s, t), (s_new, t_new) = model.parts(z), model.parts(new)
+    u = unpaint(x.to(z), model.ends(t))
+    if not torch.equal(s, s_new):
+        u = u + model.gray(s_new) - model.gray(s)
+    return paint(u, model.ends(t_new)).clamp(-1, 1).to(x)

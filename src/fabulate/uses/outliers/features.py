@@ -1,8 +1,8 @@
 """What detectors look at: rows or images, and the vectors they are compared in.
 
-Rows come as normal scores (`columns.py`). Images are floats in [-1, 1]; as vectors they are their pixels, averaged over
-squares where there are too many, or their scattering coefficients. Of these the logarithm is taken, as a stroke twice
-as strong is no other stroke.
+Rows come as normal scores (`normal_scores.py`). Images are floats in [-1, 1]; as vectors they are their pixels,
+averaged over squares where there are too many, or their scattering coefficients. Of these the logarithm is taken, as a
+stroke twice as strong is no other stroke.
 
 Legend: N rows or images, C H W image, D numbers.
 """
@@ -27,13 +27,13 @@ from fabulate.uses.outliers.scattering import scattering
 State = dict[str, Tensor]
 """What was fitted to normals, by name; all of it can be written to a file."""
 
-PORTION = 500  # images through a model at a time
+TOGETHER = 500  # images through a model at a time
 FAINT = 1e-4  # of the range of pixels: edges below it are none
 LARGEST_GRAY, LARGEST_COLOUR = 64, 32  # sides of images that are scattered: some 5,000 numbers are the most
 
 
 @dataclass(frozen=True)
-class View:
+class Inputs:
     """Rows (N, D), as normal scores, float64, or images (N, C, H, W) in [-1, 1], float32; a model of them, or None."""
 
     x: Tensor
@@ -47,14 +47,14 @@ class View:
     def through(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         """A model's function of the images, a portion at a time, on its device: float64 on the CPU."""
         assert self.model is not None
-        parts = torch.split(self.images, PORTION)
+        parts = torch.split(self.images, TOGETHER)
         return torch.cat([function(part.to(self.model.device)).double().cpu() for part in parts])
 
     @cached_property
-    def copies(self) -> Tensor:
+    def reconstructions(self) -> Tensor:
         """The model's reconstructions of the images (N, C, H, W), float64."""
         model: object = self.model
-        assert isinstance(model, Reconstructs)  # `scores.chosen` refused other families
+        assert isinstance(model, Reconstructs)  # `scores.named` refused other families
         return self.through(model.reconstruct)
 
     @cached_property

@@ -1,0 +1,371 @@
+"""A debiasing on disk: weights.csv, pictures, images, debias.json, and the page that says what was found and proven.
+
+Legend: N images, R rows, C H W image.
+"""
+
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from PIL.Image import Image
+from pydantic import ConfigDict, with_config
+from typing_extensions import TypedDict
+
+from fabulate.data import Data, Images, image_names
+from fabulate.errors import ConfigError
+from fabulate.files import own_folder, place_file, write_json, write_table
+from fabulate.folder_names import folder_name, folder_names
+from fabulate.nets.blocks import check_sides
+from fabulate.pictures import grid, paired_rows, save_png, table, to_image
+from fabulate.report import Card, Facts, Figure, Figures, Notes, Page, Section, Table, percent, write_page
+from fabulate.seeds import permutation
+from fabulate.types import Progress, Stages, to_float, to_uint8
+from fabulate.uses.debias import filling, proof
+from fabulate.uses.debias.csv_labels import read_column
+from fabulate.uses.debias.debiaser import Debiaser
+from fabulate.uses.debias.densities import Numbers, effective_size, whitening
+from fabulate.uses.debias.factors import Factor
+from fabulate.uses.debias.proof import Accuracies, Show
+
+RECORD = "debias.json"
+PORTION = 500  # images recoloured at a time
+ROWS, ENDS, RARE = 5, 4, 9  # of factors.png
+RECOLOURED = 24  # training images on the page
+SHOWN = 10  # pairs in a row of generated images
+WAYS = {
+    "plain": "as it is",
+    "weights": "by weight",
+    "recolour": "recoloured",
+    "generated": "with generated images",
+}
+
+Proofs = Mapping[str, Accuracies]
+
+
+@with_config(ConfigDict(extra="ignore"))
+class Record(TypedDict):
+    """debias.json: what was made independent of the class, of which images, and what tests say."""
+
+    kind: Literal["debias"]
+    source: str
+    independent: list[str]
+    """Names of factors; the attribute's file where it was given."""
+    images: int
+    verdicts: dict[str, str]
+    accuracy: dict[str, float]
+    """Of each way, over all test images."""
+    unbiased: dict[str, float]
+    """Where the bias is undone, by weights."""
+
+
+class Done(NamedTuple):
+    """What a debiasing found and wrote."""
+
+    summary: str
+    proofs: Proofs
+    files: tuple[str, ...]
+    """In the folder, those to look at."""
+
+
+def run(
+    data: Data,
+    out: Path,
+    debiaser: Debiaser,
+    *,
+    groups: Path | None = None,
+    environments: Path | None = None,
+    recoloured: bool = False,
+    classifier_steps: int = proof.STEPS,
+    progress: Stages | None = None,
+) -> Done:
+    """Without labels of the bias: fit a debiaser to a source's training part, prove it, and write all into `out`.
+
+    `groups`, `environments`: CSV files (`csv_labels`), of test and of training images. `recoloured`: also write the
+    training images, each with the factor of another. `classifier_steps`: 0 tests nothing. Errors: as of `Debiaser.fit`,
+    and `DataError` for tables that do not fit.
+    """
+    told = progress or (lambda what, done, total: None)
+    check(data, classifier_steps)
+    train, test, names = data.train, data.test, image_names(data)
+    places = groups_of = None
+    if environments is not None:
+        named = read_column(environments, names[: len(train)], "environment")
+        places = np.unique(named, return_inverse=True)[1].astype(np.int64)
+    if groups is not None and test is not None:
+        groups_of = read_column(groups, names[len(train) :], "group")
+    debiaser.fit(train, environments=places, progress=partial(told, "learning what varies"))
+    proofs: dict[str, Accuracies] = {}
+    if classifier_steps and test is not None:
+        ways = {way: (train, show(train, debiaser)) for way, show in proof.WAYS.items()}
+        proofs = proven(data, ways, debiaser.weigh(test), groups_of, debiaser.seed, classifier_steps, told)
+    weights = debiaser.weights_
+    write_json(own_folder(out) / RECORD, record(data.spec.source, list(debiaser.chosen_), weights, proofs))
+    write_weights(names[: len(train)], data, train, weights, out)
+    picture = factors_picture(debiaser, train, f"{data.name}: what is rare in its class")
+    save_png(picture, out / "factors.png")
+    write_page(out / "debias.html", codes_page(data, debiaser, picture, proofs))
+    if recoloured:
+        write_recoloured(debiaser, data, out / "recoloured", partial(told, "recolouring"))
+    summary = (
+        f"{' and '.join(debiaser.chosen_)}: made independent of the class; effective sample size "
+        f"{effective_size(weights):,.0f} of {len(weights):,}, largest weight {largest(weights)}"
+    )
+    return Done(summary, proofs, ("weights.csv", "factors.png", "debias.html"))
+
+
+def run_pairs(
+    data: Data,
+    out: Path,
+    attribute: Path,
+    *,
+    up_to: int = 200,
+    family: str = "vae",
+    hyperparameters: Mapping[str, Any] | None = None,
+    seed: int = 0,
+    device: str = "auto",
+    classifier_steps: int = proof.STEPS,
+    progress: Stages | None = None,
+) -> Done:
+    """With a known attribute, of a CSV file: fill rare pairs of class and attribute up by generated images.
+
+    Errors: as of `filling.fill`, and `DataError` for a table that does not fit.
+    """
+    told = progress or (lambda what, done, total: None)
+    check(data, classifier_steps)
+    train, test, names = data.train, data.test, image_names(data)
+    attributes = read_column(attribute, names, "attribute")
+    own, others = attributes[: len(train)], attributes[len(train) :]
+    filled = filling.fill(
+        train,
+        own,
+        up_to=up_to,
+        name=family,
+        hyperparameters=hyperparameters,
+        seed=seed,
+        device=device,
+        progress=partial(told, "learning the pairs"),
+    )
+    proofs: dict[str, Accuracies] = {}
+    if classifier_steps and test is not None:
+        sets = {
+            "plain": (train, np.ones(len(train))),
+            "weights": (train, filling.pair_weights(train.class_numbers, own)),
+            "generated": (filled.images, filled.weights),
+        }
+        ways = {way: (images, proof.by_weight(images, weights, seed)) for way, (images, weights) in sets.items()}
+        test_weights = filling.pair_weights(test.class_numbers, others)
+        proofs = proven(data, ways, test_weights, others, seed, classifier_steps, told)
+    write_json(own_folder(out) / RECORD, record(data.spec.source, [str(attribute)], filled.weights, proofs))
+    made = [f"generated/{place}" for place in write_generated(filled, data, out / "generated")]
+    write_weights([*names[: len(train)], *made], data, filled.images, filled.weights, out)
+    write_page(out / "debias.html", pairs_page(data, filled, proofs))
+    summary = f"{len(made):,} images generated for pairs of class and attribute with fewer than {up_to:,}"
+    return Done(summary, proofs, ("generated", "weights.csv", "debias.html"))
+
+
+def check(data: Data, classifier_steps: int) -> None:
+    """Refuse images that nothing could be told of in the end."""
+    if len(data.classes) < 2:
+        raise ConfigError(
+            f"{data.spec.source} has {'one class' if data.classes else 'no classes'}: a bias here is something that "
+            "goes along with the class, so put the images of each class in a folder"
+        )
+    check_sides("the classifier", data.shape)
+    if classifier_steps:
+        data.tested()
+
+
+def proven(
+    data: Data,
+    ways: Mapping[str, tuple[Images, Show]],
+    weights: Numbers,
+    groups: Sequence[str] | None,
+    seed: int,
+    steps: int,
+    told: Stages,
+) -> dict[str, Accuracies]:
+    """What classifiers that are taught in each way find of the test images, of given weights and groups."""
+    assert data.test is not None
+    proofs = {}
+    for way, (images, show) in ways.items():
+        progress = partial(told, f"a classifier, {WAYS[way]}")
+        taught = proof.teach(images, data.classes, show, seed=seed, steps=steps, progress=progress)
+        proofs[way] = proof.tested(taught, data.test, weights, data.classes, groups)
+    return proofs
+
+
+# What is written
+
+
+def record(source: str, independent: list[str], weights: Numbers, proofs: Proofs) -> Record:
+    """The numbers of a debiasing."""
+    return {
+        "kind": "debias",
+        "source": source,
+        "independent": independent,
+        "images": len(weights),
+        "verdicts": {way: card.verdict for way, card in proof.verdicts(proofs).items()},
+        "accuracy": {way: found.overall.value for way, found in proofs.items()},
+        "unbiased": {way: found.unbiased.value for way, found in proofs.items()},
+    }
+
+
+def write_weights(names: Sequence[str], data: Data, images: Images, weights: Numbers, folder: Path) -> None:
+    """Write image, class and weight of every image learnt from, in their order."""
+    labels = [data.classes[k] for k in images.class_numbers]
+    write_table(folder / "weights.csv", ["image", "class", "weight"], zip(names, labels, weights.tolist(), strict=True))
+
+
+def class_folders(folder: Path, classes: Sequence[str]) -> list[Path]:
+    """A folder for each class, in their order."""
+    own_folder(folder)
+    return [own_folder(folder / name) for name in folder_names(classes).values()]
+
+
+def write_recoloured(debiaser: Debiaser, data: Data, folder: Path, progress: Progress) -> None:
+    """Write each training image with the factor of another, under its class."""
+    within = class_folders(folder, data.classes)
+    for indices in torch.split(torch.arange(len(data.train)), PORTION):
+        x = to_float(torch.from_numpy(data.train.pixels(indices)))
+        new = to_uint8(debiaser.recoloured(x, "written", int(indices[0]))).numpy()
+        for i, image in zip(indices.tolist(), new, strict=True):
+            place = within[data.train.class_numbers[i]] / f"{i:06}.png"
+            place_file(place, partial(to_image(image).save, format="PNG"))
+        progress(int(indices[-1]) + 1, len(data.train))
+
+
+def write_generated(filled: filling.Filled, data: Data, folder: Path) -> list[str]:
+    """Write the generated images under their classes; their paths within the folder."""
+    within, places = class_folders(folder, data.classes), []
+    for i in range(filled.real, len(filled.images)):
+        place = within[filled.images.class_numbers[i]] / f"{folder_name(filled.attributes[i])}-{i:06}.png"
+        place_file(place, partial(to_image(filled.images.x[i]).save, format="PNG"))
+        places.append(place.relative_to(folder).as_posix())
+    return places
+
+
+# The page
+
+
+def codes_page(data: Data, debiaser: Debiaser, factors: Image, proofs: Proofs) -> Page:
+    """The page of weights by codes."""
+    weights = debiaser.weights_
+    facts = [
+        ("images", f"{len(weights):,}"),
+        ("made independent of the class", ", ".join(debiaser.chosen_)),
+        ("density of codes", debiaser.density),
+        ("effective sample size", f"{effective_size(weights):,.0f} of {len(weights):,}"),
+        ("largest weight", largest(weights)),
+    ]
+    rare = (
+        "Each row is a factor of variation. On the left images from both its ends, on the right those it makes rare in "
+        "their class though they are common in others: a bias shows where they look as they should, and are few."
+    )
+    below = "Below each image the same with the factor of another, drawn at random."
+    return _page(
+        data.name,
+        facts,
+        proofs,
+        Section(
+            "What varies, and who is under-represented",
+            [Figures([Figure(factors, rare)]), factor_table(debiaser.factors_)],
+        ),
+        Section("The same images, recoloured", [Figures([Figure(recoloured_picture(debiaser, data.train), below)])]),
+    )
+
+
+def pairs_page(data: Data, filled: filling.Filled, proofs: Proofs) -> Page:
+    """The page of filled-up pairs."""
+    made = len(filled.images) - filled.real
+    facts = [("real images", f"{filled.real:,}"), ("generated", f"{made:,}")]
+    if filled.absent:
+        pairs = ", ".join(f"{data.classes[k]} {a}" for k, a in filled.absent[:8])
+        more = f" and {len(filled.absent) - 8} more" if len(filled.absent) > 8 else ""
+        facts.append(("pairs without any image, not generated", pairs + more))
+    if not made:
+        return _page(data.name, facts, proofs)
+    shown = filled.images.x[filled.real :: max(1, made // (4 * SHOWN))][: 4 * SHOWN]
+    figure = Figure(grid(shown, columns=SHOWN), "Drawn for pairs of class and attribute that were rare.")
+    return _page(data.name, facts, proofs, Section("Generated images", [Figures([figure])]))
+
+
+def _page(name: str, facts: Sequence[tuple[str, str]], proofs: Proofs, *sections: Section) -> Page:
+    cards, tests = list(proof.verdicts(proofs).values()), []
+    if proofs:
+        words = (
+            "Accuracy on test images of the same classifier, taught on the images as they are and in other ways; "
+            "95 % intervals."
+        )
+        tests = [Section("Before and after", [Notes([words]), proof_table(proofs)])]
+    else:
+        because = "No classifier was tested: it takes test images, and steps for them."
+        cards = [Card("Does it help?", "not tested", because, "unknown")]
+    return Page(
+        kind="fabulate debias",
+        title=name,
+        about=f"Bias in {name}",
+        cards=cards,
+        sections=[Section("", [Facts(facts)]), *tests, *sections],
+    )
+
+
+def proof_table(proofs: Proofs) -> Table:
+    """Accuracies of classifiers side by side: over all test images, where the bias is undone, and in each group."""
+    found = list(proofs.values())
+    rows = [
+        ["all test images", *(percent(one.overall) for one in found)],
+        ["weighted, as if nothing went along with the class", *(percent(one.unbiased) for one in found)],
+    ]
+    if found[0].pairs:
+        balanced, worst = [one.balanced for one in found], [one.worst for one in found]
+        rows.append(["mean over pairs of class and group", *(percent(one) for one in balanced if one)])
+        rows.append(["the worst pair", *(f"{percent(one[1])}, {one[0]}" for one in worst if one)])
+    rows += [[f"group {group}", *(percent(one.groups[group]) for one in found)] for group in found[0].groups]
+    return Table(["accuracy", *(WAYS[way] for way in proofs)], rows)
+
+
+def factor_table(factors: Sequence[Factor]) -> Table:
+    """What each factor tells of the class, and between environments."""
+    tested = any(one.p_value is not None for one in factors)
+    columns = ["factor", "bits it tells of the class", "images against their class"]
+    columns += ["bits by which that differs between environments", "p-value"] if tested else []
+    rows = [
+        [one.name, f"{one.bits:.3f}", f"{one.against:,}"]
+        + ([f"{one.failure:.5f}", f"{one.p_value:.2g}"] if tested else [])
+        for one in factors
+    ]
+    return Table(columns, rows)
+
+
+def largest(weights: Numbers) -> str:
+    """The largest weight, in words."""
+    return f"{weights.max() / np.median(weights):.3g} times the median"
+
+
+def factors_picture(debiaser: Debiaser, images: Images, title: str) -> Image:
+    """A row for each factor: images from both its ends, and those that are rarest in their class by it."""
+    shown = debiaser.factors_[:ROWS]
+    z = debiaser.codes_.double().numpy()
+    rows = []
+    for factor in shown:
+        along = whitening(z[:, factor.columns])(z[:, factor.columns])[:, 0]  # of several numbers the main axis
+        order = np.argsort(along, kind="stable")
+        rare = np.argsort(-factor.weights, kind="stable")[:RARE]
+        rows.append(images.x[np.concatenate([order[:ENDS], order[-ENDS:], rare])])
+    columns = [*["low"] * ENDS, *["high"] * ENDS, *["rare"] * RARE]
+    legend = (
+        "low, high: both ends of the factor; rare: common in other classes, rare in their own; bars: how many are so"
+    )
+    shares = [factor.against / len(images) for factor in shown]
+    return table(np.stack(rows), columns, title, legend, [factor.name for factor in shown], shares)
+
+
+def recoloured_picture(debiaser: Debiaser, images: Images) -> Image:
+    """Training images, each above itself with the factor of another."""
+    chosen = permutation(len(images), debiaser.seed, "debias", "shown")[:RECOLOURED]
+    x = images.pixels(chosen)
+    new = debiaser.recoloured(to_float(torch.from_numpy(x)), "picture")
+    return grid(paired_rows(x, to_uint8(new).numpy(), 12), columns=min(12, len(x)))
