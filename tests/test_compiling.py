@@ -27,7 +27,7 @@ def model() -> GenerativeModel:
 
 def images(model: GenerativeModel, n: int, batch_size: int) -> torch.Tensor:
     order = Order(model, n, batch_size=batch_size, sampling={"evaluations": 3})
-    return torch.cat([torch.from_numpy(batch) for _, batch in order.whole()])
+    return torch.cat([torch.from_numpy(batch) for _, batch in order.batches()])
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ from fabulate.seeds import generator
 from fabulate.stats import reference
 from fabulate.training import best_look, judge, read_log
 from fabulate.training.judge import Judge
-from tiny import cases, make, small
+from tiny import cases, in_two, make, small
 
 STEPS = {"steps": 40, "batch_size": 32}
 
@@ -70,3 +70,28 @@ def test_steps_between_are_at_least_one(flag, digits, tmp_path):
     with pytest.raises(ConfigError, match=f"{flag} is a number of steps, at least 1; given 0"):
         fabulate.train("vae", digits, out=tmp_path / "run", **{flag: 0}, **STEPS)
     assert not (tmp_path / "run").exists()
+
+
+def looked(folder, name, accumulate):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(judge, "SHARE", 1e9)
+        patch.setattr(judge, "SAMPLES", 100)
+        patch.setattr("fabulate.training.loop.TEST_BATCH", 100)
+        options = {"steps": 12, "batch_size": 32, "accumulate": accumulate, "evaluate_every": 4, "quiet": True}
+        fabulate.train("ae", "digits", out=f"{folder}/{name}", **options, **small("ae"))
+
+
+def looked_by_two(folder, processes):
+    looked(folder, "two", 1)
+
+
+def test_two_processes_look_at_the_samples_and_test_as_one(cache, tmp_path):
+    looked(tmp_path, "one", 2)
+    in_two(looked_by_two, tmp_path)
+    one, two = (read_log(tmp_path / name) for name in ("one", "two"))
+    for what, times in (("samples", 3), ("test", 8)):
+        rows, others = ([(row["step"], row[what]) for row in log if what in row] for log in (one, two))
+        assert len(rows) == times
+        for (step, values), (other_step, other) in zip(rows, others, strict=True):
+            assert step == other_step
+            assert other == pytest.approx(values, rel=1e-4)  # the weights differ by rounding

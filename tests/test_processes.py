@@ -215,3 +215,14 @@ def listening(process):
             words = line.split()
             if words[3] == "0A" and f"socket:[{words[9]}]" in mine:
                 yield words[1].split(":")
+
+
+@pytest.mark.parametrize("n", [0, 1, 7, 64, 100])
+@pytest.mark.parametrize("block", [1, 8, 32])
+def test_parts_are_whole_blocks_that_cover_everything_in_order(n, block):
+    for count in range(1, 6):
+        parts = [Processes(rank, count).part(n, block) for rank in range(count)]
+        assert [i for part in parts for i in part] == list(range(n))
+        assert all(part.start % block == 0 for part in parts if part)
+        blocks = [-(-len(part) // block) for part in parts]
+        assert max(blocks) - min(blocks) <= 1

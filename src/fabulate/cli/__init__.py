@@ -24,6 +24,7 @@ VERBS = {
     "train": "train a family on images; the same command again continues",
     "info": "tell what a run is, how far it came and how good it is",
     "sample": "draw new images from a run",
+    "join": "put together samples that were drawn in parts",
     "reconstruct": "pass real images through a run's model, side by side",
     "interpolate": "walk between two images or two noise seeds, as a strip and a GIF",
     "traverse": "walk along one direction of the code at a time, to see what it does",

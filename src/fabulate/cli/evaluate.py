@@ -7,18 +7,14 @@ import tyro
 from rich.console import Console
 
 from fabulate.cli.progress import stages
-from fabulate.cli.several import several, start
 from fabulate.cli.shared import Other, OtherImages, load_images, parse, run_data, told, where
 from fabulate.config import Compile, PositiveInt, spec
-from fabulate.data import Data
 from fabulate.evaluation.evaluate import check, evaluate
-from fabulate.evaluation.report import JSON, Head, Report, table, write
+from fabulate.evaluation.report import JSON, Head, table, write
 from fabulate.files import outside, replaceable_folder
 from fabulate.training import load
 
 Flat = tyro.conf.arg(name="")
-
-UNFINISHED = "no report was written, and the same command begins anew"
 
 
 @spec
@@ -28,7 +24,7 @@ class Measuring:
     n: Annotated[PositiveInt, tyro.conf.arg(aliases=["-n"])] = 10_000
     """How many samples, and at most as many real images; compare only reports of equal numbers."""
     features: str = "auto"
-    """What images are compared by: auto (learnt from these images), classifier, encoder, pixels or inception[:PATH]."""
+    """What images are compared by: auto (learnt from these images), classifier, encoder or pixels."""
     seed: int = 0
     """Which samples, and which real images where there are more than n."""
     k: PositiveInt = 100
@@ -47,8 +43,6 @@ class Arguments:
     measuring: Annotated[Measuring, Flat] = Measuring()
     device: str = "auto"
     """Where to draw and to measure: cpu, cuda, ...; auto takes a GPU if there is one."""
-    processes: PositiveInt = 1
-    """Processes of this machine that share the work."""
     compile: Compile = "auto"
     """Draw samples by a compiled network: auto does for many. It changes how sums round."""
     out: Path | None = None
@@ -59,29 +53,16 @@ class Arguments:
 
 def main(argv: list[str]) -> None:
     flags = parse(Arguments, argv, "fabulate evaluate")
-    start(flags.processes, ["evaluate", *argv])
     out = flags.out or flags.run / "report"
-
-    def begin() -> Data:
-        model = load(flags.run, flags.device)
-        images = run_data(flags.run, model, flags.data)
-        replaceable_folder(out, flags.overwrite, JSON, Head)
-        data = load_images(images)
-        outside(out, data.spec.source)
-        check(model, data, flags.measuring.n)
-        return data
-
-    with several(flags.device, "evaluation", UNFINISHED) as processes:
-        data = processes.leads(begin) or load_images(run_data(flags.run, load(flags.run), flags.data))
-        with stages() as progress:
-            own = {**vars(flags.measuring), "device": flags.device, "compile": flags.compile, "say": told}
-            report = evaluate(flags.run, data, progress=progress, processes=processes, **own)
-        if processes.first:
-            show(report, out)
-
-
-def show(report: Report, out: Path) -> None:
-    """Write a report and tell its numbers."""
+    model = load(flags.run, flags.device)
+    images = run_data(flags.run, model, flags.data)
+    replaceable_folder(out, flags.overwrite, JSON, Head)
+    data = load_images(images)
+    outside(out, data.spec.source)
+    check(model, data, flags.measuring.n)
+    with stages() as progress:
+        own = {**vars(flags.measuring), "device": flags.device, "compile": flags.compile, "say": told}
+        report = evaluate(flags.run, data, progress=progress, **own)
     numbers, page = write(report, out)
     console = Console()
     console.print(table(report).to_console())

@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
+from pydantic import Field
 
-from fabulate.cli.several import several, start
 from fabulate.cli.shared import counting, glance, named, off_images, parse, sampling_of, told, where
 from fabulate.config import Compile, PositiveInt, spec, to_json
 from fabulate.errors import ConfigError
 from fabulate.models.base import NoChoice
 from fabulate.models.families import families
-from fabulate.samples import faster, write_npz, write_samples
+from fabulate.samples import write_npz, write_samples
 from fabulate.training import load
 
 Flat = tyro.conf.arg(name="")
@@ -38,15 +38,13 @@ class Arguments:
     """Images held in memory at a time; it changes nothing in the images."""
     device: str = "cpu"
     """Where to draw: cpu, cuda, ..."""
-    processes: PositiveInt = 1
-    """Processes of this machine that share the images; it changes nothing in them."""
+    start: Annotated[int, Field(ge=0)] | None = None
+    """The number of the first image, to draw a part: image i is the same in any. `fabulate join` joins parts."""
     compile: Compile = "auto"
-    """Compile the network, where it is called again and again; auto does for many images. It changes how sums round."""
+    """Compile the network, where it is called again and again; auto does for many images, but not with --start. It
+    changes how sums round."""
     overwrite: bool = False
     """Write into a folder that is not empty, or over an existing .npz."""
-
-
-UNFINISHED = "a folder without manifest.json is not whole; the same command with --overwrite draws all images again"
 
 
 def main(argv: list[str]) -> None:
@@ -55,21 +53,20 @@ def main(argv: list[str]) -> None:
     flags: Arguments = both.arguments
     if flags.out is not None and flags.npz is not None:
         raise ConfigError("give --out (a folder of PNGs) or --npz (one file), not both")
-    start(flags.processes, ["sample", *argv])
-    sampling = to_json(both.sampling)
-    with several(flags.device, "drawing", UNFINISHED) as processes:
-        model = processes.leads(lambda: load(flags.run, flags.device)) or load(flags.run, flags.device)
-        options: dict[str, Any] = {"seed": flags.seed, "batch_size": flags.batch_size, "overwrite": flags.overwrite}
-        with faster(model, flags.n, flags.compile, told, sampling), counting("drawing") as progress:
-            options |= {"progress": progress, "processes": processes, "say": told, **sampling}
-            if flags.npz is not None:
-                places = [write_npz(model, off_images(flags.npz, flags.run), flags.n, flags.label, **options)]
-            else:
-                of_class = named(flags.label, model.classes)
-                folder = off_images(flags.out or Path(flags.run) / "drawn" / f"seed-{flags.seed}{of_class}", flags.run)
-                write_samples(model, folder, flags.n, flags.label, **options)
-                places = [folder, folder / "grid.png"]
-    where("images" if flags.npz is None else "arrays", *places)
+    model = load(flags.run, flags.device)
+    usual = Path(flags.run) / "drawn" / f"seed-{flags.seed}{named(flags.label, model.classes)}{from_on(flags.start)}"
+    place = off_images(flags.npz or flags.out or usual, flags.run)
+    names = "seed", "start", "batch_size", "compile", "overwrite"
+    options = {name: getattr(flags, name) for name in names} | to_json(both.sampling)
+    with counting("drawing") as progress:
+        write = write_samples if flags.npz is None else write_npz
+        write(model, place, flags.n, flags.label, progress=progress, say=told, **options)
+    where(*(("arrays", place) if flags.npz is not None else ("images", place, place / "grid.png")))
+
+
+def from_on(start: int | None) -> str:
+    """What a part adds to the name of its folder."""
+    return "" if start is None else f"-from-{start}"
 
 
 def with_flags(sampling: Any) -> Any:

@@ -1,7 +1,7 @@
 """What the verbs share: parsing, reading images with a progress bar, and saying where something was written."""
 
 from collections.abc import Sequence
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from io import StringIO
 from itertools import groupby
 from pathlib import Path
@@ -41,17 +41,27 @@ def parse(cls: type[T], argv: list[str], prog: str) -> T:
     box = StringIO()
     try:
         with redirect_stderr(box):
-            flags = tyro.cli(cls, args=argv, prog=prog, config=STYLE)
+            return tyro.cli(cls, args=argv, prog=prog, config=STYLE)
     except SystemExit as end:
         if not end.code:
             raise
-        lines = [line.strip("│╭╮╰╯─ ") for line in box.getvalue().splitlines()[1:]]
-        parts = [[*part] for rule, part in groupby(lines, lambda line: not line.strip("-")) if not rule]
-        problem = " ".join(parts[0])
-        options = [line.split()[0] for line in lines if line.startswith("--")]
-        meant = f"; did you mean {options[0]}?" if options and problem.startswith("Unrecognized") else ""
-        raise ConfigError(f"{problem}{meant} ({prog} --help lists the options)") from None
-    return flags
+    problem, meant = explained(box)
+    if problem.startswith("Missing value"):  # an option that is not known takes the words behind it along
+        box = StringIO()
+        with redirect_stderr(box), suppress(SystemExit):
+            tyro.cli(cls, args=["word", *argv], prog=prog, config=STYLE)
+        second = explained(box)
+        problem, meant = second if second[0].startswith("Unrecognized") else (problem, meant)
+    raise ConfigError(f"{problem}{meant} ({prog} --help lists the options)")
+
+
+def explained(box: StringIO) -> tuple[str, str]:
+    """What tyro says is wrong in a box, and what was meant."""
+    lines = [line.strip("│╭╮╰╯─ ") for line in box.getvalue().splitlines()[1:]]
+    parts = [[*part] for rule, part in groupby(lines, lambda line: not line.strip("-")) if not rule]
+    problem = " ".join(parts[0]).replace("'arguments.", "'") if parts else ""
+    options = [line.split()[0] for line in lines if line.startswith("--")]
+    return problem, f"; did you mean {options[0]}?" if options and problem.startswith("Unrecognized") else ""
 
 
 Source = Annotated[

@@ -16,7 +16,6 @@ from fabulate.data import Images
 from fabulate.errors import ConfigError
 from fabulate.evaluation.sections import Subject
 from fabulate.models.base import Labels
-from fabulate.processes import ALONE, Processes
 from fabulate.seeds import permutation, seed_at
 from fabulate.types import Progress
 
@@ -43,18 +42,17 @@ class Chosen(NamedTuple):
     """uint8 (N, C, H, W)."""
     y: list[str] | None
     seed: int
-    processes: Processes = ALONE
 
     def __len__(self) -> int:
         return len(self.x)
 
     def first(self, n: int) -> "Chosen":
         """The first n of them, or all."""
-        return Chosen(self.x[:n], None if self.y is None else self.y[:n], self.seed, self.processes)
+        return Chosen(self.x[:n], None if self.y is None else self.y[:n], self.seed)
 
     def portions(self, size: int = PORTION) -> Iterator[Portion]:
-        """This process's part of the images in turn, a few at a time, each portion with a seed of its own."""
-        for first in self.processes.part(len(self.x), size)[::size]:
+        """The images in turn, a few at a time, each portion with a seed of its own."""
+        for first in range(0, len(self.x), size):
             y = None if self.y is None else self.y[first : first + size]
             yield Portion(self.x[first : first + size], y, seed_at(self.seed, first))
 
@@ -62,19 +60,13 @@ class Chosen(NamedTuple):
     def each(
         self, measure: Callable[[Portion], Tensor], done: Callable[[int], None] | None = None, size: int = PORTION
     ) -> Tensor:
-        """What a function says of every image, portion by portion: (N, ...) on the CPU; `done` hears how many more.
-
-        Every process asks about its part, and all have the whole; portions are the same however many they are.
-        """
-        values, heard = [], 0
+        """What a function says of every image, portion by portion: (N, ...) on the CPU; `done` hears how many more."""
+        values = []
         for portion in self.portions(size):
             values.append(measure(portion).cpu())
-            heard += len(portion.x)
             if done is not None:
                 done(len(portion.x))
-        if done is not None and heard < len(self.x):
-            done(len(self.x) - heard)  # those of the other processes
-        return self.processes.gathered(torch.cat(values) if values else None)
+        return torch.cat(values)
 
 
 def choose(subject: Subject, images: Images, n: int, name: str) -> Chosen:
@@ -89,7 +81,7 @@ def choose(subject: Subject, images: Images, n: int, name: str) -> Chosen:
     y = None
     if subject.model.classes and images.y is not None:
         y = [subject.data.classes[int(c)] for c in images.y[rows.numpy()]]
-    return Chosen(torch.from_numpy(images.pixels(rows)), y, seed_at(subject.seed, name), subject.processes)
+    return Chosen(torch.from_numpy(images.pixels(rows)), y, seed_at(subject.seed, name))
 
 
 def known(subject: Subject, images: Images) -> Tensor:

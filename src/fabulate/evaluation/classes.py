@@ -9,8 +9,6 @@ And the shares: each sample takes the class that the features' classifier sees i
 believed, else that of the nearest real image. Legend: N samples, K classes.
 """
 
-from functools import partial
-
 import numpy as np
 import torch
 from torch import Tensor
@@ -79,7 +77,7 @@ def recognised(subject: Subject) -> tuple[Tensor, str]:
     if not isinstance(subject.features, ClassifierFeatures):
         return neighbours(subject, subject.samples), by_neighbours
     classifier = subject.features.classifier
-    seen = subject.shared(subject.samples, lambda images: predict(classifier, Images(images.numpy())))
+    seen = predict(classifier, Images(subject.samples.numpy()))
     real = torch.from_numpy(subject.reference.pixels(subject.real[:ASKED]))
     known = predict(classifier, Images(real.numpy()))
     agreed = float((neighbours(subject, subject.samples[:ASKED]) == seen[:ASKED]).double().mean())
@@ -100,7 +98,7 @@ def neighbours(subject: Subject, images: Tensor) -> Tensor:
     assert train.y is not None
     rows = permutation(len(train), subject.seed, "evaluate", "neighbours")[:REFERENCES]
     known = torch.from_numpy(train.pixels(rows))
-    return torch.from_numpy(train.y[rows.numpy()])[subject.shared(images, lambda part: nearest(part, known))]
+    return torch.from_numpy(train.y[rows.numpy()])[nearest(images, known)]
 
 
 def score(subject: Subject, progress: Progress | None = None) -> tuple[list[Row], list[str], dict[str, str]]:
@@ -126,7 +124,7 @@ def score(subject: Subject, progress: Progress | None = None) -> tuple[list[Row]
         taught = train_classifier(images, data.classes, seed=subject.seed, augment=True, progress=progress)
         return accuracy(taught, held_out)
 
-    learnt, taught = subject.processes.dealt([partial(taught_by, drawn), partial(taught_by, real)])
+    learnt, taught = taught_by(drawn), taught_by(real)
     row = Row(
         name=SCORE,
         value=learnt,

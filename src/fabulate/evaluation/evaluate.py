@@ -28,8 +28,7 @@ from fabulate.evaluation.report import Report, Settings
 from fabulate.evaluation.sections import Findings, Subject
 from fabulate.features import features_for
 from fabulate.models import GenerativeModel
-from fabulate.processes import ALONE, Processes
-from fabulate.samples import Order, faster
+from fabulate.samples import Order
 from fabulate.seeds import permutation
 from fabulate.training import is_run, load, own_data, read_config
 from fabulate.types import Progress, Stages
@@ -59,7 +58,6 @@ def evaluate(
     compile: Compile = "auto",
     say: Say = lambda sentence: None,
     progress: Stages | None = None,
-    processes: Processes = ALONE,
 ) -> Report:
     """Measure what a model's samples are worth: its report.
 
@@ -68,8 +66,7 @@ def evaluate(
     `features`: what `features_for` takes. `k`: codes of each image in the importance-weighted bound, and `images`: how
     many have their likelihood computed, where the family has one. `device`: where a run's model is put. `compile`:
     whether samples are drawn by compiled networks, of which `say` takes a sentence. `progress`: called with (what is
-    done, parts done, all parts). `processes`: those that call this together, with equal arguments;
-    each measures a part, and all get the same report but for its seconds.
+    done, parts done, all parts).
     Errors: `ConfigError` for images of another shape or too small an n, `DataError` for too few images, `RunError`.
     """
     if k < 1 or images < 1:
@@ -87,14 +84,12 @@ def evaluate(
         seconds[name] = round(time.perf_counter() - began, 3)
 
     began = time.perf_counter()
-    learnt = partial(features_for, data, features, device=model.device, progress=partial(told, "features"))
-    of = processes.leads(learnt) or learnt()  # the others find in the cache what the first one has learnt
+    of = features_for(data, features, device=model.device, progress=partial(told, "features"))
     timed("features", began)
     began = time.perf_counter()
-    with faster(model, n, compile, say):
-        samples, y = sampled(model, data, n, seed, partial(told, "samples"), processes)
+    samples, y = sampled(model, data, n, seed, compile, say, partial(told, "samples"))
     timed("samples", began)
-    subject = Subject(model=model, data=data, samples=samples, y=y, features=of, seed=seed, processes=processes)
+    subject = Subject(model=model, data=data, samples=samples, y=y, features=of, seed=seed)
     sections = []
     for name, section in SECTIONS.items():
         told(name, 0, 1)
@@ -163,8 +158,9 @@ def sampled(
     data: Data,
     n: int,
     seed: int,
+    compile: Compile = "off",
+    say: Say = lambda sentence: None,
     progress: Progress | None = None,
-    processes: Processes = ALONE,
 ) -> tuple[Tensor, Tensor | None]:
     """Samples 0 .. n - 1 of a seed, uint8 (N, C, H, W), and the classes (N,) asked for, as `data` numbers them.
 
@@ -180,7 +176,8 @@ def sampled(
         y = y[torch.arange(n) % len(y)] if len(y) else None
     names = None if y is None else [data.classes[int(c)] for c in y]
     samples = torch.empty(n, *model.shape, dtype=torch.uint8)
-    for start, images in Order(model, n, names, seed=seed, progress=progress, processes=processes).whole():
+    order = Order(model, n, names, seed=seed, compile=compile, say=say, progress=progress)
+    for start, images in order.batches():
         samples[start : start + len(images)] = torch.from_numpy(images)
     return samples, y
 

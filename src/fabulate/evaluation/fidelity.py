@@ -11,7 +11,6 @@ stands between two anchors computed in the same way: training images in the plac
 """
 
 from collections.abc import Sequence
-from functools import partial
 
 import torch
 from PIL import Image
@@ -45,11 +44,9 @@ def fidelity(subject: Subject) -> Findings:
     samples = subject.samples[: len(perfect)]
     chance = generator(subject.seed, "evaluate", "noise")
     noise = torch.randint(256, samples.shape, dtype=torch.uint8, generator=chance)
-    reals = subject.featured(real)
-    others = [subject.featured(images) for images in (samples, torch.from_numpy(train.pixels(perfect)), noise)]
-    values, floors, noises = subject.processes.dealt(
-        [partial(measure, reals, features, seed=subject.seed) for features in others]
-    )
+    reals = subject.features(real)
+    others = [subject.features(images) for images in (samples, torch.from_numpy(train.pixels(perfect)), noise)]
+    values, floors, noises = [measure(reals, features, seed=subject.seed) for features in others]
     rows = {
         key: Row(
             name=name, value=values[key], better=better, floor=floors[key].value, noise=noises[key].value, words=words

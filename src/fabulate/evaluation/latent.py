@@ -187,4 +187,4 @@ def drawn_walks(subject: Subject, model: HasLatent) -> Tensor:
 
 def along(subject: Subject, paths: Tensor) -> Tensor:
     """The features of the images of paths (P, T, C, H, W): (P, T, D)."""
-    return subject.featured(paths.flatten(0, 1)).view(*paths.shape[:2], -1)
+    return subject.features(paths.flatten(0, 1)).view(*paths.shape[:2], -1)

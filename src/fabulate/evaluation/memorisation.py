@@ -7,11 +7,9 @@ how many it would have found.
 Legend: N samples, C H W image.
 """
 
-from collections.abc import Callable, Iterator
-from functools import partial
+from collections.abc import Iterator
 from math import sqrt
 from statistics import NormalDist
-from typing import Any
 
 import numpy as np
 import torch
@@ -41,13 +39,9 @@ def memorisation(subject: Subject) -> Findings:
         return Findings(title=TITLE, absent={"Memorisation": why})
     train, held_out = data.train, data.test
     features = described(subject, train), described(subject, held_out)
-    drawn = subject.featured(subject.samples)
-    tasks: list[Callable[[], Any]] = [
-        partial(measure, drawn, *features),
-        partial(authenticity, features[1], features[0]),
-        partial(copied, subject.samples, train),
-    ]
-    found, real, copies = subject.processes.dealt(tasks)
+    drawn = subject.features(subject.samples)
+    found, real = measure(drawn, *features), authenticity(features[1], features[0])
+    copies = copied(subject.samples, train)
     n = len(subject.samples)
     noticed = least_noticed(found, len(train), len(held_out))
     rows = (
@@ -123,7 +117,7 @@ def portions(images: Images) -> Iterator[Tensor]:
 
 def described(subject: Subject, images: Images) -> Tensor:
     """The features (N, D) of all images."""
-    return torch.cat([subject.featured(part) for part in portions(images)])
+    return torch.cat([subject.features(part) for part in portions(images)])
 
 
 def least_noticed(found: Memorisation, train: int, held_out: int) -> float:

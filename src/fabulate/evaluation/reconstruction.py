@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fabulate.evaluation.chosen import NO_CLASSES, PORTION, Chosen, choose, counter, known, told
+from fabulate.evaluation.chosen import NO_CLASSES, Chosen, choose, counter, known, told
 from fabulate.evaluation.sections import Findings, Subject
 from fabulate.metrics.images import mse, psnr, ssim
 from fabulate.metrics.intervals import Estimate
@@ -27,7 +27,6 @@ from fabulate.types import Progress, to_uint8
 
 TITLE = "Reconstruction"
 SEARCHED = 5  # so many times fewer images, where the code of each must be searched for
-FEW = 16  # of those at a time, so that several processes have some each
 SHOWN = 8  # best, median and worst copies each
 FOR_THE_MEAN = 10_000  # training images at most
 
@@ -49,8 +48,7 @@ def reconstruction(subject: Subject, *, images: int = 500, progress: Progress | 
     n = max(1, images // SEARCHED) if searched and images > 0 else images
     chosen = choose(subject, subject.reference, n, "reconstruction")
     done = counter(progress, len(chosen))
-    size = FEW if searched else PORTION
-    copies = chosen.each(lambda portion: model.reconstruct(portion.x, portion.y), done, size)
+    copies = chosen.each(lambda portion: model.reconstruct(portion.x, portion.y), done)
     errors, decibels, similar = mse(chosen.x, copies), psnr(chosen.x, copies), ssim(chosen.x, copies)
     rows = [Row(name="MSE", value=Estimate.of_mean(errors), better="lower", words="of pixels in [0, 1]")]
     absent = {}

@@ -3,7 +3,6 @@
 Each file of this room that measures something has one function from a `Subject` to a `Section`.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from PIL import Image
@@ -13,11 +12,8 @@ from torch import Tensor
 from fabulate.data import Data, Images
 from fabulate.features import Features
 from fabulate.models import GenerativeModel
-from fabulate.processes import ALONE, Processes
 from fabulate.report import Absent, Card, Figure, Figures, Notes, Row, Rows, Section
 from fabulate.seeds import permutation
-
-CHUNK = 500  # images; whatever is asked about many takes so many at a time or a part of it, so that shares round alike
 
 
 @with_config(ConfigDict(arbitrary_types_allowed=True))
@@ -57,17 +53,6 @@ class Subject:
     features: Features
     """From images to the numbers in which they are compared."""
     seed: int
-    processes: Processes = ALONE
-    """Those that measure it together."""
-
-    def featured(self, images: Tensor) -> Tensor:
-        """The features (N, D) of images (N, C, H, W)."""
-        return self.shared(images, self.features)
-
-    def shared(self, images: Tensor, measure: Callable[[Tensor], Tensor]) -> Tensor:
-        """What a function says of each image, every process asking it about a part of them: (N, ...) in all."""
-        part = self.processes.part(len(images), CHUNK)
-        return self.processes.gathered(measure(images[part.start : part.stop]) if part else None)
 
     @property
     def reference(self) -> Images:

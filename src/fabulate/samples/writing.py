@@ -1,0 +1,321 @@
+"""Samples on disk: one PNG per image, in class folders when the model knows classes, a grid and a manifest; or an .npz.
+
+Any number of images is written in constant memory. What an image is called and which class it has is told by its number
+alone, so no list is as long as the images are many.
+"""
+
+import json
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
+from itertools import chain
+from pathlib import Path
+from typing import IO, Any, NamedTuple, overload
+from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
+
+import numpy as np
+from pydantic import ConfigDict, with_config
+
+from fabulate.compiling import Say
+from fabulate.config import Compile
+from fabulate.errors import RunError
+from fabulate.files import (
+    Name,
+    own_folder,
+    parse_json,
+    place_file,
+    read_json,
+    replaceable_folder,
+    vacant_file,
+    vacant_folder,
+    write_file,
+)
+from fabulate.models import GenerativeModel
+from fabulate.models.base import Labels
+from fabulate.pictures import Pixels, save_png, sheet, to_image
+from fabulate.samples.order import MANIFEST, PICTURE, Head, Order, folders
+from fabulate.types import ImageShape, Progress
+
+DRAWING = ".fabulate-drawing"  # there while images are drawn: a folder with it is ours, and not whole
+BLOCK = 4096  # bytes that the smallest file takes on most disks
+PNG_EXTRA = 200  # bytes of a PNG beside its pixels and the filter of each row, at most
+DEFLATES = 1032  # times, at most: https://zlib.net/zlib_tech.html
+MUCH = 100_000_000  # bytes worth a word
+
+
+@with_config(ConfigDict(extra="forbid"))
+class Manifest(Head):
+    """What manifest.json says: that, and where each image lies."""
+
+    images: list[Name]
+
+
+class Places(Sequence[Path]):
+    """Where images go: folder/NUMBER.png, or folder/CLASS/NUMBER.png; each is made when it is asked for."""
+
+    def __init__(self, folder: Path, order: Order) -> None:
+        self.folder, self.order, self.width = folder, order, width(order.end)
+        self.within = list(folders(order.model.classes).values())
+
+    def __len__(self) -> int:
+        return self.order.n
+
+    @overload
+    def __getitem__(self, i: int) -> Path: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[Path]: ...
+    def __getitem__(self, i: int | slice) -> Path | list[Path]:
+        numbers = range(self.order.start, self.order.end)[i]
+        if isinstance(numbers, range):
+            return [self.folder / name for k in numbers for name in self.names(k, k + 1)]
+        return self.folder / next(self.names(numbers, numbers + 1))
+
+    def __iter__(self) -> Iterator[Path]:
+        return (self.folder / name for name in self.all_names())
+
+    def names(self, first: int, last: int) -> Iterator[str]:
+        """Of samples first .. last - 1, within the folder, with forward slashes."""
+        labels = self.order.labels(first, last)
+        within = [""] * (last - first) if labels is None else [f"{self.within[c]}/" for c in labels.tolist()]
+        return (f"{place}{i:0{self.width}}.png" for i, place in enumerate(within, first))
+
+    def all_names(self) -> Iterator[str]:
+        """Of all of them, in order."""
+        return chain.from_iterable(self.names(first, last) for first, last in self.order.spans())
+
+
+def width(end: int) -> int:
+    """How many digits the numbers in names have, of samples before `end`."""
+    return max(5, len(str(end - 1)))
+
+
+def write_samples(
+    model: GenerativeModel,
+    folder: str | Path,
+    n: int,
+    y: Labels = None,
+    *,
+    seed: int = 0,
+    start: int | None = None,
+    batch_size: int = 256,
+    compile: Compile = "off",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    say: Say = lambda sentence: None,
+    **sampling: Any,
+) -> Sequence[Path]:
+    """Write samples start .. start + n - 1 of a seed as PNGs, with grid.png and manifest.json; returns their paths.
+
+    A model with classes writes each image in the folder of its class, so that the folder is a data set to train on.
+    Where the folder holds these very images by its manifest, none is drawn again. `say` takes sentences about that and
+    about the room on the disk. `start` and `compile` are those of `Order`, `sampling` further arguments of
+    `model.sample`.
+    Errors: `RunError` when the folder holds something else and `overwrite` is off, or the disk is too small. Nothing is
+    ever deleted.
+    """
+    asked: dict[str, Any] = {"seed": seed, "start": start, "batch_size": batch_size, "compile": compile}
+    folder, order = Path(folder), Order(model, n, y, **asked, progress=progress, say=say, sampling=sampling)
+    places = Places(folder, order)
+    if not overwrite and holds(folder, places):
+        say(f"{folder} holds these {n:,} images already, from the same model and seed; nothing was drawn")
+        return places
+    shown: list[Pixels] = []
+    with whole(folder, [places.within[c] for c in order.classes()], n, model.shape, overwrite, say):
+        for first, images in order.batches():
+            for image, name in zip(images, places.names(first, first + len(images)), strict=True):
+                place_file(folder / name, partial(to_image(image).save, format="PNG"))
+                if len(shown) < model.shown:
+                    shown.append(image)
+        y = order.labels(order.start, order.start + len(shown))
+        finish(folder, order.head(), places.all_names(), np.stack(shown), None if y is None else y.numpy(), model.about)
+    return places
+
+
+@contextmanager
+def whole(folder: Path, within: Sequence[str], n: int, shape: ImageShape, overwrite: bool, say: Say) -> Iterator[None]:
+    """Within the block n images are put into a folder and the folders in it; until all are, it is marked as not whole.
+
+    Errors: `RunError` when the folder holds something else and `overwrite` is off, or the disk is too small.
+    """
+    vacant_folder(folder, overwrite)
+    if not (folder / DRAWING).is_file() and meets(folder, [folder / name for name in within]):
+        replaceable_folder(folder, overwrite, MANIFEST, Manifest)
+    check_room(folder, n, shape, True, say)
+    folder.mkdir(parents=True, exist_ok=True)
+    place_file(folder / DRAWING, lambda file: None)
+    for name in within:
+        own_folder(folder / name)
+    yield
+    (folder / DRAWING).unlink()
+
+
+def finish(folder: Path, head: Head, names: Iterable[str], shown: Pixels, y: np.ndarray | None, about: str) -> None:
+    """Write grid.png, which shows the first images and their classes, and the manifest."""
+    legend = f"{len(shown):,} of {head['n']:,} samples, seed {head['seed']}"
+    save_png(sheet(shown, f"{about}: samples", legend, y, head["classes"]), folder / PICTURE)
+    write_file(folder / MANIFEST, lambda file: file.writelines(map(str.encode, lines(head, names))))
+
+
+def lines(head: Head, names: Iterable[str]) -> Iterator[str]:
+    """manifest.json, a piece at a time: a `Manifest`, however many images it lists."""
+    yield json.dumps(head, indent=2, ensure_ascii=False).removesuffix("\n}") + ',\n  "images": ['
+    for i, name in enumerate(names):
+        yield f"{',' if i else ''}\n    {json.dumps(name, ensure_ascii=False)}"
+    yield "\n  ]\n}\n"
+
+
+def holds(folder: Path, places: Places) -> bool:
+    """Whether a folder has these images, all of them, drawn by this model in this way, as its manifest tells."""
+    try:
+        found: dict[str, Any] = read_json(folder / MANIFEST, Manifest)
+    except (FileNotFoundError, NotADirectoryError, RunError):  # nothing there, or nothing of ours
+        return False
+    images = found.pop("images")
+    return (
+        not (folder / DRAWING).exists()
+        and found == places.order.head()
+        and len(images) == len(places)
+        and all((folder / name) == place and place.is_file() for name, place in zip(images, places, strict=True))
+    )
+
+
+def meets(folder: Path, within: Iterable[Path]) -> bool:
+    """Whether a folder holds files of the names that samples have."""
+    if any((folder / name).exists() for name in (PICTURE, MANIFEST)):
+        return True
+    places = {place for place in (folder, *within) if place.is_dir()}
+    return any(re.fullmatch(r"[0-9]{5,}\.png", entry.name) for place in places for entry in place.iterdir())
+
+
+def check_room(place: Path, n: int, shape: ImageShape, files: bool, say: Say) -> None:
+    """Tell how much n images take, where that is much, and refuse what the disk of a place cannot hold.
+
+    `files`: whether each is a file of its own, or all are in one archive. Errors: `RunError`.
+    """
+    at_most = n * (BLOCK * -(-(shape.size + shape.height + PNG_EXTRA) // BLOCK) if files else shape.size)
+    at_least = n * BLOCK if files else at_most // DEFLATES
+    home = next(folder for folder in (place.absolute(), *place.absolute().parents) if folder.is_dir())
+    free = shutil.disk_usage(home).free
+    told = f"{n:,} images of {shape} take up to {human(at_most)} in {place}, and {human(free)} are free there"
+    if at_least > free:
+        raise RunError(f"{told}: even {human(at_least)} would not fit. Ask for fewer, or give another --out or --npz")
+    if at_most > free:
+        say(f"Warning: {told}; they may not fit")
+    elif at_most > MUCH:
+        say(f"{told[0].upper()}{told[1:]}")
+
+
+def human(size: int) -> str:
+    """A number of bytes as people say it.
+
+    >>> human(4_100_000_000_000), human(12_288)
+    ('4.1 TB', '12 kB')
+    """
+    unit = max(0, min(4, (len(str(size)) - 1) // 3))
+    return (
+        f"{size / 1000**unit:.{1 if size < 10 * 1000**unit and unit else 0}f} {('bytes', 'kB', 'MB', 'GB', 'TB')[unit]}"
+    )
+
+
+def write_npz(
+    model: GenerativeModel,
+    path: str | Path,
+    n: int,
+    y: Labels = None,
+    *,
+    seed: int = 0,
+    start: int | None = None,
+    batch_size: int = 256,
+    compile: Compile = "off",
+    overwrite: bool = False,
+    progress: Progress | None = None,
+    say: Say = lambda sentence: None,
+    **sampling: Any,
+) -> Path:
+    """Write samples start .. start + n - 1 of a seed as one .npz: images (N, C, H, W) uint8, labels (N,), seed.
+
+    It holds its manifest as JSON too. The arguments are those of `write_samples`.
+    Errors: `RunError` when the file holds something else and `overwrite` is off, or the disk is too small.
+    """
+    asked: dict[str, Any] = {"seed": seed, "start": start, "batch_size": batch_size, "compile": compile}
+    path, order = Path(path), Order(model, n, y, **asked, progress=progress, say=say, sampling=sampling)
+    labels = (part.numpy() for span in order.spans() if (part := order.labels(*span)) is not None)
+    if not overwrite and path.is_file() and in_archive(path, order):
+        say(f"{path} holds these {n:,} images already, from the same model and seed; nothing was drawn")
+        return path
+    check_room(path, n, model.shape, False, say)
+    save_archive(path, order.head(), model.shape, (images for _, images in order.batches()), labels, overwrite)
+    return path
+
+
+def in_archive(path: Path, order: Order) -> bool:
+    """Whether an .npz has these images, drawn by this model in this way, as its manifest tells."""
+    try:
+        found = archive_head(path)
+    except RunError:
+        return False
+    y = order.labels(order.start, order.end)
+    if found != order.head():
+        return False
+    with np.load(path) as arrays:
+        return y is None or np.array_equal(arrays["labels"], y.numpy())
+
+
+def archive_head(path: Path) -> Head:
+    """The manifest in an .npz. Errors: `RunError` where there is none."""
+    try:
+        with np.load(path) as arrays:
+            text = str(arrays["manifest"])
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile) as error:
+        raise RunError(f"{path} is no .npz of samples with a manifest: {error}") from error
+    return parse_json(text, Head, str(path))
+
+
+def save_archive(
+    path: Path, head: Head, shape: ImageShape, images: Iterable[Pixels], labels: Iterable[np.ndarray], overwrite: bool
+) -> None:
+    """Write images that come a part at a time, with their labels, as an .npz."""
+    vacant_file(path, overwrite)
+    arrays: dict[str, np.ndarray | Parts] = {
+        "images": Parts((head["n"], *shape), np.uint8, images),
+        "seed": np.array(head["seed"]),
+        "model_sha256": np.array(head["model_sha256"]),
+        "manifest": np.array(json.dumps(head, ensure_ascii=False)),
+    }
+    if head["classes"]:
+        arrays |= {"labels": Parts((head["n"],), np.int64, labels), "classes": np.array(head["classes"])}
+    write_file(path, lambda file: stream_npz(file, arrays))
+
+
+class Parts(NamedTuple):
+    """An array that comes a part at a time, along its first dimension."""
+
+    shape: tuple[int, ...]
+    dtype: type[np.generic]
+    parts: Iterable[np.ndarray]
+
+
+def stream_npz(file: IO[bytes], arrays: Mapping[str, np.ndarray | Parts]) -> None:
+    """Write what `np.savez_compressed` would, of arrays of which some come a part at a time.
+
+    >>> from io import BytesIO
+    >>> file = BytesIO()
+    >>> x = Parts((3, 2), np.uint8, [np.zeros((2, 2), np.uint8), np.ones((1, 2), np.uint8)])
+    >>> stream_npz(file, {"x": x, "seed": np.array(7)})
+    >>> arrays = np.load(BytesIO(file.getvalue()))
+    >>> arrays["x"].tolist(), int(arrays["seed"])
+    ([[0, 0], [0, 0], [1, 1]], 7)
+    """
+    with ZipFile(file, "w", ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            with archive.open(f"{name}.npy", "w", force_zip64=True) as member:
+                if not isinstance(array, Parts):
+                    np.lib.format.write_array(member, array, allow_pickle=False)
+                    continue
+                descr = np.lib.format.dtype_to_descr(np.dtype(array.dtype))
+                header = {"descr": descr, "fortran_order": False, "shape": array.shape}
+                np.lib.format.write_array_header_1_0(member, header)
+                for part in array.parts:
+                    member.write(np.ascontiguousarray(part).data)
