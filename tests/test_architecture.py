@@ -13,8 +13,7 @@ import pytest
 
 SOURCE = Path(__file__).parent.parent / "src" / "fabulate"
 LEVELS = [
-    {"types", "config", "errors", "seeds", "files", "weights", "folder_names", "pictures", "notebooks"}
-    | {"processes", "signals"},
+    {"types", "config", "errors", "seeds", "files", "pictures"} | {"processes", "signals"},
     {"nets", "prob", "paths", "data", "metrics"},
     {"samplers", "features", "compiling", "report"},
     {"models", "stats"},

@@ -13,7 +13,7 @@ import fabulate
 from fabulate.data import Data, load_data
 from fabulate.evaluation import evaluate
 from fabulate.models import GenerativeModel
-from fabulate.notebooks import card
+from fabulate.pictures import card
 from pages import Sound
 
 BOOKS = sorted((Path(__file__).parents[1] / "examples").glob("*.ipynb"))

@@ -12,10 +12,19 @@ import torch
 import fabulate
 from fabulate.data import Data
 from fabulate.errors import DivergedError, RunError
-from fabulate.files import append_line, inside, own_folder, place_file, read_json, remove_leftovers, write_file
+from fabulate.files import (
+    append_line,
+    inside,
+    own_folder,
+    place_file,
+    read_json,
+    read_weights,
+    remove_leftovers,
+    write_file,
+    write_weights,
+)
 from fabulate.training import read_log
 from fabulate.training.folder import RunFolder
-from fabulate.weights import read_weights, write_weights
 from tiny import ends, small
 
 

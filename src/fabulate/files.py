@@ -5,7 +5,12 @@ the old one or the new one, never half of each, and a link in its place is repla
 process leaves behind has a name that nobody else gives, so it can be removed without touching a user's files.
 
 Reading JSON has one way in, `read_json`: its size is bounded before it is read, its form is checked against a
-declaration, and a name that it gives of another file stays within its folder (`Name`, `inside`).
+declaration, and a name that it gives of another file stays within its folder (`Name`, `inside`). Tensors carry the hash
+of what they hold, so that one flipped bit is noticed.
+
+A class may be called anything: `cat/dog`, `CON`, `grid.png`, nothing at all, 300 letters. A folder may not, and on many
+systems `Cat` and `cat` are one folder. A name that is fine stays as it is; any other is changed as little as possible,
+and where two classes would then meet, a few digits of the name's hash part them.
 """
 
 import csv
@@ -14,7 +19,8 @@ import json
 import os
 import re
 import secrets
-from collections.abc import Callable, Iterable, Iterator
+import unicodedata
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
 from io import StringIO
@@ -28,6 +34,7 @@ from fabulate.errors import RunError
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+    from torch import Tensor
 
 T = TypeVar("T")
 
@@ -35,6 +42,10 @@ LARGEST_JSON = 64 << 20  # bytes: the manifest of a million images
 _TEMPORARY = re.compile(r"\.[0-9a-f]{16}\.fabulate-tmp")
 _FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")  # https://owasp.org/www-community/attacks/CSV_Injection
 _NUMBER = re.compile(r"[-+]?[0-9]+(\.[0-9]+)?")
+HASH = "sha256"  # the key of the hash in the header
+LONGEST = 100  # bytes: file systems take 255, and a name may become part of a longer one
+_FORBIDDEN = re.compile(r'[<>:"/\\|?*\x00-\x1f\x7f\ud800-\udfff]')
+_DEVICES = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|com[0-9¹²³]|lpt[0-9¹²³])\s*(\..*)?", re.IGNORECASE)
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0)
 
 
@@ -269,6 +280,51 @@ def inside(folder: Path, name: str) -> Path:
     return path
 
 
+# Names of classes as names of folders
+
+
+def folder_name(label: str) -> str:
+    """A class's name as part of the name of a file or folder: valid everywhere, never empty or hidden.
+
+    >>> folder_name("cat/dog"), folder_name(".."), folder_name("3"), folder_name("aux")
+    ('cat_dog', '_.._', '3', '_aux')
+    """
+    name = _FORBIDDEN.sub("_", label)
+    if len(name.encode()) > LONGEST:
+        name = name.encode()[: LONGEST - 9].decode(errors="ignore") + "-" + _digits(label)
+    if name.endswith((".", " ")):  # Windows drops them
+        name += "_"
+    if not name or name.startswith(".") or _DEVICES.fullmatch(name):
+        name = f"_{name}"
+    return name
+
+
+def folder_names(labels: Iterable[str], taken: Iterable[str] = ()) -> dict[str, str]:
+    """A folder for each class, no two the same on any system, and none called as what is `taken`.
+
+    >>> folder_names(["a_b", "a/b", "grid.png"], taken=["grid.png"])
+    {'a_b': 'a_b', 'a/b': 'a_b-c14cddc0', 'grid.png': 'grid.png-b6ef05f7'}
+    """
+    labels = list(dict.fromkeys(labels))
+    used, found = {_folded(name) for name in taken}, {}
+    for label in sorted(labels, key=lambda label: folder_name(label) != label):  # what is fine as it is goes first
+        name, digits = folder_name(label), 8
+        while _folded(name) in used:
+            name, digits = f"{folder_name(label)}-{_digits(label, digits)}", digits + 8
+        used.add(_folded(name))
+        found[label] = name
+    return {label: found[label] for label in labels}
+
+
+def _folded(name: str) -> str:
+    """What a file system that ignores case, or writes accents in another way, may take a name for."""
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFKC", name).casefold())
+
+
+def _digits(label: str, count: int = 8) -> str:
+    return hashlib.sha256(label.encode(errors="surrogatepass")).hexdigest()[:count]
+
+
 # Hashes
 
 
@@ -298,3 +354,49 @@ def file_digest(path: Path, kind: str = "blake2b") -> bytes:
 def sha256(path: Path) -> str:
     """The hexadecimal SHA-256 of a file's bytes."""
     return file_digest(path, "sha256").hex()
+
+
+# Tensors
+
+
+def tensors_hash(tensors: "Mapping[str, Tensor]") -> str:
+    """The hexadecimal SHA-256 of all tensors and their names, in a fixed order."""
+    digest = hashlib.sha256()
+    for name, value in sorted(tensors.items()):
+        digest.update(name.encode())
+        digest.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def write_weights(path: Path, tensors: "Mapping[str, Tensor]", about: Mapping[str, str] | None = None) -> None:
+    """Write tensors as a safetensors file, atomically; `about` are words kept in its header beside their hash.
+
+    So weights and hash are replaced together, and a crash between two writes cannot part them.
+    """
+    from safetensors.torch import save
+
+    state = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    header = {**(about or {}), HASH: tensors_hash(state)}
+    write_file(path, lambda file: file.write(save(state, header)))
+
+
+def read_weights(path: Path) -> "tuple[dict[str, Tensor], dict[str, str]]":
+    """The tensors of a safetensors file on the CPU, and the words of its header.
+
+    A file of another program has no hash, and is believed as it is.
+    Errors: `RunError` when the file is missing, damaged, or its tensors are not those that were written.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, "pt") as file:
+            about = dict(file.metadata() or {})
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # no mapping: it has no iterator
+    except FileNotFoundError as error:
+        raise RunError(f"{path} is missing") from error
+    except (OSError, SafetensorError, ValueError, RuntimeError) as error:
+        raise RunError(f"{path} is damaged: {error}") from error
+    expected = about.pop(HASH, None)
+    if expected is not None and tensors_hash(state) != expected:
+        raise RunError(f"{path} is damaged: its weights are not those that were written (their hash is another)")
+    return state, about

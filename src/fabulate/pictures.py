@@ -1,10 +1,15 @@
-"""Pictures people look at: grids, strips, animations and curves. uint8 arrays in, files out.
+"""Pictures people look at: grids, strips, animations and curves, uint8 arrays in, files out; and cards in a notebook.
+
+A notebook's colours are its reader's, light or dark, and unknown here. So words take the colour that is around them,
+and pictures, which are dark on white, bring their white along.
 
 Legend: N images, C H W image.
 """
 
-from collections.abc import Mapping, Sequence
+from base64 import b64encode
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
+from html import escape
 from io import BytesIO
 from math import ceil, sqrt
 from pathlib import Path
@@ -29,6 +34,10 @@ PARTS = {  # of a log's rows: what they are called, and how they are drawn
     "test": ("test images", "o", "#d1495b"),
     "samples": ("samples", "o", "#3f8f5f"),
 }
+
+_NAME = "text-align: left; vertical-align: top; white-space: nowrap; opacity: 0.7; font-weight: normal"
+_VALUE = "text-align: left; vertical-align: top; white-space: pre-wrap; overflow-wrap: anywhere; font-family: monospace"
+_WHITE = "background: white; width: fit-content; max-width: 100%; overflow-x: auto"
 
 
 def to_image(pixels: Pixels) -> Image.Image:
@@ -247,3 +256,31 @@ def save_curves(rows: Sequence[Mapping[str, Any]], path: Path, title: str, units
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=120, pil_kwargs={"compress_level": 4})
     write_file(path, lambda file: file.write(buffer.getvalue()))
+
+
+def img(image: Image.Image, words: str) -> str:
+    """A picture as an HTML element that holds its PNG; the words are for who cannot see it."""
+    buffer = BytesIO()
+    image.save(buffer, format="PNG", optimize=True)
+    data = b64encode(buffer.getvalue()).decode()
+    size = f'width="{image.width}" height="{image.height}"'
+    return f'<img src="data:image/png;base64,{data}" {size} alt="{_plain(words)}">'
+
+
+def card(title: str, rows: Iterable[tuple[str, str]], *pictures: Image.Image) -> str:
+    """A title, names with their values, and pictures below them. Any text will do: it is escaped.
+
+    >>> "&lt;b&gt;" in card("<b>", [])
+    True
+    """
+    lines = "".join(
+        f'<tr><th style="{_NAME}">{_plain(name)}</th><td style="{_VALUE}">{_plain(value)}</td></tr>'
+        for name, value in rows
+    )
+    shown = "".join(f'<div style="{_WHITE}">{img(image, title)}</div>' for image in pictures)
+    return f"<div><b>{_plain(title)}</b><table>{lines}</table>{shown}</div>"
+
+
+def _plain(words: str) -> str:
+    """Words that are no HTML; what is no character of Unicode, as in the names of some files, is a question mark."""
+    return escape(words.encode("utf-8", "replace").decode())

@@ -14,8 +14,7 @@ from fabulate.config import PositiveInt, nearest, spec
 from fabulate.errors import CapabilityError, ConfigError
 from fabulate.evaluation.page import facts, figure, number, page
 from fabulate.features import ClassifierFeatures, features_for
-from fabulate.files import replaceable_folder, write_file
-from fabulate.folder_names import folder_name
+from fabulate.files import folder_name, replaceable_folder, write_file
 from fabulate.metrics.intervals import Estimate
 from fabulate.models.base import GenerativeModel, able
 from fabulate.models.capabilities import HasBound, HasLatent, HasLikelihood

@@ -18,8 +18,7 @@ from fabulate.cli.progress import counting as counting  # verbs count by it
 from fabulate.config import UNSAID, DataSpec, Megapixels, Range, from_json, override, spec
 from fabulate.data import Data, Images, load_spec
 from fabulate.errors import ConfigError
-from fabulate.files import outside, read_json
-from fabulate.folder_names import folder_names
+from fabulate.files import folder_names, outside, read_json
 from fabulate.models.base import GenerativeModel, NoChoice
 from fabulate.models.capabilities import Encodes
 from fabulate.models.saving import Description

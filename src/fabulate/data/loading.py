@@ -81,7 +81,7 @@ class Data:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the intake report, and some of the images."""
-        from fabulate.notebooks import card
+        from fabulate.pictures import card
 
         return card(self.name, rows(self.report), self.show(min(64, 8 * max(4, len(self.classes)))))
 

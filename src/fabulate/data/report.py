@@ -75,7 +75,7 @@ class Report:
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the report as a table."""
-        from fabulate.notebooks import card
+        from fabulate.pictures import card
 
         return card("What was found", rows(self))
 

@@ -9,7 +9,7 @@ from string import Template
 
 from PIL import Image
 
-from fabulate.notebooks import img
+from fabulate.pictures import img
 from fabulate.report import Card as Answer
 from fabulate.report import number as number
 

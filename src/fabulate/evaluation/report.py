@@ -17,7 +17,7 @@ from fabulate.evaluation.sections import Findings
 from fabulate.files import own_folder, read_json, write_json
 from fabulate.metrics.intervals import Estimate
 from fabulate.models import GenerativeModel
-from fabulate.notebooks import card
+from fabulate.pictures import card
 from fabulate.report import Card, Cell, Facts, Notes, Page, Row, Section, Table, number, write_page
 
 FORMAT: Literal[1] = 1  # of metrics.json; raised when a newer fabulate could misread an older file

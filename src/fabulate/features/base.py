@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from fabulate.errors import ConfigError, DataError
+from fabulate.files import tensors_hash
 from fabulate.types import Progress, meant, to_float
-from fabulate.weights import tensors_hash
 
 
 class Features(ABC):

@@ -26,9 +26,8 @@ from fabulate.features.encoder import train_encoder
 from fabulate.features.inception import Inception, inception
 from fabulate.features.pixels import Pixels
 from fabulate.features.trunk import Trunk
-from fabulate.files import key, parse_json
+from fabulate.files import key, parse_json, read_weights, write_weights
 from fabulate.types import Progress
-from fabulate.weights import read_weights, write_weights
 
 Facts = dict[str, Any]
 

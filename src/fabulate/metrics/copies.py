@@ -29,7 +29,6 @@ but not always; `authenticity` of held-out images says how often.
 Legend: N samples, D features, C H W image.
 """
 
-from hashlib import blake2b
 from math import erfc, hypot, nan, sqrt
 from typing import NamedTuple
 
@@ -37,6 +36,7 @@ import torch
 from torch import Tensor
 
 from fabulate.errors import DataError
+from fabulate.files import digest
 from fabulate.metrics.distances import nearest_rows
 from fabulate.metrics.inputs import checked
 from fabulate.metrics.intervals import Estimate
@@ -181,5 +181,5 @@ def _authenticity(train: Tensor, nearest: Tensor, distances: Tensor) -> Estimate
     return Estimate.of_share(int((distances > apart[nearest]).sum()), len(distances))
 
 
-def _hashes(images: Tensor) -> list[bytes]:
-    return [blake2b(row.tobytes(), digest_size=16).digest() for row in images.numpy()]
+def _hashes(images: Tensor) -> list[str]:
+    return [digest(row.tobytes()) for row in images.numpy()]

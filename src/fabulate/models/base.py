@@ -183,7 +183,7 @@ class GenerativeModel(Saved, nn.Module, ABC):
 
     def _repr_html_(self) -> str:
         """What a notebook shows: sizes, classes, and what the model card tells of the training."""
-        from fabulate.notebooks import card
+        from fabulate.pictures import card
 
         tested = {f"test {name}": value for name, value in self.record.get("test", {}).items()}
         told = {name: value for name, value in {**self.record, **tested}.items() if name not in ("data", "test")}

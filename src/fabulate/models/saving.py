@@ -19,9 +19,8 @@ from typing_extensions import TypedDict
 
 from fabulate.config import PositiveInt, from_json, to_json
 from fabulate.errors import ConfigError, RunError
-from fabulate.files import read_json, write_file, write_json
+from fabulate.files import read_json, read_weights, tensors_hash, write_file, write_json, write_weights
 from fabulate.types import ImageShape
-from fabulate.weights import read_weights, tensors_hash, write_weights
 
 CONFIG, WEIGHTS, CARD, PICTURE = "config.json", "model.safetensors", "README.md", "samples.png"
 FORMAT = 1  # of the model folder; raised when a newer fabulate could misread an older folder

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from fabulate.files import write_file
-from fabulate.notebooks import img
+from fabulate.pictures import img
 from fabulate.report.rows import BETTER, Card, Row, number
 
 if TYPE_CHECKING:

@@ -15,8 +15,7 @@ from typing_extensions import TypedDict
 from fabulate.compiling import Say, announced, compiled
 from fabulate.config import Compile, override, to_json
 from fabulate.errors import ConfigError
-from fabulate.files import Name
-from fabulate.folder_names import folder_names
+from fabulate.files import Name, folder_names
 from fabulate.models import GenerativeModel
 from fabulate.models.base import Labels
 from fabulate.pictures import Pixels

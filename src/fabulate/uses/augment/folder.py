@@ -29,6 +29,7 @@ from fabulate.data import Data, Images
 from fabulate.errors import ConfigError, DataError, RunError
 from fabulate.files import (
     Name,
+    folder_names,
     inside,
     own_folder,
     place_file,
@@ -38,7 +39,6 @@ from fabulate.files import (
     write_file,
     write_json,
 )
-from fabulate.folder_names import folder_names
 from fabulate.pictures import to_image
 from fabulate.types import Progress
 from fabulate.uses.augment.split import Labels, Split, digests, labels, rejoined, untouched

@@ -16,8 +16,7 @@ from typing_extensions import TypedDict
 
 from fabulate.data import Data, Images, image_names
 from fabulate.errors import ConfigError
-from fabulate.files import own_folder, place_file, write_json, write_table
-from fabulate.folder_names import folder_name, folder_names
+from fabulate.files import folder_name, folder_names, own_folder, place_file, write_json, write_table
 from fabulate.nets.blocks import check_sides
 from fabulate.pictures import grid, paired_rows, save_png, table, to_image
 from fabulate.report import Card, Facts, Figure, Figures, Notes, Page, Section, Table, percent, write_page

@@ -16,13 +16,12 @@ from typing_extensions import TypedDict
 
 from fabulate.config import DataSpec, PositiveInt, data_spec, override, to_json
 from fabulate.errors import ConfigError, RunError
-from fabulate.files import own_folder, read_json, sha256, write_json
+from fabulate.files import own_folder, read_json, read_weights, sha256, write_json, write_weights
 from fabulate.models import GenerativeModel, family
 from fabulate.models.saving import restored
 from fabulate.types import ImageShape
 from fabulate.uses.outliers.detector import OutlierDetector, Round
 from fabulate.uses.outliers.scores import SCORES
-from fabulate.weights import read_weights, write_weights
 
 CONFIG, STATE = "config.json", "detector.safetensors"
 KIND: Literal["outliers"] = "outliers"

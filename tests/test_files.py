@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from fabulate.folder_names import LONGEST, folder_name, folder_names
+from fabulate.files import LONGEST, folder_name, folder_names
 
 AWKWARD = [
     *("", " ", ".", "..", "...", "a.", "a ", ".hidden", "a/b", "a_b", "a\\b", "a:b", "Cat", "cat", "CAT", "CON", "con"),
