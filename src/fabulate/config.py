@@ -118,12 +118,9 @@ Megapixels = Annotated[float, Field(gt=0, le=10_000)]
 
 
 @spec
-class DataSpec:
-    """Which images, and how they are read."""
+class Reading:
+    """How images are read."""
 
-    source: Annotated[str, tyro.conf.arg(name="data", metavar="SOURCE")] = "digits"
-    """Where images come from: digits, mnist, fashion_mnist, cifar10, hf:OWNER/NAME, a folder or an .npz file;
-    stream:FOLDER or stream:hf:OWNER/NAME reads parquet files as it trains, without decoding or copying them first."""
     size: Annotated[int, Field(ge=1, le=1024)] | None = None
     """Resize so that the shorter side is this many pixels (antialiased), then crop the centre to a square."""
     channels: Literal[1, 3] | None = None
@@ -148,6 +145,19 @@ class DataSpec:
     def cap(self) -> int:
         """The most pixels that an image may have."""
         return int(self.max_megapixels * 1e6)
+
+    def of(self, source: str) -> "DataSpec":
+        """The images of a source, read so."""
+        return DataSpec(**{**vars(self), "source": source})
+
+
+@spec
+class DataSpec(Reading):
+    """Which images, and how they are read."""
+
+    source: Annotated[str, tyro.conf.arg(name="data", metavar="SOURCE")] = "digits"
+    """Where images come from: digits, mnist, fashion_mnist, cifar10, hf:OWNER/NAME, a folder or an .npz file;
+    stream:FOLDER or stream:hf:OWNER/NAME reads parquet files as it trains, without decoding or copying them first."""
 
 
 def data_spec(record: Mapping[str, Any]) -> DataSpec:

@@ -8,8 +8,8 @@ from pydantic import Field
 from rich.console import Console
 
 from fabulate.cli.progress import stages
-from fabulate.cli.shared import load_images, parse, where
-from fabulate.config import Megapixels, PositiveInt, Range, data_spec, spec
+from fabulate.cli.shared import Device, Flat, load_images, parse, where
+from fabulate.config import PositiveInt, Reading, spec
 from fabulate.errors import ConfigError
 from fabulate.files import outside
 from fabulate.report import Table
@@ -24,14 +24,7 @@ class Arguments:
 
     source: tyro.conf.Positional[str]
     """Where images come from: a folder with a sub-folder for each class, a name such as mnist, an .npz file."""
-    size: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Resize so that the shorter side is this many pixels (antialiased), then crop the centre to a square."""
-    limit_broken: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Largest share of unreadable files that may be set aside; above it, intake stops and lists them."""
-    range: Annotated[Range, tyro.conf.arg(metavar="LOW:HIGH|auto")] | None = None
-    """Pixel values that become black and white in images of more than 8 bits: 0:4095, or auto, what is found."""
-    max_megapixels: Megapixels = 200
-    """Images of more millions of pixels are set aside unread."""
+    reading: Annotated[Reading, Flat] = Reading()
     to: str = "balanced"
     """How many images a class shall have: balanced, a number, or name=number,..."""
     family: str | None = None
@@ -44,8 +37,7 @@ class Arguments:
     """The share of each class that is kept for the test; more is moved there where the source keeps less."""
     seed: int = 0
     """Seed of everything random."""
-    device: str = "auto"
-    """Where the model is trained: cpu, cuda, ...; auto takes a GPU if there is one."""
+    device: Device = "auto"
     out: Path
     """The folder to write."""
     overwrite: bool = False
@@ -57,7 +49,7 @@ def main(argv: list[str]) -> None:
     if flags.run is not None and (flags.family is not None or flags.steps is not None):
         raise ConfigError("give --run (a model that is there) or --family and --steps (one to train), not both")
     outside(flags.out, flags.source)
-    data = load_images(data_spec(vars(flags)))
+    data = load_images(flags.reading.of(flags.source))
     with stages() as progress:
         made = augment(
             data,

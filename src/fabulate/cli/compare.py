@@ -9,9 +9,9 @@ from typing import Annotated
 import tyro
 from rich.console import Console
 
-from fabulate.cli.evaluate import Flat, Measuring
+from fabulate.cli.evaluate import Measuring
 from fabulate.cli.progress import stages
-from fabulate.cli.shared import Other, OtherImages, load_images, parse, run_data, where
+from fabulate.cli.shared import Device, Flat, Other, OtherImages, load_images, parse, run_data, where
 from fabulate.config import spec
 from fabulate.errors import ConfigError
 from fabulate.evaluation.compare import compare
@@ -33,8 +33,7 @@ class Arguments:
     """Run folders or model folders, two or more."""
     data: Other = OtherImages()
     measuring: Annotated[Measuring, Flat] = Measuring()
-    device: str = "auto"
-    """Where to draw and to measure: cpu, cuda, ...; auto takes a GPU if there is one."""
+    device: Device = "auto"
     out: Path | None = None
     """The folder of the page (default: beside the first run, compare-RUN-RUN)."""
     overwrite: bool = False

@@ -3,10 +3,9 @@
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from rich.console import Console
 
-from fabulate.cli.shared import Source, load_images, parse, positional, where
+from fabulate.cli.shared import Flat, Source, load_images, parse, positional, where
 from fabulate.config import DataSpec, override, spec
 from fabulate.data import render
 from fabulate.errors import UndecidedError
@@ -19,7 +18,7 @@ class Arguments:
     """Look at images before training: what is there, what was set aside and why."""
 
     source: Source = None
-    spec: Annotated[DataSpec, tyro.conf.arg(name="")]
+    spec: Annotated[DataSpec, Flat]
     out: Path | None = None
     """Save a picture of 100 training images here (a .png, outside of them), by class where there are any."""
     seed: int = 0

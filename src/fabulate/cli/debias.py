@@ -8,10 +8,9 @@ from pydantic import Field
 from rich.console import Console
 
 from fabulate.cli.progress import stages
-from fabulate.cli.shared import load_images, parse, where
-from fabulate.config import Megapixels, PositiveInt, Range, data_spec, spec
+from fabulate.cli.shared import Device, Flat, images_and_folder, parse, where
+from fabulate.config import PositiveInt, Reading, spec
 from fabulate.errors import ConfigError
-from fabulate.files import outside, replaceable_folder
 from fabulate.uses.debias import Debiaser, page, proof
 
 
@@ -21,14 +20,7 @@ class Arguments:
 
     source: tyro.conf.Positional[str]
     """The images, in a folder for each class: a folder, a name such as mnist, an .npz file."""
-    size: Annotated[int, Field(ge=8, le=64)] | None = None
-    """Resize so that the shorter side is this many pixels (antialiased), then crop the centre to a square."""
-    limit_broken: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Largest share of unreadable files that may be set aside; above it, intake stops and lists them."""
-    range: Annotated[Range, tyro.conf.arg(metavar="LOW:HIGH|auto")] | None = None
-    """Pixel values that become black and white in images of more than 8 bits: 0:4095, or auto, what is found."""
-    max_megapixels: Megapixels = 200
-    """Images of more millions of pixels are set aside unread."""
+    reading: Annotated[Reading, Flat] = Reading()
     by: tuple[str, ...] = ()
     """What shall tell nothing of the class: palette, structure, structure-3, ... (default: palette; with --environments
     what differs between them)."""
@@ -54,8 +46,7 @@ class Arguments:
     """Training steps of each classifier that is tested; 0 tests none."""
     seed: int = 0
     """Of all that is random."""
-    device: str = "auto"
-    """Where the model is trained: cpu, cuda, ...; auto takes a GPU if there is one."""
+    device: Device = "auto"
     out: Path | None = None
     """The folder to write (default: runs/debias-SOURCE)."""
     overwrite: bool = False
@@ -76,10 +67,10 @@ def main(argv: list[str]) -> None:
         device=flags.device,
         seed=flags.seed,
     )
-    if flags.out is not None:
-        vacant(flags.out, flags)
-    data = load_images(data_spec(vars(flags)))
-    out = vacant(flags.out or Path("runs") / f"debias-{data.name}", flags)
+    images = flags.reading.of(flags.source)
+    data, out = images_and_folder(
+        images, flags.out, lambda data: Path("runs", f"debias-{data.name}"), flags.overwrite, page.RECORD, page.Record
+    )
     with stages() as progress:
         if flags.attribute is None:
             done = page.run(
@@ -112,8 +103,3 @@ def main(argv: list[str]) -> None:
         print(card)
     for name in done.files:
         where(name.partition(".")[0], out / name)
-
-
-def vacant(out: Path, flags: Arguments) -> Path:
-    """A folder to write, outside of the images; only what an earlier `debias` wrote is replaced."""
-    return replaceable_folder(outside(out, flags.source), flags.overwrite, page.RECORD, page.Record)

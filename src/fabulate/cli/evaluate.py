@@ -7,14 +7,12 @@ import tyro
 from rich.console import Console
 
 from fabulate.cli.progress import stages
-from fabulate.cli.shared import Other, OtherImages, load_images, parse, run_data, told, where
+from fabulate.cli.shared import Device, Flat, Other, OtherImages, load_images, parse, run_data, told, where
 from fabulate.config import Compile, PositiveInt, spec
 from fabulate.evaluation.evaluate import check, evaluate
 from fabulate.evaluation.report import JSON, Head, table, write
 from fabulate.files import outside, replaceable_folder
 from fabulate.training import load
-
-Flat = tyro.conf.arg(name="")
 
 
 @spec
@@ -41,8 +39,7 @@ class Arguments:
     """A run folder or a model folder."""
     data: Other = OtherImages()
     measuring: Annotated[Measuring, Flat] = Measuring()
-    device: str = "auto"
-    """Where to draw and to measure: cpu, cuda, ...; auto takes a GPU if there is one."""
+    device: Device = "auto"
     compile: Compile = "auto"
     """Draw samples by a compiled network: auto does for many. It changes how sums round."""
     out: Path | None = None

@@ -7,13 +7,11 @@ from typing import Annotated, TypeVar
 
 import tyro
 from pydantic import Field
-from rich.console import Console
 
 from fabulate.cli.progress import stages
-from fabulate.cli.shared import counting, load_images, parse, where
-from fabulate.config import Megapixels, PositiveInt, Range, data_spec, nearest, spec, to_json
+from fabulate.cli.shared import Device, Flat, counting, images_and_folder, parse, told, where
+from fabulate.config import PositiveInt, Reading, nearest, spec, to_json
 from fabulate.errors import ConfigError
-from fabulate.files import outside, replaceable_folder
 from fabulate.uses.outliers import OutlierDetector, load_detector, ranking, save_detector
 from fabulate.uses.outliers.conformal import percent
 from fabulate.uses.outliers.saving import CONFIG, Mark, spec_of
@@ -35,14 +33,7 @@ class Fitting:
 
     source: tyro.conf.Positional[str]
     """Where normal images come from: a folder, a name such as mnist, an .npz file."""
-    size: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Resize so that the shorter side is this many pixels (antialiased), then crop the centre to a square."""
-    limit_broken: Annotated[float, Field(ge=0, le=1)] = 0.1
-    """Largest share of unreadable files that may be set aside; above it, intake stops and lists them."""
-    range: Annotated[Range, tyro.conf.arg(metavar="LOW:HIGH|auto")] | None = None
-    """Pixel values that become black and white in images of more than 8 bits: 0:4095, or auto, what is found."""
-    max_megapixels: Megapixels = 200
-    """Images of more millions of pixels are set aside unread."""
+    reading: Annotated[Reading, Flat] = Reading()
     normal: tuple[str, ...] = ()
     """Only images of these classes are normal (default: all images of the source)."""
     false_alarm: Annotated[float, Field(gt=0, lt=1)] = 0.05
@@ -57,8 +48,7 @@ class Fitting:
     """Slightly moved and turned variants of each image to learn from as well: for handwriting, drawings, letters."""
     seed: int = 0
     """Which normals are held out, and all else that is random."""
-    device: str = "auto"
-    """Where a model is trained: cpu, cuda, ...; auto takes a GPU if there is one."""
+    device: Device = "auto"
     out: Path | None = None
     """The folder to write (default: runs/outliers-SOURCE)."""
     overwrite: bool = False
@@ -99,10 +89,10 @@ def fit(argv: list[str]) -> None:
     """Learn normals and say what is promised."""
     flags = parse(Fitting, argv, "fabulate outliers fit")
     named(flags.scores or None, flags.family, images=True)  # refuses what cannot be before images are read
-    if flags.out is not None:
-        vacant(flags.out, flags)
-    data = load_images(data_spec(vars(flags)))
-    out = vacant(flags.out or Path("runs") / f"outliers-{data.name}", flags)
+    images = flags.reading.of(flags.source)
+    data, out = images_and_folder(
+        images, flags.out, lambda data: Path("runs", f"outliers-{data.name}"), flags.overwrite, CONFIG, Mark
+    )
     detector = OutlierDetector(
         list(flags.scores) or None,
         false_alarm=flags.false_alarm,
@@ -131,11 +121,10 @@ def score(argv: list[str]) -> None:
     if flags.false_alarm is not None:
         detector.false_alarm = flags.false_alarm
         warned(detector.calibrate)
-    reading = spec_of(detector, flags.run, flags.source, flags.limit_broken)
-    if flags.out is not None:
-        vacant(flags.out, flags)
-    data = load_images(reading)
-    out = vacant(flags.out or flags.run / data.name, flags)
+    images = spec_of(detector, flags.run, flags.source, flags.limit_broken)
+    data, out = images_and_folder(
+        images, flags.out, lambda data: flags.run / data.name, flags.overwrite, ranking.RECORD, ranking.Record
+    )
     with stages() as progress:
         ranked = ranking.run(detector, data, out, name=str(flags.run), n=flags.n, progress=progress)
     found, n = int(ranked.outliers.sum()), len(ranked.scores)
@@ -144,20 +133,13 @@ def score(argv: list[str]) -> None:
     where("page", out / "outliers.html")
 
 
-def vacant(out: Path, flags: Fitting | Scoring) -> Path:
-    """A folder to write, outside of the images; only what is a verb's own is replaced."""
-    outside(out, flags.source)
-    record = (CONFIG, Mark) if isinstance(flags, Fitting) else (ranking.RECORD, ranking.Record)
-    return replaceable_folder(out, flags.overwrite, *record)
-
-
 def warned(work: Callable[[], T]) -> T:
     """What some work returns; what it warns of is printed as a line."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         found = work()
     for warning in caught:
-        Console(stderr=True).print(f"Warning: {warning.message}", highlight=False, markup=False, soft_wrap=True)
+        told(f"Warning: {warning.message}")
     return found
 
 

@@ -7,9 +7,10 @@ import tyro
 from pydantic import Field
 from rich.console import Console
 
-from fabulate.cli.shared import counting, load_images, parse, where
+from fabulate.cli.shared import Device, counting, load_images, parse, say, where
 from fabulate.config import PositiveInt, spec
 from fabulate.files import outside, replaceable_folder
+from fabulate.training import pick_device
 from fabulate.uses.augment import page, read, verdict
 
 
@@ -25,8 +26,7 @@ class Arguments:
     """How often each way is trained; the same seeds for all."""
     steps: PositiveInt | None = None
     """Training steps of each classifier, the same for all (default: 40 epochs of the real images, 300 to 2,000)."""
-    device: str = "cpu"
-    """Where to train: cpu, cuda, ..."""
+    device: Device = "auto"
     out: Path | None = None
     """The folder to write (default: SYNTHETIC/proof)."""
     overwrite: bool = False
@@ -40,14 +40,13 @@ def main(argv: list[str]) -> None:
     replaceable_folder(out, flags.overwrite, page.RECORD, page.Record)
     data = load_images(made.spec_of(flags.source))
     about = {"source": flags.source, "synthetic": str(flags.synthetic)}
+    device = pick_device(flags.device)
     with counting("training classifiers") as progress:
         proof = page.prove_folder(
-            data, made, out, seeds=flags.seeds, steps=flags.steps, device=flags.device, about=about, progress=progress
+            data, made, out, seeds=flags.seeds, steps=flags.steps, device=device, about=about, progress=progress
         )
-    console = Console()
-    console.print(page.table(proof).to_console())
-    for sentence in verdict(proof).sentences:
-        console.print(sentence, highlight=False, markup=False)
+    Console().print(page.table(proof).to_console())
+    say(*verdict(proof).sentences)
     where("page", out / "proof.html")
     where("chart", out / "proof.png")
     where("numbers", out / page.RECORD)

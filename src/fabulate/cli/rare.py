@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import numpy as np
 import tyro
 
-from fabulate.cli.shared import Other, OtherImages, counting, load_images, off_images, parse, run_data, where
+from fabulate.cli.shared import Device, Other, OtherImages, counting, load_images, off_images, parse, run_data, where
 from fabulate.cli.traverse import PROBES, drawn
 from fabulate.config import PositiveInt, nearest, spec
 from fabulate.errors import CapabilityError, ConfigError
@@ -66,8 +66,7 @@ class Arguments:
     """Which images: the same seed draws the same ones."""
     out: Path | None = None
     """The folder to write (default: RUN/drawn/rare-SCORE)."""
-    device: str = "cpu"
-    """Where to draw: cpu, cuda, ..."""
+    device: Device = "auto"
     overwrite: bool = False
     """Replace the results of an earlier `rare`; other files in the folder stay."""
 
@@ -153,7 +152,7 @@ def classified(flags: Arguments, model: HasLatent) -> tuple[Score, str]:
     if data.shape != model.shape:
         raise ConfigError(f"{data.name} has images of {data.shape}, and the model draws {model.shape}")
     with counting("training a classifier") as progress:
-        features = features_for(data, "classifier", device=flags.device, progress=progress)
+        features = features_for(data, "classifier", device=model.device, progress=progress)
     assert isinstance(features, ClassifierFeatures)
     return odds(features.classifier, data.classes.index(flags.towards)), f"log odds of class {flags.towards}"
 

@@ -7,15 +7,13 @@ from typing import Annotated, Any
 import tyro
 from pydantic import Field
 
-from fabulate.cli.shared import counting, glance, named, off_images, parse, sampling_of, told, where
+from fabulate.cli.shared import Device, Flat, counting, glance, named, off_images, parse, sampling_of, told, where
 from fabulate.config import Compile, PositiveInt, spec, to_json
 from fabulate.errors import ConfigError
 from fabulate.models.base import NoChoice
 from fabulate.models.families import families
 from fabulate.samples import write_npz, write_samples
 from fabulate.training import load
-
-Flat = tyro.conf.arg(name="")
 
 
 @spec
@@ -36,8 +34,7 @@ class Arguments:
     """Write one .npz file instead of a folder."""
     batch_size: PositiveInt = 256
     """Images held in memory at a time; it changes nothing in the images."""
-    device: str = "cpu"
-    """Where to draw: cpu, cuda, ..."""
+    device: Device = "auto"
     start: Annotated[int, Field(ge=0)] | None = None
     """The number of the first image, to draw a part: image i is the same in any. `fabulate join` joins parts."""
     compile: Compile = "auto"

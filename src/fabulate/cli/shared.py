@@ -1,6 +1,6 @@
 """What the verbs share: parsing, reading images with a progress bar, and saying where something was written."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from io import StringIO
 from itertools import groupby
@@ -18,7 +18,7 @@ from fabulate.cli.progress import counting as counting  # verbs count by it
 from fabulate.config import UNSAID, DataSpec, Megapixels, Range, from_json, override, spec
 from fabulate.data import Data, Images, load_spec
 from fabulate.errors import ConfigError
-from fabulate.files import folder_names, outside, read_json
+from fabulate.files import folder_names, outside, read_json, replaceable_folder
 from fabulate.models.base import GenerativeModel, NoChoice
 from fabulate.models.capabilities import Encodes
 from fabulate.models.saving import Description
@@ -28,6 +28,10 @@ T = TypeVar("T")
 
 PORTION = 64  # images encoded at a time: between them the bar moves
 
+Flat = tyro.conf.arg(name="")  # flags of a spec within another are called as if they were its own
+Device = Annotated[
+    str, tyro.conf.arg(help="Where to compute: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")
+]
 # A network's kind is chosen by --network, not by a sub-command; what is not given is None without being typed so.
 STYLE = (tyro.conf.AvoidSubcommands, tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff)
 
@@ -138,10 +142,34 @@ def told(sentence: str) -> None:
     Console(stderr=True).print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
+def say(*sentences: str) -> None:
+    """What the verb answers, in sentences."""
+    for sentence in sentences:
+        Console().print(sentence, highlight=False, markup=False)
+
+
 def where(what: str, *places: Path | str) -> None:
     """Say where something was written."""
     for place in places:
         Console().print(f"{what:10} {place}", highlight=False, markup=False, soft_wrap=True)
+
+
+def images_and_folder(
+    images: DataSpec, out: Path | None, usual: Callable[[Data], Path], overwrite: bool, record: str, kind: Any
+) -> tuple[Data, Path]:
+    """Images, and the folder for what is made of them: `out`, or the usual one.
+
+    It lies outside of the images, and only what the same verb wrote, as its `record` of a `kind` says, is replaced.
+    Errors: `RunError`, before images are read where `out` is given.
+    """
+
+    def folder(place: Path) -> Path:
+        return replaceable_folder(outside(place, images.source), overwrite, record, kind)
+
+    if out is not None:
+        folder(out)
+    data = load_images(images)
+    return data, folder(out or usual(data))
 
 
 @spec
@@ -162,7 +190,7 @@ class OtherImages:
     """Images of more millions of pixels are set aside unread."""
 
 
-Other = Annotated[OtherImages, tyro.conf.arg(name="")]
+Other = Annotated[OtherImages, Flat]
 
 
 def run_data(run: Path, model: GenerativeModel, given: OtherImages) -> DataSpec:

@@ -9,13 +9,12 @@ import tyro
 from rich.console import Console
 
 from fabulate import models, training
-from fabulate.cli.shared import Source, glance, load_images, parse, positional, where
+from fabulate.cli.shared import Device, Flat, Source, glance, load_images, parse, positional, where
 from fabulate.config import BUDGETS, UNSAID, DataSpec, PositiveInt, Training, override
 from fabulate.errors import ConfigError
 from fabulate.files import outside
 from fabulate.nets import Auto
 
-Flat = tyro.conf.arg(name="")
 EVALUATE = (
     "Steps between looks at the samples, in a tenth of the time at most; the best model is kept (default: never)."
 )
@@ -104,11 +103,7 @@ def arguments(name: str, config: Any, schedule: Training) -> type[Any]:
                 Annotated[Path | None, UNSAID, tyro.conf.arg(help="The run folder (default: runs/FAMILY-DATA).")],
                 None,
             ),
-            (
-                "device",
-                Annotated[str, tyro.conf.arg(help="cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")],
-                "auto",
-            ),
+            ("device", Device, "auto"),
             (
                 "save_every",
                 Annotated[
