@@ -1,15 +1,15 @@
 """A new family in one file: probabilistic PCA (Tipping, Bishop 1999), trained by its exact likelihood.
 
-python examples/own_family.py
+fabulate check examples/own_family.py
+fabulate train ppca --import examples/own_family.py --data digits
 """
 
 import torch
 from torch import Tensor, nn
 
-import fabulate
 from fabulate.config import PositiveInt, Preset, spec
 from fabulate.models.base import Labels, Player
-from fabulate.models.capabilities import HasLatent, HasLikelihood
+from fabulate.models.capabilities import Encodes, HasLikelihood
 from fabulate.types import Batch, ImageShape
 
 
@@ -21,7 +21,7 @@ class PPCAConfig:
     """Numbers in a code."""
 
 
-class PPCA(HasLatent, HasLikelihood, family="ppca"):
+class PPCA(Encodes, HasLikelihood, family="ppca"):
     """Probabilistic PCA (Tipping, Bishop 1999, https://doi.org/10.1111/1467-9868.00196)."""
 
     Config = PPCAConfig
@@ -46,9 +46,10 @@ class PPCA(HasLatent, HasLikelihood, family="ppca"):
     def log_prob(self, x: Tensor, y: Labels = None) -> Tensor:
         return self.density().log_prob(self.given(x, y).x.flatten(1))
 
+    def codes(self, batch: Batch) -> Tensor:
+        """E[z | x] = M^-1 W' (x - mean), M = W' W + noise^2."""
+        m = self.axes.T @ self.axes + torch.exp(2 * self.log_noise) * torch.eye(self.axes.shape[1]).to(self.axes)
+        return torch.linalg.solve(m, (batch.x.flatten(1) - self.mean) @ self.axes, left=False)
+
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return (z @ self.axes.T + self.mean).unflatten(1, self.shape).clamp(-1, 1)
-
-
-if __name__ == "__main__":
-    fabulate.train("ppca", "digits", out="runs/ppca", steps=1000)

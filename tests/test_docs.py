@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from fabulate.cli import VERBS
-from fabulate.models import family
+from fabulate.cli import IMPORTED, VERBS, bring_families
+from fabulate.models import GenerativeModel, family
 from fabulate.models.base import NoChoice
 
 ROOT = Path(__file__).parents[1]
@@ -179,10 +179,14 @@ def understand(argv: list[str], monkeypatch: pytest.MonkeyPatch, families: Mappi
 
     with monkeypatch.context() as patch:
         patch.setattr(verb, "parse", parse_only)
+        patch.setattr(GenerativeModel, "families", {**GenerativeModel.families})  # what --import brings is forgotten
+        patch.setenv(IMPORTED, "")
+        patch.chdir(ROOT)
         if argv[0] == "sample" and (name := families.get(argv[1])):
             patch.setattr(verb, "sampling_of", lambda _: getattr(family(name).Config(), "sampling", NoChoice()))
         with pytest.raises(Parsed):
-            verb.main(argv[1:])
+            verb.main(bring_families(argv[1:]))
+    sys.modules.pop("own_family", None)
 
 
 SNIPPETS = [snippet for page in PAGES for snippet in snippets(page)]

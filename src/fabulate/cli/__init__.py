@@ -21,6 +21,7 @@ VERBS = {
     "data": "look at images before training: counts, sizes, broken files, duplicates",
     "cache": "tell what is kept to be quick the next time, and clear it",
     "models": "list the families, what each can do, and their presets",
+    "check": "ask of a family of your own what every family keeps, and tell what to mend",
     "train": "train a family on images; the same command again continues",
     "info": "tell what a run is, how far it came and how good it is",
     "sample": "draw new images from a run",
@@ -39,6 +40,7 @@ VERBS = {
     "export": "write a diffusion model as a folder that diffusers' pipelines load",
 }
 
+IMPORTED = "FABULATE_IMPORTED"  # the files of --import, for the processes that this one starts
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # malloc.h
 
 HELP = f"""\
@@ -53,6 +55,8 @@ Deep generative models for your own images.
   fabulate train vae                     a first model, on 1,797 handwritten digits that come along
   fabulate sample runs/vae-digits        new images from it
   fabulate data path/to/your/images      then look at your own
+
+Any verb takes --import FILE: a Python file with a family of your own.
 """
 
 
@@ -148,7 +152,9 @@ def run_verb(verb: str, argv: list[str]) -> None:
     from fabulate.config import explain
     from fabulate.errors import DivergedError, FabulateError
 
+    before = os.environ.get(IMPORTED)
     try:
+        argv = bring_families(argv)
         import_module(f"fabulate.cli.{verb}").main(argv)
     except ValidationError as error:
         fail(explain(error))
@@ -156,6 +162,32 @@ def run_verb(verb: str, argv: list[str]) -> None:
         fail(str(error), code=1)
     except FabulateError as error:
         fail(str(error))
+    finally:
+        os.environ.pop(IMPORTED, None)
+        os.environ |= {} if before is None else {IMPORTED: before}
+
+
+def bring_families(argv: list[str]) -> list[str]:
+    """Import the files that `--import` names, here and in the processes this one starts; returns the other words."""
+    from fabulate.errors import ConfigError
+
+    words, files = [], [file for file in os.environ.get(IMPORTED, "").split(os.pathsep) if file]
+    rest = iter(argv)
+    for word in rest:
+        if word == "--import" or word.startswith("--import="):
+            file = word.removeprefix("--import=") if "=" in word else next(rest, "")
+            if not file:
+                raise ConfigError("--import needs a Python file with a family of your own: --import my_family.py")
+            files.append(file)
+        else:
+            words.append(word)
+    if files:
+        from fabulate.models.families import import_families
+
+        for file in files:
+            import_families(file)
+        os.environ[IMPORTED] = os.pathsep.join(files)
+    return words
 
 
 def fail(message: str, code: int = 2) -> None:

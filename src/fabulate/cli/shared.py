@@ -218,7 +218,7 @@ def sampling_of(run: str) -> Any:
     for place in (folder / "model", folder):
         if (place / "config.json").is_file():
             config = read_json(place / "config.json", Description)
-            cls = models.family(config["family"])
+            cls = models.family(config["family"], config.get("defined_in"))
             return getattr(from_json(cls.Config, cls.current(config["model"])), "sampling", NoChoice())
     return NoChoice()
 

@@ -29,7 +29,7 @@ from fabulate.errors import ConfigError, FabulateError
 from fabulate.models.base import TILE, GenerativeModel
 from fabulate.models.capabilities import Encodes, HasLatent, Reconstructs, Scores
 from fabulate.models.families import family
-from fabulate.models.small import CLASSES, SHAPES, SMALL, Case, Pixels, make, pictures, some_batch
+from fabulate.models.small import CLASSES, SHAPES, SMALL, Case, Pixels, cases, make, pictures, some_batch
 from fabulate.seeds import generator, permutation, seeded
 from fabulate.types import Batch, BatchSource, to_float, to_uint8
 
@@ -100,6 +100,18 @@ class Law(NamedTuple):
 
 
 LAWS: dict[str, Law] = {}
+
+
+def examine(name: str) -> Iterator[tuple[Law, list[str]]]:
+    """Ask a family each law that applies to it; what is wrong in several cases is said once, with the first of them."""
+    for law in LAWS.values():
+        found: dict[str, Case] = {}
+        asked = [case for case in cases(of=[name]) if law.applies(case)]
+        for case in asked:
+            for sentence in law.problems(case):
+                found.setdefault(sentence, case)
+        if asked:
+            yield law, [sentence if len(asked) == 1 else f"{sentence} ({case})" for sentence, case in found.items()]
 
 
 def law(

@@ -8,7 +8,7 @@ import json
 import re
 from html import escape
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, NotRequired, Self
 
 import torch
 from huggingface_hub import ModelHubMixin, hf_hub_download
@@ -36,6 +36,8 @@ class Description(TypedDict):
     classes: list[str]
     model: dict[str, Any]
     record: dict[str, Any]
+    defined_in: NotRequired[str]
+    """The file or module of a family that is not fabulate's own."""
 
 
 class Saved(ModelHubMixin, library_name="fabulate", tags=["image-generation", "generative-model"]):
@@ -134,6 +136,8 @@ def refuse_others(folder: Path) -> None:
 
 def description(model: Any) -> dict[str, Any]:
     """What config.json says, see `Description`."""
+    from fabulate.models.families import defined_in
+
     return {
         "format": FORMAT,
         "family": model.family,
@@ -141,6 +145,7 @@ def description(model: Any) -> dict[str, Any]:
         "classes": list(model.classes),
         "model": to_json(model.config),
         "record": model.record,
+        **({} if (place := defined_in(type(model))) is None else {"defined_in": place}),
     }
 
 
@@ -149,9 +154,9 @@ def build(config: Description, weights: Path, where: str, expected: type[Any]) -
 
     Errors: `RunError` when the folder is of another family than `expected`, or damaged.
     """
-    from fabulate.models import family
+    from fabulate.models.families import family
 
-    cls = family(config["family"])
+    cls = family(config["family"], config.get("defined_in"))
     if not issubclass(cls, expected):
         raise RunError(f"{where} holds a model of the family {cls.family!r}, not {expected.family!r}")
     state, _ = read_weights(weights)
