@@ -18,7 +18,8 @@ def main(folder: Path = Path("runs/rare-images"), steps: int = 1500, calls: int 
 
     found = rare.tail(model, rare.brightness, quantile=1e-3, n=32, calls=calls)
     print(f"mean pixel above {found.threshold:.3f}: {found.event}")
-    print(f"one in {1 / found.event.probability:,.0f}; a call says as much as {found.gain:.0f} plain samples")
+    reduction = f"variance reduction of {found.variance_reduction:.0f} over plain Monte Carlo"
+    print(f"one in {1 / found.event.probability:,.0f}; {reduction}")
 
     both = np.concatenate([found.images, found.typical])
     save_png(grid(both, columns=16), folder / "rare.png")  # two rows from the tail above two plain ones

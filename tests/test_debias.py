@@ -21,6 +21,7 @@ from fabulate.types import ImageShape, to_float
 from fabulate.uses.debias import Debiaser, csv_labels, densities, factors, filling, page, proof
 from fabulate.uses.debias.densities import RAREST, log_prior_of, weights
 from fabulate.uses.debias.recolour import Duotone, DuotoneConfig, Palette, counterfactual, paint, unpaint
+from fabulate.uses.weighting import effective_size, systematic
 from pages import loads
 from tiny import ends, within_five_errors
 
@@ -134,7 +135,7 @@ def test_what_is_odd_in_every_class_gains_nothing_by_the_overall_target() -> Non
 
 def test_images_are_drawn_as_often_as_they_count() -> None:
     given = np.array([0.0, 1.0, 2.5, 0.5])
-    counts = np.bincount(densities.resampled(given, 400, "test"), minlength=4)
+    counts = np.bincount(systematic(torch.from_numpy(given), 400, generator("test")), minlength=4)
     assert np.abs(counts - 100 * given).max() <= 1
     sampler = densities.sampler(given, n=4000)
     often = torch.tensor(np.bincount(list(sampler), minlength=4) / 4000)
@@ -312,7 +313,7 @@ def test_a_classifier_sees_what_it_is_shown(debiaser: Debiaser, biased: tuple[Im
 
 def test_weights_undo_the_bias_that_test_images_have_themselves(debiaser: Debiaser) -> None:
     even, biased = debiaser.weigh(shapes(900, 3, None)[0]), debiaser.weigh(shapes(900, 4)[0])
-    assert densities.effective_size(even) > 2 * densities.effective_size(biased)
+    assert effective_size(torch.from_numpy(even)) > 2 * effective_size(torch.from_numpy(biased))
 
 
 def test_the_same_seed_gives_the_same_weights() -> None:

@@ -19,8 +19,7 @@ from fabulate.models import GenerativeModel
 from fabulate.models.capabilities import HasLatent
 from fabulate.models.families import families
 from fabulate.seeds import generator, seeded
-from fabulate.uses.rare.codes import codes
-from fabulate.uses.rare.simulator import Simulator
+from fabulate.uses.rare.simulator import Simulator, codes
 from fabulate.uses.rare.tail import tails
 from tiny import CLASSES, SMALL, cases, ends, make, small, within_five_errors
 
@@ -154,7 +153,7 @@ def test_plain_sampling_agrees_and_needs_more(digits):
     share = simulator.exceeding(found.threshold, n, 0) / n
     error = sqrt(found.event.standard_error**2 + share / n)
     assert abs(found.event.probability - share) < 5 * error
-    assert found.gain > 10 and found.event.warnings == ()
+    assert found.variance_reduction > 10 and found.event.warnings == ()
     np.testing.assert_allclose((found.images / 255).mean((1, 2, 3)), found.scores, atol=1e-6)
 
 

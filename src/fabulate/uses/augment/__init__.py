@@ -15,8 +15,9 @@ The cut that keeps a proof honest is in `split`, what is kept of samples in `fil
 """
 
 from fabulate.uses.augment.folder import Augmented, read, splits
+from fabulate.uses.augment.page import prove_folder
 from fabulate.uses.augment.pipeline import augment
 from fabulate.uses.augment.proof import BASELINES, Proof, prove
 from fabulate.uses.augment.verdict import verdict
 
-__all__ = ["BASELINES", "Augmented", "Proof", "augment", "prove", "read", "splits", "verdict"]
+__all__ = ["BASELINES", "Augmented", "Proof", "augment", "prove", "prove_folder", "read", "splits", "verdict"]

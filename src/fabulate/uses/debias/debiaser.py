@@ -35,6 +35,7 @@ from fabulate.types import Batch, BatchSource, Progress
 from fabulate.uses.debias import densities, factors
 from fabulate.uses.debias.densities import DENSITIES, TARGETS, Labels, Numbers
 from fabulate.uses.debias.recolour import Duotone, DuotoneConfig, counterfactual
+from fabulate.uses.weighting import systematic
 
 FEWEST = 50  # images from which anything can be told of densities
 STEPS = 2000
@@ -168,7 +169,7 @@ class Resampled(BatchSource):
 
     def resample(self, weights: Numbers, *address: int | str) -> None:
         """Show images by weights (N,) from now on."""
-        self.rows = densities.resampled(weights, len(self.images), *address)
+        self.rows = systematic(torch.from_numpy(weights), len(self.images), generator(*address))
 
     def __len__(self) -> int:
         return len(self.images)

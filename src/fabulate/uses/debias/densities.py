@@ -26,8 +26,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 from torch.utils.data import WeightedRandomSampler
 
 from fabulate.seeds import generator, permutation
@@ -188,15 +186,6 @@ def log_prior_of(y: Labels, classes: int) -> Numbers:
     return shares
 
 
-def effective_size(given: Numbers) -> float:
-    """The effective sample size of weighted images (Kish 1965): (sum w)^2 / sum w^2.
-
-    >>> effective(np.ones(10)), effective(np.array([1.0, 0.0]))
-    (10.0, 1.0)
-    """
-    return float(given.sum() ** 2 / (given**2).sum())
-
-
 def sampler(given: Numbers, *, seed: int = 0, n: int | None = None) -> WeightedRandomSampler:
     """For `torch.utils.data.DataLoader(..., sampler=...)`: n images (default: as many as there are) drawn by weight.
 
@@ -204,12 +193,3 @@ def sampler(given: Numbers, *, seed: int = 0, n: int | None = None) -> WeightedR
     [1, 1, 1]
     """
     return WeightedRandomSampler(given.tolist(), n or len(given), generator=generator(seed, "debias", "sampler"))
-
-
-def resampled(given: Numbers, n: int, *address: int | str) -> Tensor:
-    """n images by weight, with replacement (N,); systematic resampling: each as often as it counts, give or take one
-    (Kitagawa 1996, https://doi.org/10.1080/10618600.1996.10474692)."""
-    start = torch.rand(1, generator=generator(*address), dtype=torch.float64)
-    marks = (torch.arange(n, dtype=torch.float64) + start) / n
-    edges = torch.from_numpy(np.cumsum(given) / np.sum(given))
-    return torch.searchsorted(edges, marks).clamp(max=len(given) - 1)

@@ -25,9 +25,10 @@ from fabulate.types import Progress, Stages, to_float, to_uint8
 from fabulate.uses.debias import filling, proof
 from fabulate.uses.debias.csv_labels import read_column
 from fabulate.uses.debias.debiaser import Debiaser
-from fabulate.uses.debias.densities import Numbers, effective_size, whitening
+from fabulate.uses.debias.densities import Numbers, whitening
 from fabulate.uses.debias.factors import Factor
 from fabulate.uses.debias.proof import Accuracies, Show
+from fabulate.uses.weighting import effective_size
 
 RECORD = "debias.json"
 PORTION = 500  # images recoloured at a time
@@ -109,8 +110,8 @@ def run(
     if recoloured:
         write_recoloured(debiaser, data, out / "recoloured", partial(told, "recolouring"))
     summary = (
-        f"{' and '.join(debiaser.chosen_)}: made independent of the class; effective sample size "
-        f"{effective_size(weights):,.0f} of {len(weights):,}, largest weight {largest(weights)}"
+        f"{' and '.join(debiaser.chosen_)}: made independent of the class; effective sample size {size_of(weights)}, "
+        f"largest weight {largest(weights)}"
     )
     return Done(summary, proofs, ("weights.csv", "factors.png", "debias.html"))
 
@@ -256,7 +257,7 @@ def codes_page(data: Data, debiaser: Debiaser, factors: Image, proofs: Proofs) -
         ("images", f"{len(weights):,}"),
         ("made independent of the class", ", ".join(debiaser.chosen_)),
         ("density of codes", debiaser.density),
-        ("effective sample size", f"{effective_size(weights):,.0f} of {len(weights):,}"),
+        ("effective sample size", size_of(weights)),
         ("largest weight", largest(weights)),
     ]
     rare = (
@@ -337,6 +338,11 @@ def factor_table(factors: Sequence[Factor]) -> Table:
         for one in factors
     ]
     return Table(columns, rows)
+
+
+def size_of(weights: Numbers) -> str:
+    """The effective sample size, in words."""
+    return f"{effective_size(torch.from_numpy(weights)):,.0f} of {len(weights):,}"
 
 
 def largest(weights: Numbers) -> str:

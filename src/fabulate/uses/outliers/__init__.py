@@ -12,7 +12,8 @@ What there is to score by stands in `scores`; how scores become p-values and a t
 """
 
 from fabulate.uses.outliers.detector import OutlierDetector
+from fabulate.uses.outliers.ranking import run
 from fabulate.uses.outliers.saving import load_detector, save_detector
 from fabulate.uses.outliers.scores import SCORES
 
-__all__ = ["SCORES", "OutlierDetector", "load_detector", "save_detector"]
+__all__ = ["SCORES", "OutlierDetector", "load_detector", "run", "save_detector"]

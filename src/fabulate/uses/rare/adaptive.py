@@ -17,19 +17,25 @@ to: such estimates came out low by several of their standard errors when we trie
 Legend: N points of a round, D dimensions.
 """
 
-from collections.abc import Callable
-from math import isfinite, sqrt
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from math import exp, isfinite, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from fabulate.errors import ConfigError, DataError
 from fabulate.seeds import generator
-from fabulate.uses.rare.event import Array, RareEvent, contradicted, disagree, interval, shares, unseen
-from fabulate.uses.rare.proposal import Defended, Fit, Prior, subspace_mixture
+from fabulate.uses.rare.proposal import Defended, Fit, Nominal, Proposal, subspace_mixture
+from fabulate.uses.weighting import effective_size
 
+Array = npt.NDArray[np.float64]
+
+SURE = 0.95  # the interval holds the truth 95 times in 100
+UNLIKELY = 1e-3  # chance of a warning where all is well
 ROUNDS = 12
 FIRST = 2  # rounds that the first is as large as: modes that it does not show may never be found
 LARGEST = 4_000  # points in a round; more rounds where the budget is large: they reach rarer events
@@ -44,10 +50,43 @@ TRIED = 100  # candidates for a level
 FEWEST_CALLS = 100
 
 
+@dataclass(frozen=True, kw_only=True)
+class RareEvent:
+    """P(g(X) > threshold), with its interval; `warnings` says in words why it should not be trusted, if so."""
+
+    probability: float
+    standard_error: float
+    interval: tuple[float, float]
+    """It holds the truth 95 times in 100. Where no failure was seen: 0 and the upper bound that plain draws allow."""
+    calls: int
+    """Points that g was asked for."""
+    effective_samples: float
+    """The effective sample size of the failures: (sum of weights)^2 / sum of squared weights."""
+    levels: tuple[float, ...]
+    """The thresholds proposals were fitted at, up to the one that was asked for if it was reached."""
+    warnings: tuple[str, ...] = ()
+    proposal: Proposal = field(repr=False)
+    """The last one."""
+
+    def sample(self, n: int, seed: int = 0) -> tuple[Array, Array]:
+        """n points (n, D) that resemble failures, and weights (n,), their density over the proposal's.
+
+        Those of them with g(x) > threshold, weighted, follow the distribution of X given a failure.
+        """
+        x = self.proposal.draw(n, generator(seed, "rare", "sample"))
+        return x.numpy(), (-self.proposal.log_ratio(x)).exp().numpy()
+
+    def __str__(self) -> str:
+        """The probability with its interval, calls and warnings."""
+        low, high = self.interval
+        first = f"{self.probability:.3g} ({low:.3g} to {high:.3g}) from {self.calls} calls"
+        return "\n".join([first, *(f"warning: {words}" for words in self.warnings)])
+
+
 class Round(NamedTuple):
     x: Tensor  # (N, D)
     g: Tensor  # (N,); NaN stands as -inf
-    weights: Tensor  # (N,), prior over proposal
+    weights: Tensor  # (N,), nominal density over proposal
     broken: Tensor  # (N,), where g was NaN
 
 
@@ -73,11 +112,11 @@ def estimate(
     >>> event.interval[0] < 0.00135 < event.interval[1]
     True
     """
-    check(dim, threshold, calls)
+    check_question(dim, threshold, calls)
     count = min(max(ROUNDS, calls // LARGEST), max(1, calls // max(SMALLEST, PER_DIMENSION * dim)))
     size = calls // (count + FIRST - 1)
     sizes = [calls - size * (count - 1)] + [size] * (count - 1)
-    current = Defended(Prior(dim), dim, 1.0)
+    current = Defended(Nominal(dim), dim, 1.0)
     rounds: list[Round] = []
     levels: list[float] = []
     for k, n in enumerate(sizes):
@@ -95,7 +134,7 @@ def estimate(
     return combined(rounds, plain, threshold, levels, current)
 
 
-def check(dim: int, threshold: float, calls: int) -> None:
+def check_question(dim: int, threshold: float, calls: int) -> None:
     """Refuse what cannot be estimated."""
     if dim < 1:
         raise ConfigError(f"dim must be at least 1, not {dim}: it is the number of g's inputs")
@@ -121,18 +160,13 @@ def asked(g: Callable[[Array], Any], x: Tensor, weights: Tensor) -> Round:
     return Round(x, values.masked_fill(broken, -torch.inf), weights, broken)
 
 
-def worth(weights: Tensor) -> float:
-    """The number of equal weights that carry as much: (sum w)^2 / sum w^2; 0 for none."""
-    return float(weights.sum().square() / weights.square().sum().clamp_min(torch.finfo(torch.float64).tiny))
-
-
 def failures(rounds: list[Round], threshold: float, enough: float) -> tuple[Tensor, Tensor, float]:
     """All points beyond the next level, their weights, which sum to 1, and the level."""
     newest = rounds[-1].g.sort(descending=True).values
     lower = [t for t in newest[:: max(1, len(newest) // TRIED)].tolist() if t < threshold]
     for level in [threshold, *lower, -torch.inf]:
         beyond = [r.g > threshold if level == threshold else r.g >= level for r in rounds]
-        sizes = [worth(r.weights[kept]) for r, kept in zip(rounds, beyond, strict=True)]
+        sizes = [effective_size(r.weights[kept]) for r, kept in zip(rounds, beyond, strict=True)]
         if sum(sizes) >= enough:
             break
     x = torch.cat([r.x[kept] for r, kept in zip(rounds, beyond, strict=True)])
@@ -148,13 +182,13 @@ def combined(rounds: list[Round], plain: list[int], threshold: float, levels: li
     failed = [r.g > threshold for r in rounds]
     values = [r.weights * bad for r, bad in zip(rounds, failed, strict=True)]
     # what is known of round k before it is drawn: how well the proposal of the round before did
-    trust = shares([0.0] + [sizes[k] * worth(values[k - 1]) / sizes[k - 1] for k in range(1, len(rounds))])
+    trust = shares([0.0] + [sizes[k] * effective_size(values[k - 1]) / sizes[k - 1] for k in range(1, len(rounds))])
     if not any(share and bool(bad.any()) for share, bad in zip(trust, failed, strict=True)):
         trust = shares(sizes)  # rather all rounds alike than none of the few failures that were met
     parts = [float(share) / n * value for share, n, value in zip(trust, sizes, values, strict=True)]
     probability = float(sum(part.sum() for part in parts))
     variance = sum(float(part.var()) * n for part, n in zip(parts, sizes, strict=True))
-    effective = worth(torch.cat(parts))
+    effective = effective_size(torch.cat(parts))
     draws = sum(plain)
     seen = sum(int(bad[:n].sum()) for bad, n in zip(failed, plain, strict=True))
 
@@ -168,7 +202,7 @@ def combined(rounds: list[Round], plain: list[int], threshold: float, levels: li
         low, high = interval(probability, sqrt(variance), effective)
         if effective < TRUSTED:
             warnings.append(f"the estimate rests on {effective:.0f} effective failures: the true error may be larger")
-        able = [value for value in values if worth(value) >= JUDGED and value.std() > 0]
+        able = [value for value in values if effective_size(value) >= JUDGED and value.std() > 0]
         errors = [float(value.std()) / sqrt(len(value)) for value in able]
         if len(able) > 1 and disagree([float(value.mean()) for value in able], errors):
             warnings.append("the rounds disagree by more than chance explains: some proposals missed failures")
@@ -191,3 +225,51 @@ def combined(rounds: list[Round], plain: list[int], threshold: float, levels: li
         warnings=tuple(warnings),
         proposal=last,
     )
+
+
+def interval(probability: float, deviation: float, effective: float) -> tuple[float, float]:
+    """Around a positive estimate with its standard error: symmetric in its logarithm, as its distribution is skewed.
+
+    >>> low, high = interval(1e-3, 1e-4, 1000.0)
+    >>> round(low, 6), round(high, 6)
+    (0.000822, 0.001217)
+    """
+    from scipy.stats import t
+
+    reach = float(t.ppf((1 + SURE) / 2, max(effective - 1, 1))) * deviation / probability
+    return probability * exp(-reach), min(1.0, probability * exp(min(reach, 700.0)))
+
+
+def unseen(draws: int) -> float:
+    """The largest probability that `draws` plain draws without a failure allow, about 3 / draws (the rule of three).
+
+    >>> round(unseen(3000), 6)
+    0.000998
+    """
+    return float(1 - (1 - SURE) ** (1 / draws))
+
+
+def contradicted(failures: int, draws: int, probability: float) -> bool:
+    """Whether plain draws saw more failures than an estimate explains, but for an unlikely chance."""
+    from scipy.stats import binom
+
+    return bool(binom.sf(failures - 1, draws, probability) < UNLIKELY)
+
+
+def disagree(values: Sequence[float], errors: Sequence[float]) -> bool:
+    """Whether independent estimates of one number, with their standard errors, differ by more than chance explains.
+
+    >>> disagree([1.0, 1.1, 0.9], [0.1, 0.1, 0.1]), disagree([0.4, 1.1, 0.9], [0.05, 0.1, 0.1])
+    (False, True)
+    """
+    from scipy.stats import chi2
+
+    weights = np.asarray(errors, dtype=np.float64) ** -2.0
+    off = np.asarray(values) - weights @ np.asarray(values) / weights.sum()
+    return bool(chi2.sf(weights @ off**2, len(weights) - 1) < UNLIKELY)
+
+
+def shares(weights: Sequence[float]) -> Array:
+    """Weights that sum to 1; all on the last if none is positive."""
+    values = np.asarray(weights, dtype=np.float64)
+    return values / values.sum() if values.sum() > 0 else np.eye(len(values))[-1]

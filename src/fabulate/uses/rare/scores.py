@@ -13,16 +13,21 @@ it never learnt about.
 Legend: N images, C H W image, Z latent, K classes.
 """
 
-from collections.abc import Callable
-
 import torch
 from torch import Tensor, nn
 
+from fabulate.config import nearest
+from fabulate.data import Data
 from fabulate.errors import CapabilityError, ConfigError
+from fabulate.features import ClassifierFeatures, features_for
 from fabulate.models.base import GenerativeModel, Labels, able
-from fabulate.models.capabilities import Scores
-from fabulate.types import unit
+from fabulate.models.capabilities import HasBound, HasLatent, HasLikelihood, Scores
+from fabulate.models.directions import check_size, jacobian
+from fabulate.seeds import generator
+from fabulate.types import Progress, unit
 from fabulate.uses.rare.simulator import Score
+
+CODES, PROBES = 2000, 2048  # as of `fabulate traverse`: direction 3 is the same there and here
 
 
 def brightness(x: Tensor, z: Tensor) -> Tensor:
@@ -83,9 +88,52 @@ def along(direction: Tensor) -> Score:
     return score
 
 
-SCORES: dict[str, Callable[[GenerativeModel, Labels], Score]] = {
-    "surprise": surprise,
-    "brightness": lambda model, y: brightness,
-    "darkness": lambda model, y: darkness,
-}
-"""Those that need no data, by name."""
+def named(name: str, model: GenerativeModel, label: str | None) -> tuple[Score, str]:
+    """A score that needs no data, and what it is in words. Errors: as of `surprise`."""
+    if name == "surprise":
+        kinds = {HasLikelihood: "-log p(x) in nats", HasBound: "minus the bound of log p(x) in nats"}
+        kind = next(
+            (words for kind, words in kinds.items() if isinstance(model, kind)), "minus the score of the family"
+        )
+        return surprise(model, label), f"surprise: {kind}"
+    if name == "brightness":
+        return brightness, "brightness: mean pixel, 0 to 1"
+    return darkness, "darkness: 1 - mean pixel, 0 to 1"
+
+
+def towards(
+    model: GenerativeModel,
+    data: Data,
+    name: str,
+    *,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+) -> tuple[Score, str]:
+    """The log odds of a class, by a classifier that is trained on labelled images, and that in words.
+
+    Errors: `ConfigError` for a class that the data do not have, and images of another shape than the model's.
+    """
+    if name not in data.classes:
+        hint = nearest(name, list(data.classes))
+        raise ConfigError(f"{data.name} has no class {name!r}{hint} (classes: {', '.join(data.classes) or 'none'})")
+    if data.shape != model.shape:
+        raise ConfigError(f"{data.name} has images of {data.shape}, and the model draws {model.shape}")
+    features = features_for(data, "classifier", device=device, progress=progress)
+    assert isinstance(features, ClassifierFeatures)
+    return odds(features.classifier, data.classes.index(name)), f"log odds of class {name}"
+
+
+def along_direction(model: HasLatent, k: int, label: str | None) -> tuple[Score, str]:
+    """How far codes lie along the k-th direction of those that change the image most (-k: against it), and in words.
+
+    Directions are those of `fabulate traverse`. Errors: `ConfigError` for a direction that there is not.
+    """
+    check_size(model, model.code(0, label))
+    labels = model.labels(label, CODES)
+    codes = model.prior(CODES, None if labels is None else labels.to(model.device), generator(0, "traverse"))
+    count = codes.shape[1]
+    if not 1 <= abs(k) <= count:
+        raise ConfigError(f"--direction is 1 to {count}, or -1 to -{count} for its other end, not {k}")
+    vector = jacobian(model, codes, label, max(1, PROBES // count)).vectors[abs(k) - 1]
+    way = "along" if k > 0 else "against"
+    return along(vector if k > 0 else -vector), f"how far the code lies {way} direction {abs(k)}"

@@ -28,9 +28,10 @@ from fabulate.errors import ConfigError, RunError
 from fabulate.models.base import GenerativeModel, Labels
 from fabulate.pictures import Pixels
 from fabulate.seeds import seed_at
-from fabulate.uses.rare.adaptive import FEWEST_CALLS, estimate, worth
-from fabulate.uses.rare.event import Array, RareEvent
-from fabulate.uses.rare.simulator import STEPS, Progress, Score, Simulator
+from fabulate.types import Progress
+from fabulate.uses.rare.adaptive import FEWEST_CALLS, Array, RareEvent, estimate
+from fabulate.uses.rare.simulator import STEPS, Score, Simulator
+from fabulate.uses.weighting import effective_size, systematic
 
 PLAIN = 4000  # draws that a threshold is taken from, or as many as there are calls
 SEEN = 30  # effective draws beyond a threshold that is taken from them: its quantile is then right to a fifth
@@ -66,8 +67,8 @@ class Tail:
     """Of the plain draws that were looked at first."""
 
     @property
-    def gain(self) -> float:
-        """How many times as many plain samples would give the probability with the same standard error."""
+    def variance_reduction(self) -> float:
+        """The variance reduction over plain Monte Carlo of as many samples; nan without an error to compare."""
         share, error = self.event.probability, self.event.standard_error
         return share * (1 - share) / error**2 / self.event.calls if error else float("nan")
 
@@ -98,7 +99,7 @@ def tail(
     >>> found.event.interval[0] < 0.00621 < found.event.interval[1]
     True
     """
-    check(threshold, quantile, n, calls)
+    check_tail(threshold, quantile, n, calls)
     quantile = 0.01 if threshold is None and quantile is None else quantile
     simulator = Simulator(model, score, y, progress, PLAIN + calls + 2 * max(POOL, n) + (STEPS + 2) * n)
     _, plain_scores = simulator.plain(min(PLAIN, calls), seed, "threshold")
@@ -115,11 +116,11 @@ def tail(
     draws = simulator.beyond(event, threshold, max(n, min(POOL, calls // 10)), seed)
     if not len(draws.u):
         raise RunError(f"the proposal met no image above {threshold:.4g}: allow more calls than {calls:,}")
-    chosen = resampled(draws.weights, n)
+    chosen = systematic(draws.weights, n)
     ended = simulator.moved(draws.of(chosen), threshold, seed)
     ended = ended.of(ended.scores.argsort(descending=True, stable=True))
     # Both are samples of the tail: the draws with their weights, and the images; each counts by what it is worth.
-    both = torch.cat([draws.weights * worth(draws.weights), torch.ones(n, dtype=torch.float64)])
+    both = torch.cat([draws.weights * effective_size(draws.weights), torch.ones(n, dtype=torch.float64)])
     rarities = event.probability * tails(torch.cat([draws.scores, ended.scores]), both)[len(draws.scores) :]
     again = simulator.decoded(ended.u.roll(1, 0))[1] > threshold
     typical, typical_scores = simulator.plain(n, seed, "typical")
@@ -139,17 +140,7 @@ def tail(
     )
 
 
-def resampled(weights: Tensor, n: int) -> Tensor:
-    """n indices in which each of weights (N,), which sum to 1, has its share to within one: systematic resampling.
-
-    >>> resampled(torch.tensor([0.5, 0.25, 0.25]), 4).tolist()
-    [0, 0, 1, 2]
-    """
-    steps = (torch.arange(n, dtype=torch.float64) + 0.5) / n
-    return torch.searchsorted(weights.double().cumsum(0), steps).clamp_max(len(weights) - 1)
-
-
-def check(threshold: float | None, quantile: float | None, n: int, calls: int) -> None:
+def check_tail(threshold: float | None, quantile: float | None, n: int, calls: int) -> None:
     """Refuse what cannot be asked."""
     if threshold is not None and quantile is not None:
         raise ConfigError(f"give a threshold or a quantile, not both ({threshold} and {quantile})")

@@ -74,7 +74,7 @@ def least(function: Callable[[float], float]) -> float:
     return min(at_left, at_right)
 
 
-def directions(x: Tensor, weights: Tensor) -> tuple[Tensor, float]:
+def signal_subspace(x: Tensor, weights: Tensor) -> tuple[Tensor, float]:
     """The directions in which points (N, D) with weights (N,), which sum to 1, differ from noise of one variance: an
     orthonormal basis (D, R), R from 0 to D; and that variance.
     """
