@@ -40,7 +40,7 @@ _HEX = "[0-9a-f]{32}"
 KINDS: dict[str, re.Pattern[str] | None] = {
     "data": re.compile(rf"{_HEX}|{_HEX}\..+"),
     "ranges": re.compile(rf"{_HEX}\.json"),
-    "features": re.compile(rf"(stats|classifier|encoder)-{_HEX}\.(npz|safetensors)|pt_inception-.+\.pth"),
+    "features": re.compile(rf"(stats|classifier|encoder)-{_HEX}\.(npz|safetensors)"),
     "compiled": None,
     "hub": None,
 }

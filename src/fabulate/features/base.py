@@ -1,4 +1,4 @@
-"""From images to the numbers in which they are compared.
+"""From images to the vectors in which they are compared: by a network, or their pixels themselves.
 
 Legend: N images, C H W image, D features.
 """
@@ -8,11 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fabulate.errors import ConfigError, DataError
 from fabulate.files import tensors_hash
-from fabulate.types import Progress, meant, to_float
+from fabulate.types import Progress, meant, to_float, unit
+
+MOST_PIXELS = 1024  # numbers of an image: a Fréchet distance needs the root of a D x D matrix, and more images than D
 
 
 class Features(ABC):
@@ -46,19 +49,17 @@ class NetworkFeatures(Features):
         dim: int | None = None,
         facts: Mapping[str, Any] | None = None,
         chunk: int = 250,
-        floats: bool = True,
         lasting: bool = True,
     ) -> None:
-        """`dim`: D, where it is known before the first call. `facts`: what `describe` tells besides.
+        """`network` takes floats in [-1, 1]. `dim`: D, where it is known before the first call.
 
-        `floats`: the network takes floats in [-1, 1], not uint8. `lasting`: the hash of the weights says all
-        about the map, so results may be kept on disk.
+        `facts`: what `describe` tells besides. `lasting`: the hash of the weights says all about the map, so results
+        may be kept on disk.
         """
         self.network = network
         self.name = name
         self.facts = dict(facts or {})
         self.chunk = chunk
-        self.floats = floats
         self.sha256 = tensors_hash(network.state_dict())
         self.key = f"{name} {self.sha256}" if lasting else None
         self.dim = dim
@@ -75,7 +76,7 @@ class NetworkFeatures(Features):
         try:
             parts, done = [], 0
             for part in torch.split(images, self.chunk):
-                result = self.network((to_float(part) if self.floats else part).to(place))
+                result = self.network(to_float(part).to(place))
                 parts.append(self._checked(result, part, first=done).float().cpu())
                 done += len(part)
                 if progress is not None:
@@ -104,3 +105,39 @@ class NetworkFeatures(Features):
         """Name, hash of the weights, dimension once known, and the facts the features were made with."""
         known = {} if self.dim is None else {"dimension": self.dim}
         return {"name": self.name, "sha256": self.sha256, **known, **self.facts}
+
+
+class Pixels(Features):
+    """Pixels in [0, 1], flattened; images of more than 1,024 numbers are averaged over squares of pixels first.
+
+    >>> Pixels()(torch.full((2, 1, 2, 2), 255, dtype=torch.uint8))
+    tensor([[1., 1., 1., 1.],
+            [1., 1., 1., 1.]])
+    """
+
+    name = "pixels"
+    key = f"pixels, at most {MOST_PIXELS}"
+
+    def __call__(self, images: Tensor, progress: Progress | None = None) -> Tensor:
+        """Images (N, C, H, W), uint8 or floats in [-1, 1], to features (N, D) in [0, 1], float32 on the CPU."""
+        side = square(images)
+        parts = [
+            F.avg_pool2d(unit(to_float(part).float().cpu()), side, ceil_mode=True).flatten(1)
+            for part in torch.split(images, 1000)
+        ]
+        if progress is not None:
+            progress(len(images), len(images))
+        return torch.cat(parts)
+
+
+def square(images: Tensor) -> int:
+    """The side of the smallest squares that leave at most 1,024 numbers of an image.
+
+    >>> square(torch.zeros(5, 1, 28, 28)), square(torch.zeros(5, 3, 32, 32)), square(torch.zeros(5, 3, 64, 64))
+    (1, 2, 4)
+    """
+    _, channels, height, width = images.shape
+    side = 1
+    while channels * -(-height // side) * -(-width // side) > MOST_PIXELS:
+        side += 1
+    return side

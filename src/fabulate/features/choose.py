@@ -20,11 +20,9 @@ from fabulate.data import Data, cache
 from fabulate.errors import ConfigError, DataError, RunError
 from fabulate.features import classifier as classifying
 from fabulate.features import encoder as encoding
-from fabulate.features.base import Features, NetworkFeatures
+from fabulate.features.base import Features, NetworkFeatures, Pixels
 from fabulate.features.classifier import Classifier, accuracy, train_classifier
 from fabulate.features.encoder import train_encoder
-from fabulate.features.inception import Inception, inception
-from fabulate.features.pixels import Pixels
 from fabulate.features.trunk import Trunk
 from fabulate.files import key, parse_json, read_weights, write_weights
 from fabulate.types import Progress
@@ -50,28 +48,25 @@ def features_for(
     """The features in which images are compared with a data set's.
 
     `kind`: "auto" is "classifier" where the data has two classes or more, else "encoder"; both are trained on the
-    training images at the first call and kept in the cache. "pixels"; "inception", the network of published Fréchet
-    distances, downloaded, or "inception:PATH", from a file. A module of the user's takes floats in [-1, 1]
+    training images at the first call and kept in the cache. "pixels". A module of the user's takes floats in [-1, 1]
     (N, C, H, W), on the device it is on, and returns floats (N, D). `progress`: called with (steps done, all steps).
 
-    Errors: `ConfigError` for an unknown kind, for sides outside 8..64 where a network must be trained, and for weights
-    that cannot be read; `DataError` for a classifier of unlabelled images, and for streamed ones.
+    Errors: `ConfigError` for an unknown kind, and for sides outside 8..64 where a network must be trained; `DataError`
+    for a classifier of unlabelled images, and for streamed ones.
     """
     data = data.whole()
     if isinstance(kind, Features):
         return kind
     if isinstance(kind, nn.Module):
         return NetworkFeatures(kind, f"{type(kind).__name__} of the user", lasting=False)
-    name, _, path = kind.partition(":")
-    if name == "auto":
-        name = "classifier" if len(data.classes) >= 2 else "encoder"
-    if name not in KINDS or (path and name != "inception"):
-        hint = nearest(name, list(KINDS))
-        raise ConfigError(f"there are no features {kind!r}{hint} (auto, {', '.join(KINDS)}, inception:PATH)")
-    return KINDS[name](data, path, device, progress)
+    if kind == "auto":
+        kind = "classifier" if len(data.classes) >= 2 else "encoder"
+    if kind not in KINDS:
+        raise ConfigError(f"there are no features {kind!r}{nearest(kind, list(KINDS))} (auto, {', '.join(KINDS)})")
+    return KINDS[kind](data, device, progress)
 
 
-def _classifier(data: Data, path: str, device: torch.device | str, progress: Progress | None) -> Features:
+def _classifier(data: Data, device: torch.device | str, progress: Progress | None) -> Features:
     if data.train.y is None:
         raise DataError(f"{data.name} has no classes to tell apart: use the features 'encoder' or 'pixels'")
     place = _place("classifier", data, classifying.RECIPE)
@@ -87,7 +82,7 @@ def _classifier(data: Data, path: str, device: torch.device | str, progress: Pro
     return ClassifierFeatures(classifier.to(device).eval(), "classifier", facts)
 
 
-def _encoder(data: Data, path: str, device: torch.device | str, progress: Progress | None) -> Features:
+def _encoder(data: Data, device: torch.device | str, progress: Progress | None) -> Features:
     place = _place("encoder", data, encoding.RECIPE)
     trunk = Trunk(data.shape)
     facts = _load(place, trunk)
@@ -98,20 +93,10 @@ def _encoder(data: Data, path: str, device: torch.device | str, progress: Progre
     return NetworkFeatures(trunk.to(device).eval(), "self-supervised encoder", dim=trunk.dim, facts=facts)
 
 
-def _pixels(data: Data, path: str, device: torch.device | str, progress: Progress | None) -> Features:
-    return Pixels()
-
-
-def _inception(data: Data, path: str, device: torch.device | str, progress: Progress | None) -> Features:
-    network = inception(path or None).to(device)
-    return NetworkFeatures(network, "Inception-v3 (2015-12-05)", dim=Inception.dim, chunk=50, floats=False)
-
-
-KINDS: dict[str, Callable[[Data, str, torch.device | str, Progress | None], Features]] = {
+KINDS: dict[str, Callable[[Data, torch.device | str, Progress | None], Features]] = {
     "classifier": _classifier,
     "encoder": _encoder,
-    "pixels": _pixels,
-    "inception": _inception,
+    "pixels": lambda data, device, progress: Pixels(),
 }
 
 

@@ -17,8 +17,7 @@ from torch import Tensor, nn
 
 from fabulate.data import Images
 from fabulate.errors import ConfigError, DataError
-from fabulate.features.learning import BATCH, fit
-from fabulate.features.trunk import Trunk
+from fabulate.features.trunk import BATCH, Trunk, fit
 from fabulate.metrics.intervals import Estimate
 from fabulate.nets import transforms
 from fabulate.seeds import generator, seeded

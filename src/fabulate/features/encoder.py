@@ -19,8 +19,7 @@ from torch import Tensor, nn
 
 from fabulate.data import Images
 from fabulate.errors import DataError
-from fabulate.features.learning import BATCH, fit
-from fabulate.features.trunk import Trunk
+from fabulate.features.trunk import BATCH, Trunk, fit
 from fabulate.nets import transforms
 from fabulate.seeds import generator, seeded
 from fabulate.types import Progress

@@ -27,9 +27,8 @@ from torch import Tensor
 from fabulate.data import Images
 from fabulate.errors import DataError
 from fabulate.features import Classifier, predict, train_classifier
-from fabulate.features.base import NetworkFeatures
+from fabulate.features.base import NetworkFeatures, Pixels
 from fabulate.features.classifier import enough_steps
-from fabulate.features.pixels import Pixels
 from fabulate.metrics.distances import nearest_rows
 from fabulate.models import GenerativeModel
 from fabulate.models.base import TILE
