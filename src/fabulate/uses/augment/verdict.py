@@ -58,7 +58,7 @@ def verdict(proof: Proof) -> Verdict:
         f"The better way with synthetic images, {best}, is significantly better than {listed(beaten)}"
         + (f", and not than {listed(rest)}." if rest else ".")
         if beaten
-        else f"The better way with synthetic images, {best}, is significantly better than none of those without them."
+        else f"The better way with synthetic images, {best}, is not significantly better than any without them."
     )
     sentences += changed(proof, with_shifts)
     counts = {name: int((proof.y == k).sum()) for k, name in enumerate(proof.classes)}

@@ -121,7 +121,8 @@ class Accuracies(NamedTuple):
         """The mean over all pairs, with the interval that their intervals make."""
         if not self.pairs:
             return None
-        return mean_of([*self.pairs.values()])
+        mean = mean_of([*self.pairs.values()])
+        return Estimate(mean.value, max(mean.low, 0.0), min(mean.high, 1.0))
 
     @property
     def worst(self) -> tuple[str, Estimate] | None:
