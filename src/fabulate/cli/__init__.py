@@ -1,4 +1,4 @@
-"""The command line: verbs are functions in files of their names, without logic of their own.
+"""The command line: a file for each verb, which parses its words, calls a room and prints what came of it.
 
 This file only knows the verbs' names, so that `fabulate --help` answers at once: a verb's module, and with it torch, is
 imported when the verb is used.

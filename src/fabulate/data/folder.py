@@ -21,14 +21,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 from fabulate.data.listing import LABELS, Contents, Label, Listing, label_of, natural
 from fabulate.data.report import ignored_files, listed
 from fabulate.errors import DataError
-from fabulate.files import file_digest
+from fabulate.files import digest, file_digest
 
 EXTENSIONS = {
     *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".bmp", ".gif", ".webp", ".tif", ".tiff"),
@@ -39,7 +38,6 @@ _SYSTEM = {
     *("thumbs.db", "ehthumbs.db", "desktop.ini", "icon\r"),
 }
 _METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")
-_TOGETHER = 64  # files read by one job
 
 _THINGS = r"(?:sets?|data|datasets?|splits?|parts?|images?|imgs?|pictures?|photos?|seg)"
 _ROLE = {
@@ -186,24 +184,18 @@ def _contents(scan: Scan, layout: "Layout") -> Contents:
 def _fingerprint(contents: Contents, images: Mapping[str, Path]) -> str:
     """Names, labels and bytes of each part, not dates and not where the folder lies: a copy has the same one."""
 
-    def digests(names: Sequence[str]) -> bytes:
-        return b"".join(name.encode() + b"\0" + digest(images[name]) for name in names)
-
-    def digest(path: Path) -> bytes:
+    def of_file(name: str) -> bytes:
         try:
-            return file_digest(path)
+            return name.encode() + b"\0" + file_digest(images[name])
         except OSError as error:  # decoding will meet the same error, and say so
-            return str(error.errno).encode()
+            return name.encode() + b"\0" + str(error.errno).encode()
 
-    whole = blake2b(b"folder", digest_size=16)
-    whole.update(repr(contents.classes).encode())
+    found = [b"folder", repr(contents.classes).encode()]
     with ThreadPoolExecutor() as pool:
         for part in contents.parts:
-            whole.update(b"part" if part.labels is None else part.labels.tobytes())
-            jobs = [part.names[first : first + _TOGETHER] for first in range(0, len(part), _TOGETHER)]
-            for told in pool.map(digests, jobs):
-                whole.update(told)
-    return whole.hexdigest()
+            found.append(b"part" if part.labels is None else part.labels.tobytes())
+            found += pool.map(of_file, part.names)
+    return digest(*found)
 
 
 # What folders mean

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from hashlib import blake2b
+from itertools import groupby
 from pathlib import Path
 from threading import Lock
 from typing import Any, NamedTuple
@@ -24,7 +24,7 @@ import numpy as np
 from fabulate.data.listing import LABELS, Contents, Label, Listing, label_of, numbered_names
 from fabulate.data.report import listed
 from fabulate.errors import DataError
-from fabulate.files import file_digest
+from fabulate.files import digest, file_digest
 
 _AT_ONCE = 8  # files whose footers are read at a time: on the hub each costs a second of waiting
 _AHEAD = 1000  # images whose row groups are held while all are decoded one after the other
@@ -71,14 +71,12 @@ class Shards:
     @property
     def fingerprint(self) -> str:
         """Of names, sizes and footers: reading every byte is what streaming avoids."""
-        whole = blake2b(b"stream", digest_size=16)
-        for part, groups in self.parts.items():
-            by_shard: dict[Shard, list[Any]] = {}
-            for group in groups:
-                by_shard.setdefault(group.shard, []).append(group[1:])
-            for shard, rest in by_shard.items():
-                whole.update(repr((part, shard.name, shard.nbytes, rest)).encode())
-        return whole.hexdigest()
+        files = [
+            (part, shard.name, shard.nbytes, [group[1:] for group in own])
+            for part, groups in self.parts.items()
+            for shard, own in groupby(groups, lambda group: group.shard)
+        ]
+        return digest(b"stream", *(repr(file).encode() for file in files))
 
 
 # A folder
@@ -87,11 +85,9 @@ class Shards:
 def parquet(folder: Path, tables: Sequence[Path], warnings: tuple[str, ...] = ()) -> Listing:
     """List a folder of parquet files: names and bytes are its fingerprint, and its README, which may name classes."""
     shards = in_folder(folder, tables)
-    whole = blake2b(b"parquet 2", digest_size=16)
-    for shard in shards:
-        whole.update(shard.name.encode() + b"\0" + file_digest(folder / shard.name))
+    whole = digest(b"parquet 2", *(shard.name.encode() + b"\0" + file_digest(folder / shard.name) for shard in shards))
     name = folder.resolve().name or "data"
-    return Listing(name, whole.hexdigest(), lambda: contents(shards, str(folder)), warnings=warnings)
+    return Listing(name, whole, lambda: contents(shards, str(folder)), warnings=warnings)
 
 
 def in_folder(folder: Path, tables: Sequence[Path]) -> list[Shard]:

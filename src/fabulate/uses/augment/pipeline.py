@@ -12,7 +12,6 @@ Legend: N images, B batch.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,6 +24,7 @@ from fabulate import training
 from fabulate.config import BUDGETS, Training, nearest, to_json
 from fabulate.data import Data, Images
 from fabulate.errors import CapabilityError, ConfigError, RunError
+from fabulate.files import key
 from fabulate.models import GenerativeModel, family
 from fabulate.models.base import Conditional, able
 from fabulate.pictures import save_png, sheet
@@ -231,7 +231,7 @@ def fingerprint(data: Data, cut: Split) -> str:
     """Hexadecimal; that of the data, unless some of their training images are kept for the test."""
     if not cut.held_out:
         return data.fingerprint
-    return blake2b(repr((data.fingerprint, cut.held_out)).encode(), digest_size=16).hexdigest()
+    return key((data.fingerprint, cut.held_out))
 
 
 def conditional(name: str, hyperparameters: Mapping[str, Any], recipe: bool = True) -> tuple[Any, Training]:

@@ -9,7 +9,6 @@ test image that equals one of them is no test image, wherever it came from.
 Legend: N images.
 """
 
-from hashlib import blake2b
 from math import ceil
 from typing import NamedTuple
 
@@ -18,6 +17,7 @@ import numpy.typing as npt
 
 from fabulate.data import Data, Images
 from fabulate.errors import ConfigError, DataError
+from fabulate.files import digest
 from fabulate.seeds import permutation
 
 Labels = npt.NDArray[np.int64]
@@ -105,7 +105,7 @@ def digests(images: Images) -> list[str]:
     found = []
     for start in range(0, len(images), PORTION):
         part = np.ascontiguousarray(images.x[start : start + PORTION])
-        found += [blake2b(image.tobytes(), digest_size=16).hexdigest() for image in part]
+        found += [digest(image.tobytes()) for image in part]
     return found
 
 

@@ -3,7 +3,7 @@
 Legend: N rows or images, C H W image.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
@@ -14,11 +14,9 @@ from fabulate.seeds import seeded
 from fabulate.training import configure
 from fabulate.training.devices import pick_device
 from fabulate.training.loop import Learner
-from fabulate.types import Batch, BatchSource, ImageShape
+from fabulate.types import Batch, BatchSource, ImageShape, Progress
 
 STEPS = 1500  # where no budget is given: a detector has to be quick, and copies need not be sharp
-
-Progress = Callable[[int, int], None]
 
 
 class Normals(BatchSource):
