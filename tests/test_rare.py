@@ -82,7 +82,7 @@ def test_more_modes_than_can_be_learned_are_confessed():
 
 
 def test_intervals_hold_the_truth_and_errors_average_out():
-    runs, truth = 40, 2 * stats.norm.sf(3.0)
+    runs, truth = 24, 2 * stats.norm.sf(3.0)
     u = frame(8, 1)[:, 0]
     events = [rare.estimate(lambda x: abs(x @ u), 8, 3.0, calls=2000, seed=seed) for seed in range(runs)]
     held = sum(event.interval[0] <= truth <= event.interval[1] for event in events)
