@@ -28,6 +28,13 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 
 
 @pytest.fixture
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the test's own."""
+    monkeypatch.setenv("FABULATE_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
 def float64() -> Iterator[None]:
     """Models, and the noise that a loss draws, in float64 where a test does not say otherwise."""
     torch.set_default_dtype(torch.float64)

@@ -11,6 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from PIL import Image
 
+from fabulate.data import Data, Report
+from fabulate.data.report import rows
+
 
 def pixels(seed: int, height: int = 8, width: int = 8, channels: int = 1) -> np.ndarray:
     """Random uint8 pixels (H, W) or (H, W, C)."""
@@ -65,3 +68,13 @@ def parquet(path: Path, images: list[bytes], labels: list[int], names: list[str]
         table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
     pq.write_table(table, path)
     return path
+
+
+def notes(data: Data) -> str:
+    """What the report says beside its numbers, a line each."""
+    return "\n".join((*data.report.notes, *data.report.warnings))
+
+
+def lines(report: Report) -> list[str]:
+    """The report as plain lines of text."""
+    return [f"{heading} {text}" for heading, text in rows(report)]

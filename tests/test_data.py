@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from rich.console import Console
 
-from data_files import bomb, encoded, fill, picture, pixels, save
+from data_files import bomb, encoded, fill, lines, notes, picture, pixels, save
 from fabulate.config import DataSpec, data_spec, from_json, to_json
 from fabulate.data import (
     Images,
@@ -33,21 +33,13 @@ from fabulate.data.images import FileRows
 from fabulate.errors import ConfigError, DarkError, DataError
 from fabulate.seeds import permutation
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("FABULATE_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
 @pytest.fixture
 def folder(tmp_path):
     (tmp_path / "images").mkdir()
     return tmp_path / "images"
-
-
-def notes(data) -> str:
-    return "\n".join((*data.report.notes, *data.report.warnings))
 
 
 # Images and batches

@@ -1,4 +1,4 @@
-"""Arrays, `.npz` files, parquet folders and the hub, and what is known about the real data sets."""
+"""Parquet folders and the hub, and what is known about the real data sets."""
 
 import os
 import subprocess
@@ -9,144 +9,15 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from data_files import bomb, encoded, fill, parquet, picture, pixels
+from data_files import bomb, encoded, fill, notes, parquet, picture, pixels
 from fabulate.data import load_data
 from fabulate.errors import DataError
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("FABULATE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
-def stack(n: int, *, first: int = 0, channels: int = 1) -> np.ndarray:
-    return np.stack([pixels(i, channels=channels) for i in range(first, first + n)])
-
-
-def notes(data) -> str:
-    return "\n".join((*data.report.notes, *data.report.warnings))
-
-
-# Arrays
-
-
-def test_the_three_layouts_of_an_array_are_one():
-    x = stack(9, channels=3)
-    last, first = load_data(x), load_data(x.transpose(0, 3, 1, 2))
-    assert (last.train.x == first.train.x).all() and last.train.x.shape == (9, 3, 8, 8)
-    assert last.fingerprint == first.fingerprint != load_data(x[::-1]).fingerprint
-    assert (load_data(stack(9)).train.x[:, 0] == stack(9)).all()
-    assert load_data(x, size=4, channels=1).train.x.shape == (9, 1, 4, 4)
-
-
-def test_an_array_in_memory_is_not_written_to_the_disk(own_cache):
-    data = load_data(stack(9))
-    assert data.name == "array" and not own_cache.exists()
-
-
-def test_kinds_of_numbers():
-    x = stack(9)
-    for given, words in (
-        (x > 127, "true and false"),
-        ((x / 255).astype(np.float32), "floats in [0, 1]"),
-        (x.astype(np.uint16) * 257, "16-bit integers divided by 257"),
-    ):
-        data = load_data(given)
-        expected = (x > 127) * 255 if given.dtype == bool else x
-        assert (data.train.x[:, 0] == expected).all()
-        assert words in notes(data)
-
-
-@pytest.mark.parametrize(
-    ("x", "words"),
-    [
-        (np.zeros((2, 8, 8), np.int64), "given: int64 of shape .2, 8, 8., values 0..0"),
-        (np.full((2, 8, 8), 200.0), "given: float64 of shape .*values 200..200"),
-        (np.full((2, 8, 8), np.nan), "given: float64 .*values nan..nan"),
-        (np.full((2, 8, 8), 9, np.uint16), "16-bit integers above 255; given: uint16"),
-        (np.zeros((2, 64), np.uint8), r"must have the shape \(N, H, W\).*given: uint8 of shape \(2, 64\)"),
-        (np.zeros((2, 8, 8, 2), np.uint8), "C 1, 3 or 4"),
-        (np.zeros((0, 8, 8), np.uint8), "holds no images"),
-        (np.full((2, 8, 8), "a"), "given: <U1"),
-    ],
-)
-def test_other_numbers_are_refused_rather_than_guessed(x, words):
-    with pytest.raises(DataError, match=words):
-        load_data(x)
-
-
-# .npz
-
-
-def npz(tmp_path, **arrays) -> Path:
-    np.savez(tmp_path / "shapes.npz", **arrays)
-    return tmp_path / "shapes.npz"
-
-
-@pytest.mark.parametrize("keys", [("x", "y"), ("images", "labels"), ("arr_0", "y"), ("x", "labels")])
-def test_npz_plain(tmp_path, keys):
-    data = load_data(npz(tmp_path, **{keys[0]: stack(20), keys[1]: np.array([7, 12] * 10)}))
-    assert data.name == "shapes" and data.classes == ("7", "12") and len(data.test) == 2
-    assert set(data.train.y.tolist()) == {0, 1}
-
-
-def test_npz_keras_and_words_as_labels(tmp_path):
-    path = npz(
-        tmp_path,
-        x_train=stack(20, channels=3),
-        y_train=np.array([["dog"], ["cat"]] * 10),
-        x_test=stack(3, first=50, channels=3),
-        y_test=np.array(["cat", "dog", "cat"]),
-    )
-    data = load_data(str(path))
-    assert data.classes == ("cat", "dog") and data.test.y.tolist() == [0, 1, 0] and len(data.train) == 20
-    assert (data.test.x == stack(3, first=50, channels=3).transpose(0, 3, 1, 2)).all()
-
-
-def test_npz_medmnist(tmp_path):
-    parts = {"train": 20, "val": 4, "test": 3}
-    arrays = {f"{part}_images": stack(n, first=100 * n) for part, n in parts.items()}
-    labels = {f"{part}_labels": np.arange(n)[:, None] % 2 for part, n in parts.items()}
-    data = load_data(npz(tmp_path, **arrays, **labels))
-    assert (len(data.train), len(data.test), data.classes) == (20, 3, ("0", "1"))
-    assert "val_images is not used" in notes(data)
-    without = {key: value for key, value in (arrays | labels).items() if not key.startswith("test")}
-    data = load_data(npz(tmp_path, **without))
-    assert len(data.test) == 4 and "val_images is the test part" in notes(data)
-
-
-def test_npz_without_labels_with_many_per_image_and_with_unknown_classes(tmp_path):
-    assert load_data(npz(tmp_path, x=stack(9))).classes == ()
-    data = load_data(npz(tmp_path, x=stack(9), y=np.zeros((9, 14), int)))
-    assert data.classes == () and "14 labels per image" in notes(data)
-    with pytest.raises(DataError, match=r"one class per image, 9 integers or words; given: int64 of shape \(8,\)"):
-        load_data(npz(tmp_path, x=stack(9), y=np.zeros(8, int)))
-    data = load_data(npz(tmp_path, x_train=stack(9), y_train=np.zeros(9, int), x_test=stack(1), y_test=np.array([5])))
-    assert data.classes == ("0",) and data.test.y is None and "training lacks some of them: 5 (1)" in notes(data)
-
-
-def test_npz_that_is_none(tmp_path):
-    path = tmp_path / "a.npz"
-    path.write_text("a text")
-    with pytest.raises(DataError, match=r"cannot be read as an .npz file"):
-        load_data(path)
-    path.write_bytes(b"")
-    with pytest.raises(DataError, match=r"cannot be read as an .npz file"):
-        load_data(path)
-    whole = npz(tmp_path, x=stack(20)).read_bytes()
-    path.write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"cannot be read as an .npz file"):
-        load_data(path)
-    with path.open("wb") as file:
-        np.save(file, stack(2))
-    with pytest.raises(DataError, match=r"is a single array"):
-        load_data(path)
-    with pytest.raises(DataError, match=r"no images under a known name; given: pictures uint8\[2, 8, 8\]"):
-        load_data(npz(tmp_path, pictures=stack(2)))
-    with pytest.raises(DataError, match=r"a zip of plain arrays.*: x: "):  # pickled objects are never loaded
-        load_data(npz(tmp_path, x=np.array([{}, {}], object)))
+def stack(n: int, first: int = 0) -> np.ndarray:
+    return np.stack([pixels(i) for i in range(first, first + n)])
 
 
 # Parquet in the hub's layout
@@ -319,6 +190,7 @@ def real(name: str, monkeypatch) -> None:
     monkeypatch.setenv("FABULATE_DATA", str(around))
 
 
+@pytest.mark.slow
 def test_mnist(monkeypatch):
     real("mnist", monkeypatch)
     data = load_data("mnist")
@@ -333,6 +205,7 @@ def test_mnist(monkeypatch):
     assert again.stdout.strip() == "[]"  # from the cache, without their imports
 
 
+@pytest.mark.slow
 def test_cifar10(monkeypatch):
     real("cifar10", monkeypatch)
     data = load_data("cifar10", size=8)

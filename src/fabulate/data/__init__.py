@@ -6,7 +6,7 @@ checked first, and `data.report` says what was found, converted and set aside.
 
 from fabulate.data.images import Images, Resident, resident
 from fabulate.data.loading import Data, image_names, load_data, load_spec, read_image
-from fabulate.data.report import Report, lines, render
+from fabulate.data.report import Report, render
 
 __all__ = [
     "Data",
@@ -14,7 +14,6 @@ __all__ = [
     "Report",
     "Resident",
     "image_names",
-    "lines",
     "load_data",
     "load_spec",
     "read_image",

@@ -137,11 +137,6 @@ def rows(report: Report) -> Iterator[tuple[str, str]]:
     yield from _under("notes", [f"- {note}" for note in report.notes])
 
 
-def lines(report: Report) -> list[str]:
-    """The report as plain lines of text."""
-    return [f"{heading:<12}{text}".rstrip() for heading, text in rows(report)]
-
-
 def render(report: Report) -> "Table":
     """The report as a table for rich's console."""
     from rich.table import Table

@@ -1,4 +1,4 @@
-"""The gate for arrays: what is read as what, what is refused, and that every entrance of the API has it."""
+"""Arrays and `.npz` files: what is read as what, what is refused, and that every entrance of the API does so."""
 
 import zipfile
 
@@ -6,57 +6,76 @@ import numpy as np
 import pytest
 import torch
 
-from data_files import pixels
+from data_files import notes, pixels
 from fabulate import GenerativeOverSampler, Images, OutlierDetector, family, load_data, metrics
 from fabulate.data import cache
-from fabulate.data.arrays import npz, to_pixels
+from fabulate.data.arrays import npz
 from fabulate.errors import ConfigError, DarkError, DataError
 from fabulate.types import ImageShape
 
-
-@pytest.fixture(autouse=True)
-def own_cache(tmp_path, monkeypatch):
-    monkeypatch.setenv("FABULATE_CACHE", str(tmp_path / "cache"))
-    return tmp_path / "cache"
+pytestmark = pytest.mark.usefixtures("own_cache")
 
 
-def stack(n: int, channels: int = 1) -> np.ndarray:
-    return np.stack([pixels(i, channels=channels) for i in range(n)])
+def stack(n: int, channels: int = 1, first: int = 0) -> np.ndarray:
+    return np.stack([pixels(i, channels=channels) for i in range(first, first + n)])
 
 
-def test_one_reading_for_each_kind_of_numbers():
-    x = stack(5)
-    for given in (
-        (x / 255).astype(np.float16),
-        x / 255,
-        x.astype(np.float32) / 127.5 - 1,
-        x.astype(np.uint16) * 257,
-        np.where(x > 127, 1.2, -1.2),  # samples overshoot
-    ):
-        found = to_pixels(given, "x")[0][:, 0]
-        expected = (x > 127) * 255 if given.max() == 1.2 else x
-        assert found.dtype == np.uint8 and np.abs(found.astype(int) - expected).max() <= (given.dtype == np.float16)
-    assert to_pixels(np.array([[[290.0, 674.0]]]), "x", (290, 674))[0].tolist() == [[[[0, 255]]]]
+X = stack(9)
 
 
-def test_both_parts_of_a_data_set_have_one_scale(tmp_path):
-    train, test = np.linspace(-1, 1, 9 * 64).reshape(9, 8, 8), np.full((2, 8, 8), 0.5)  # alone it would be of [0, 1]
-    np.savez(tmp_path / "x.npz", x_train=train, x_test=test)
-    assert (load_data(tmp_path / "x.npz").test.x == 191).all()
+@pytest.mark.parametrize(
+    ("given", "expected", "words"),
+    [
+        (X, X, ""),
+        (X > 127, (X > 127) * 255, "true and false"),
+        (X / 255, X, "floats in [0, 1]"),
+        ((X / 255).astype(np.float32), X, "floats in [0, 1]"),
+        (X.astype(np.float32) / 127.5 - 1, X, "floats in [-1, 1]"),
+        (np.where(X > 127, 1.2, -1.2), (X > 127) * 255, "floats in [-1, 1]"),  # samples overshoot
+        (X.astype(np.uint16) * 257, X, "16-bit integers divided by 257"),
+    ],
+)
+def test_one_reading_for_each_kind_of_numbers(given, expected, words):
+    data = load_data(given)
+    assert (data.train.x[:, 0] == expected).all() and words in notes(data)
 
 
-def test_16_bit_integers_that_would_be_black_are_refused(tmp_path):
+def test_the_three_layouts_of_an_array_are_one(own_cache):
+    x = stack(9, channels=3)
+    last, first = load_data(x), load_data(x.transpose(0, 3, 1, 2))
+    assert (last.train.x == first.train.x).all() and last.train.x.shape == (9, 3, 8, 8)
+    assert last.fingerprint == first.fingerprint != load_data(x[::-1]).fingerprint
+    assert load_data(x, size=4, channels=1).train.x.shape == (9, 1, 4, 4)
+    assert last.name == "array" and not own_cache.exists()  # an array in memory is not written to the disk
+
+
+@pytest.mark.parametrize(
+    ("x", "words"),
+    [
+        (np.zeros((2, 8, 8), np.int64), "given: int64 of shape .2, 8, 8., values 0..0"),
+        (np.full((2, 8, 8), 200.0), "given: float64 of shape .*values 200..200"),
+        (np.full((2, 8, 8), np.nan), "given: float64 .*values nan..nan"),
+        (np.full((2, 8, 8), 9, np.uint16), "16-bit integers above 255; given: uint16"),
+        (np.zeros((2, 64), np.uint8), r"must have the shape \(N, H, W\).*given: uint8 of shape \(2, 64\)"),
+        (np.zeros((2, 8, 8, 2), np.uint8), "C 1, 3 or 4"),
+        (np.zeros((0, 8, 8), np.uint8), "holds no images"),
+        (np.full((2, 8, 8), "a"), "given: <U1"),
+        (np.zeros((2, 3, 8, 3), np.uint8), "first or last"),
+        (np.zeros((2, 1, 8, 1), np.uint8), "first or last"),
+        (np.zeros((2, 4, 4, 4), np.uint8), "first or last"),
+    ],
+)
+def test_other_numbers_are_refused_rather_than_guessed(x, words):
+    with pytest.raises(DataError, match=words):
+        load_data(x)
+
+
+def test_16_bit_integers_that_would_be_black_are_refused():
     x = np.random.default_rng(0).integers(290, 675, (20, 8, 8)).astype(np.uint16)
     with pytest.raises(DarkError, match=r"--range 29\d:67\d"):
         load_data(x)
     data = load_data(x, range="auto")
     assert data.train.x.max() == 255 and data.spec.range == f"{x.min()}:{x.max()}"
-
-
-@pytest.mark.parametrize("shape", [(2, 3, 8, 3), (2, 1, 8, 1), (2, 4, 4, 4)])
-def test_channels_that_may_be_first_or_last_are_refused(shape):
-    with pytest.raises(DataError, match="first or last"):
-        load_data(np.zeros(shape, np.uint8))
 
 
 # Detectors
@@ -73,7 +92,7 @@ def normals(n: int = 60) -> np.ndarray:
 def test_a_detector_reads_every_kind_of_numbers_as_the_same_images():
     x = normals()
     first = x.transpose(0, 3, 1, 2)
-    settings = {"scores": "gaussian", "random_state": 0}
+    settings = {"scores": "mahalanobis", "random_state": 0}
     expected = OutlierDetector(**settings).fit(first).score_samples(first)
     for given in (x, first / 255, (first / 127.5 - 1).astype(np.float32), first.astype(np.uint16) * 257):
         detector = OutlierDetector(**settings).fit(given)
@@ -84,7 +103,7 @@ def test_a_detector_reads_every_kind_of_numbers_as_the_same_images():
 
 def test_a_detector_refuses_what_it_used_to_cut_to_8_bits():
     first = normals().transpose(0, 3, 1, 2)
-    detector = OutlierDetector(scores="gaussian", image_shape=(3, 8, 8))
+    detector = OutlierDetector(scores="mahalanobis", image_shape=(3, 8, 8))
     for given in (first.astype(np.int64), first.astype(np.int16), first.astype(np.float32), first - 300.0):
         with pytest.raises(DataError, match=r"values|given"):
             detector.fit(given)
@@ -94,7 +113,7 @@ def test_a_detector_refuses_what_it_used_to_cut_to_8_bits():
     with pytest.raises(DataError, match=r"may be of \[0, 1\] or of \[-1, 1\]"):
         detector.predict(first[:2] / 255)
     with pytest.raises(DataError, match="as those before them"):
-        OutlierDetector(scores="gaussian").fit(first / 255).predict(first / 127.5 - 1)
+        OutlierDetector(scores="mahalanobis").fit(first / 255).predict(first / 127.5 - 1)
     with pytest.raises(DataError, match=r"must have the shape \(3, 8, 8\)"):
         detector.predict(np.zeros((2, 3, 9, 8), np.uint8))
 
@@ -190,6 +209,85 @@ def test_images_and_metrics_pass_the_gate():
 
 
 # .npz
+
+
+def saved(tmp_path, **arrays):
+    np.savez(tmp_path / "shapes.npz", **arrays)
+    return tmp_path / "shapes.npz"
+
+
+Y = np.arange(20) % 3
+TRAIN, TEST = stack(20), stack(6, first=50)
+NPZ = {
+    "plain": {"x": TRAIN, "y": Y},
+    "images": {"images": TRAIN, "labels": Y},
+    "arr_0": {"arr_0": TRAIN, "y": Y},
+    "one-hot": {"x_train": TRAIN, "y_train": np.eye(3)[Y], "x_test": TEST, "y_test": np.eye(3, dtype=bool)[Y[:6]]},
+    "floats": {"x_train": TRAIN, "y_train": Y / 1.0, "x_test": TEST, "y_test": Y[:6].astype(np.float32)},
+    "letters": {"X_train": TRAIN, "Y_train": Y, "X_test": TEST, "Y_test": Y[:6]},
+    "keras": {"train_images": TRAIN, "train_labels": Y[:, None], "test_images": TEST, "y_test": Y[:6]},
+    "bytes": {"train_x": TRAIN, "train_y": Y.astype("S1"), "test_x": TEST, "test_y": Y[:6].astype("U1")},
+    "medmnist": {"train_images": TRAIN, "train_labels": Y[:, None], "val_images": TEST, "val_labels": Y[:6, None]},
+}
+
+
+@pytest.mark.parametrize("kind", NPZ)
+def test_npz_of_every_kind(tmp_path, kind):
+    data = load_data(saved(tmp_path, **NPZ[kind]))
+    assert data.name == "shapes" and data.classes == ("0", "1", "2") and data.report.warning is None
+    assert ("val_images is the test part" in notes(data)) == (kind == "medmnist")
+    if len(NPZ[kind]) == 2:
+        assert (len(data.train), len(data.test)) == (18, 2)
+        return
+    assert data.train.y.tolist() == Y.tolist() and data.test.y.tolist() == Y[:6].tolist()
+    assert (data.train.x[:, 0] == TRAIN).all() and (data.test.x[:, 0] == TEST).all()
+
+
+def test_classes_of_an_npz_by_words_by_names_and_by_halves(tmp_path):
+    words = {"x_train": TRAIN, "y_train": np.array([["dog"], ["cat"]] * 10), "x_test": TEST[:2]}
+    data = load_data(saved(tmp_path, **words, y_test=np.array(["cat", "dog"])))
+    assert data.classes == ("cat", "dog") and data.test.y.tolist() == [0, 1]
+    data = load_data(saved(tmp_path, images=TRAIN, labels=Y, x_test=TEST))
+    assert data.classes == ("0", "1", "2") and data.test.y is None and "6 of 6 have none" in data.report.warning
+    named = saved(tmp_path, images=TRAIN, labels=Y, classes=np.array(["cat", "dog", "ant"]))
+    assert load_data(named).classes == ("cat", "dog", "ant")  # as `fabulate sample --npz` writes them
+    data = load_data(saved(tmp_path, **NPZ["medmnist"], test_images=TEST[:2]))
+    assert len(data.test) == 2 and "val_images is not used" in data.report.warning
+
+
+def test_npz_without_labels_with_many_per_image_and_with_unknown_classes(tmp_path):
+    assert load_data(saved(tmp_path, x=X)).classes == ()
+    data = load_data(saved(tmp_path, x=X, y=np.zeros((9, 14), int)))
+    assert data.classes == () and "14 labels per image" in notes(data)
+    with pytest.raises(DataError, match=r"one class per image, 9 integers or words; given: int64 of shape \(8,\)"):
+        load_data(saved(tmp_path, x=X, y=np.zeros(8, int)))
+    data = load_data(saved(tmp_path, x_train=X, y_train=np.zeros(9, int), x_test=X[:1], y_test=np.array([5])))
+    assert data.classes == ("0",) and data.test.y is None and "training lacks some of them: 5 (1)" in notes(data)
+
+
+@pytest.mark.parametrize("content", ["text", "empty", "cut", "single", "strange", "objects"])
+def test_npz_that_is_none(tmp_path, content):
+    path = saved(tmp_path, x=TRAIN)
+    whole, words = path.read_bytes(), r"cannot be read as an .npz file"
+    if content == "single":
+        with path.open("wb") as file:
+            np.save(file, X)
+        words = "is a single array"
+    elif content == "strange":
+        saved(tmp_path, pictures=X)
+        words = r"no images under a known name; given: pictures uint8\[9, 8, 8\]"
+    elif content == "objects":  # pickled objects are never loaded
+        saved(tmp_path, x=np.array([{}, {}], object))
+        words = "a zip of plain arrays.*: x: "
+    else:
+        path.write_bytes({"text": b"a text", "empty": b"", "cut": whole[: len(whole) // 2]}[content])
+    with pytest.raises(DataError, match=words):
+        load_data(path)
+
+
+def test_both_parts_of_a_data_set_have_one_scale(tmp_path):
+    train, test = np.linspace(-1, 1, 9 * 64).reshape(9, 8, 8), np.full((2, 8, 8), 0.5)  # alone it would be of [0, 1]
+    assert (load_data(saved(tmp_path, x_train=train, x_test=test)).test.x == 191).all()
 
 
 def test_of_an_npz_only_what_is_used_is_opened(tmp_path, monkeypatch):
