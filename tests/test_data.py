@@ -22,7 +22,6 @@ from fabulate.data import (
     Resident,
     cache,
     intake,
-    lines,
     load_data,
     loading,
     read_image,
