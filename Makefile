@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help env demo test lint clean
+.PHONY: help env demo test slow lint clean
 
 help:
 	@echo "make demo   train the default VAE on the embedded digits and draw from it"
-	@echo "make test   run the linters, the type checker and every test"
+	@echo "make test   run the linters, the type checker and the tests, but for the slow ones"
+	@echo "make slow   run the slow tests"
 	@echo "make env    only make the environment in $(VENV)"
 	@echo "make clean  remove the environment and the demo's run"
 
@@ -24,6 +25,9 @@ demo: env
 
 test: env lint
 	$(BIN)/pytest -n 2
+
+slow: env
+	$(BIN)/pytest -n 2 -m slow
 
 lint: env
 	$(BIN)/ruff format --check .
