@@ -16,12 +16,12 @@ from fabulate.errors import ConfigError, DataError
 from fabulate.evaluation import Report, compare, evaluate
 from fabulate.evaluation.classes import SCORE, classes
 from fabulate.evaluation.compare import difference, widening
-from fabulate.evaluation.comparison import page as comparison_page
+from fabulate.evaluation.compare import page as comparison_page
 from fabulate.evaluation.evaluate import sampled
 from fabulate.evaluation.fidelity import fidelity
 from fabulate.evaluation.memorisation import LEVEL, POWER, least_noticed, memorisation
 from fabulate.evaluation.report import page, write
-from fabulate.evaluation.sections import Subject
+from fabulate.evaluation.subject import Subject
 from fabulate.features import ClassifierFeatures, Features, features_for
 from fabulate.metrics import copies
 from fabulate.metrics.intervals import Estimate
@@ -127,7 +127,7 @@ def test_every_family_has_a_report_that_goes_through_json(reports: dict[str, Rep
         again = Report.from_json(json.loads(json.dumps(told, allow_nan=False)))
         assert again.to_json() == told
         assert again.rows.keys() == report.rows.keys()
-        assert again.answers == report.answers
+        assert again.cards == report.cards
 
 
 def test_what_is_not_measured_has_a_reason(reports: dict[str, Report]) -> None:
@@ -175,10 +175,10 @@ def test_training_images_in_the_place_of_samples_reach_the_floor_and_noise_the_o
     perfect = subject(few, torch.zeros(100, *few.shape, dtype=torch.uint8), seeing).perfect
     section = fidelity(subject(few, torch.from_numpy(few.train.pixels(perfect)), seeing))
     assert all(row.value.value == row.floor for row in section.rows)
-    assert [answer.verdict for answer in section.answers] == ["yes", "yes"]
+    assert [card.verdict for card in section.cards] == ["yes", "yes"]
     noise = torch.randint(256, (100, *few.shape), dtype=torch.uint8, generator=generator(1, "noise"))
     section = fidelity(subject(few, noise, seeing))
-    assert [answer.verdict for answer in section.answers] == ["no", "no"]
+    assert [card.verdict for card in section.cards] == ["no", "no"]
 
 
 def test_without_test_images_the_report_says_so_and_compares_with_others_than_the_anchor(
@@ -206,13 +206,13 @@ def test_real_images_as_samples_teach_what_real_images_teach(few: Data, seeing: 
     section = classes(subject(few, torch.from_numpy(few.train.pixels(perfect)), seeing, y))
     rows = {row.name: row for row in section.rows}
     assert rows[SCORE].value.value == rows[SCORE].floor > 0.2
-    assert rows["Of the class asked for"].value.value > 0.95  # the classifier saw these very images
+    assert rows["Class-conditional accuracy"].value.value > 0.95  # the classifier saw these very images
     assert rows["Classes present"].value.value == 10
     shares = [row.value.value for name, row in rows.items() if name.startswith("Share of ")]
     assert len(shares) == 10
     assert sum(shares) == pytest.approx(1)
-    assert rows["Share in the wrong class"].value.value < 0.05
-    assert section.answers[0].verdict == "yes"
+    assert rows["Class-share distance"].value.value < 0.05
+    assert section.cards[0].verdict == "yes"
 
 
 def test_a_collapsed_generator_is_told_which_classes_are_gone(few: Data, seeing: Features) -> None:
@@ -220,8 +220,8 @@ def test_a_collapsed_generator_is_told_which_classes_are_gone(few: Data, seeing:
     assert few.train.y is not None
     sevens = torch.from_numpy(few.train.x[few.train.y == 7])
     section = classes(subject(few, sevens, seeing))
-    assert section.answers[0].verdict == "no"
-    assert "1 of 10" in section.answers[0].because
+    assert section.cards[0].verdict == "no"
+    assert "1 of 10" in section.cards[0].because
     assert SCORE in section.absent
 
 
@@ -261,14 +261,14 @@ def test_a_copier_is_told_so_and_an_honest_model_is_not(digits: Data) -> None:
     pixels = features_for(data, "pixels")
     honest, copied = x[1200:1600], x[:400]
     section = memorisation(subject(data, honest, pixels))
-    assert section.answers[0].verdict in ("no sign of it", "cannot tell")
+    assert section.cards[0].verdict in ("no sign of it", "cannot tell")
     section = memorisation(subject(data, copied, pixels))
-    assert section.answers[0].verdict == "yes"
+    assert section.cards[0].verdict == "yes"
     rows = {row.name: row for row in section.rows}
     assert rows["Copied share"].value.value == rows["Exact copies"].value.value == 1
     half = memorisation(subject(data, torch.cat([honest[:200], copied[:200]]), pixels))
     rows = {row.name: row for row in half.rows}
-    assert half.answers[0].verdict == "yes"
+    assert half.cards[0].verdict == "yes"
     assert rows["Copied share"].value.low < 0.5 < rows["Copied share"].value.high
     assert rows["Exact copies"].value.value == 0.5
 

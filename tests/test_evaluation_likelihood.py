@@ -17,11 +17,9 @@ from torch.distributions import MultivariateNormal, Normal, kl_divergence
 
 from fabulate.data import Data, Images, load_data
 from fabulate.errors import ConfigError
-from fabulate.evaluation.chosen import choose, known
-from fabulate.evaluation.latent import information, latent
+from fabulate.evaluation.codes import information, latent, reconstruction
 from fabulate.evaluation.likelihood import corrected, likelihood
-from fabulate.evaluation.reconstruction import reconstruction
-from fabulate.evaluation.sections import Findings, Subject
+from fabulate.evaluation.subject import Findings, Subject
 from fabulate.features import Features
 from fabulate.metrics.images import mse
 from fabulate.metrics.intervals import NORMAL_95, Estimate
@@ -284,9 +282,9 @@ def test_numbers_depend_on_the_seed_alone_and_so_do_the_images():
     torch.rand(3)
     assert likelihood(subject(model, waves(300)), k=4, images=50).rows == first.rows
     assert likelihood(subject(model, waves(300), seed=1), k=4, images=50).rows != first.rows
-    few, more = (choose(subject(model, waves(300)), waves(300), n, "x").x for n in (10, 20))
+    few, more = (subject(model, waves(300)).subset(waves(300), n, "x").x for n in (10, 20))
     assert torch.equal(few, more[:10])
-    assert len(choose(subject(model, waves(300)), waves(300), 1000, "x").x.unique(dim=0)) == 300
+    assert len(subject(model, waves(300)).subset(waves(300), 1000, "x").x.unique(dim=0)) == 300
     assert "50 of 300" in first.sentences[0]
 
 
@@ -295,9 +293,9 @@ def test_a_conditional_model_is_asked_about_the_classes_it_knows_by_their_names(
     others = ("horse", "mouse", "cat")  # numbered otherwise, and one that the model never saw
     images = waves(30, others)
     about = subject(model, data=data_of(images, images, others))
-    chosen = choose(about, images, 30, "x")
+    chosen = about.subset(images, 30, "x")
     assert set(chosen.y) == {"horse", "cat"}
-    assert len(chosen) == len(known(about, images)) == 20
+    assert len(chosen) == len(about.known(images)) == 20
     for image, name in zip(chosen.x, chosen.y, strict=True):
         assert others.index(name) in images.y[(images.x == image.numpy()).all((1, 2, 3))]
     assert all(isfinite(row.value.value) for row in likelihood(about, k=2).rows)
@@ -330,7 +328,7 @@ def test_errors_of_copies_are_those_of_the_pairs_and_the_worst_copy_is_the_last_
     assert named(section, "MSE").value.value == pytest.approx(errors.mean().item(), rel=1e-6)
     assert named(section, "MSE").better == "lower"
     (picture,) = section.pictures.values()
-    chosen = choose(subject(model, images), images, 40, "reconstruction")
+    chosen = subject(model, images).subset(images, 40, "reconstruction")
     copies = model.reconstruct(chosen.x)
     order = mse(chosen.x, copies).argsort()
     shown = torch.cat([order[:8], order[16:24], order[-8:]])
@@ -355,7 +353,7 @@ def test_perfect_copies_have_no_error_full_similarity_and_an_infinite_ratio_that
     section = reconstruction(subject(Copier(NoChoice(), SMALL)))
     assert named(section, "MSE").value == (0, 0, 0)
     assert named(section, "SSIM").value.value == pytest.approx(1)
-    assert "30 copies equal" in section.absent["PSNR"]
+    assert "30 reconstructions equal" in section.absent["PSNR"]
 
 
 # Codes

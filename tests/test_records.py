@@ -19,7 +19,7 @@ from fabulate.data import Data, Images, load_data
 from fabulate.errors import FabulateError, RunError
 from fabulate.evaluation import report as reports
 from fabulate.evaluation.report import Report, Settings, kept
-from fabulate.evaluation.sections import Findings
+from fabulate.evaluation.subject import Findings
 from fabulate.files import LARGEST_JSON, replaceable_folder, write_json
 from fabulate.metrics.intervals import Estimate
 from fabulate.models import GenerativeModel
@@ -231,7 +231,7 @@ def test_parts_of_two_fits_are_no_detector(fitted: Path, detector: OutlierDetect
 
 def some_report() -> Report:
     row = Row(name="FD", value=Estimate(1.0, 0.5), better="lower", floor=float("nan"), noise=9.0)
-    section = Findings(title="S", rows=(row,), sentences=("so",), answers=(Card("Q?", "yes", "of it", "good"),))
+    section = Findings(title="S", rows=(row,), sentences=("so",), cards=(Card("Q?", "yes", "of it", "good"),))
     return Report(
         name="vae",
         family="vae",

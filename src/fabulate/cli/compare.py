@@ -14,8 +14,7 @@ from fabulate.cli.progress import stages
 from fabulate.cli.shared import Device, Flat, Other, OtherImages, load_images, parse, run_data, where
 from fabulate.config import spec
 from fabulate.errors import ConfigError
-from fabulate.evaluation.compare import compare
-from fabulate.evaluation.comparison import Record, table, write
+from fabulate.evaluation.compare import Record, compare, table, write
 from fabulate.evaluation.evaluate import check, evaluate, sampled, settings
 from fabulate.evaluation.fidelity import SHOWN, picture
 from fabulate.evaluation.report import HTML, JSON, kept

@@ -63,7 +63,7 @@ def main(argv: list[str]) -> None:
     numbers, page = write(report, out)
     console = Console()
     console.print(table(report).to_console())
-    for answer in report.answers:
-        console.print(str(answer), highlight=False, markup=False)
+    for card in report.cards:
+        console.print(str(card), highlight=False, markup=False)
     where("page", page)
     where("numbers", numbers)

@@ -1,6 +1,6 @@
 """Does a model know all classes, and does it know them apart?
 
-The classification accuracy score: a classifier learns from samples alone, each with the class that was asked for, and
+The classification accuracy score: a classifier learns from samples alone, each with the class that was given, and
 is tested on real images (Ravuri, Vinyals, "Classification accuracy score for conditional generative models", 2019,
 https://arxiv.org/abs/1905.10887). Samples that look right but miss what varies within a class teach it little. It
 stands beside the same classifier of as many real training images; guessing gets 1 / K.
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from fabulate.data import Images
-from fabulate.evaluation.sections import Findings, Subject
+from fabulate.evaluation.subject import Findings, Subject
 from fabulate.features import ClassifierFeatures, accuracy, predict, train_classifier
 from fabulate.metrics.intervals import Estimate
 from fabulate.metrics.shares import effective_classes, modes, nearest
@@ -27,7 +27,7 @@ TITLE = "Classes"
 MOST_ROWS = 20  # classes with a row of their own; of more, the rarest
 REFERENCES = 10_000  # real images among which the nearest is sought
 ASKED, BELIEVED = 2000, 0.8  # images both are asked about; how much less they may agree on samples than on real ones
-EVEN = 0.8  # of its real share: a class with less is in want
+EVEN = 0.8  # of its real share: a class with less is under-represented
 SCORE = "Classification accuracy score"
 
 
@@ -49,8 +49,7 @@ def classes(subject: Subject, *, progress: Progress | None = None) -> Findings:
         f"The class of a sample is {by}. Real shares are those of the {len(labels):,} training images.",
         *sentences,
     ]
-    rows += asked(subject, seen)
-    rows += evenness(counts / len(seen), real)
+    rows += [*conditional(subject, seen), *evenness(counts / len(seen), real)]
     order = sorted(range(len(names)), key=lambda k: (float(counts[k]) / max(float(real[k]), 1e-12), k))
     kept = range(len(names)) if len(names) <= MOST_ROWS else order[:MOST_ROWS]
     rows += [Row(name=f"Share of {names[k]}", value=shares[k], better="neither", floor=float(real[k])) for k in kept]
@@ -63,7 +62,7 @@ def classes(subject: Subject, *, progress: Progress | None = None) -> Findings:
         sentences=tuple(sentences),
         pictures={caption: plots.shares(*zip(*((names[k], shares[k], float(real[k])) for k in kept), strict=True))},
         absent=absent,
-        answers=(complete(counts / len(seen), real, names),),
+        cards=(complete(counts / len(seen), real, names),),
     )
 
 
@@ -140,21 +139,21 @@ def score(subject: Subject, progress: Progress | None = None) -> tuple[list[Row]
     return [row], [words], {}
 
 
-def asked(subject: Subject, seen: Tensor) -> list[Row]:
-    """How often a conditional model draws the class it was asked for."""
+def conditional(subject: Subject, seen: Tensor) -> list[Row]:
+    """How often a conditional model draws the class that it is given."""
     if subject.y is None:
         return []
     n, k = len(seen), len(subject.data.classes)
     hits = int((seen == subject.y).sum())
-    told = subject.features.describe().get("accuracy")
+    known = subject.features.describe().get("accuracy")
     return [
         Row(
-            name="Of the class asked for",
+            name="Class-conditional accuracy",
             value=Estimate.of_share(hits, n),
             better="higher",
-            floor=told["value"] if told else None,
+            floor=known["value"] if known else None,
             noise=1 / k,
-            words="samples that are seen to be of it; noise: guessing",
+            words="samples seen to be of the class that was given; noise: guessing",
         )
     ]
 
@@ -178,10 +177,10 @@ def evenness(shares: Tensor, real: Tensor) -> list[Row]:
             words="as many equal classes have the same entropy",
         ),
         Row(
-            name="Share in the wrong class",
+            name="Class-share distance",
             value=Estimate(distance),
             better="lower",
-            words="total variation between the shares of samples and of real images",
+            words="total variation between the class shares of samples and of real images",
         ),
     ]
 
@@ -192,7 +191,7 @@ def complete(shares: Tensor, real: Tensor, names: tuple[str, ...]) -> Card:
     relative = torch.where(real > 0, shares.double() / real.clamp(min=1e-12), torch.inf)
     k = int(relative.argmin())
     because = (
-        f"{there} of {known} classes are drawn. Most in want is {names[k]}: {shares[k]:.1%} of samples, "
+        f"{there} of {known} classes are drawn. Most under-represented is {names[k]}: {shares[k]:.1%} of samples, "
         f"{real[k]:.1%} of real images."
     )
     question = "Are all classes there?"

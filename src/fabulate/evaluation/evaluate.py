@@ -19,13 +19,12 @@ from fabulate.config import Compile
 from fabulate.data import Data, load_spec
 from fabulate.errors import ConfigError, DataError
 from fabulate.evaluation.classes import classes
+from fabulate.evaluation.codes import latent, reconstruction
 from fabulate.evaluation.fidelity import fidelity
-from fabulate.evaluation.latent import latent
 from fabulate.evaluation.likelihood import likelihood
 from fabulate.evaluation.memorisation import memorisation
-from fabulate.evaluation.reconstruction import reconstruction
 from fabulate.evaluation.report import Report, Settings
-from fabulate.evaluation.sections import Findings, Subject
+from fabulate.evaluation.subject import Findings, Subject
 from fabulate.features import features_for
 from fabulate.models import GenerativeModel
 from fabulate.samples import Order

@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from fabulate.evaluation.sections import Findings, Subject
+from fabulate.evaluation.subject import Findings, Subject
 from fabulate.metrics import fidelity as measure
 from fabulate.metrics import frechet_warning
 from fabulate.pictures import sheet
@@ -72,7 +72,7 @@ def fidelity(subject: Subject) -> Findings:
             "Samples, not chosen: the first of the seed.": picture("samples", subject.samples, subject.y, classes),
             f"Real images ({subject.named}), a random choice.": picture("real images", real, y, classes),
         },
-        answers=(good(rows), diverse(rows)),
+        cards=(good(rows), diverse(rows)),
     )
 
 

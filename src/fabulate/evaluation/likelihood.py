@@ -29,8 +29,7 @@ import torch
 from torch import Tensor
 
 from fabulate.errors import ConfigError
-from fabulate.evaluation.chosen import NO_CLASSES, Chosen, Portion, choose, counter, known, told
-from fabulate.evaluation.sections import Findings, Subject
+from fabulate.evaluation.subject import NO_CLASSES, Chunk, Findings, Subject, Subset, counter
 from fabulate.metrics.intervals import Estimate
 from fabulate.models.base import able
 from fabulate.models.capabilities import Evidence, HasBound, HasLikelihood, ImportanceWeighted
@@ -71,29 +70,29 @@ def likelihood(subject: Subject, *, k: int = 100, images: int = 1000, progress: 
     if not isinstance(model, HasLikelihood | HasBound):
         reason = f"the family {model.family} has no p(x) ({able(HasLikelihood)}; for a lower bound, {able(HasBound)})"
         return Findings(title=TITLE, absent={"likelihood": reason})
-    if not len(known(subject, subject.reference)):
+    if not len(subject.known(subject.reference)):
         return Findings(title=TITLE, absent={"likelihood": NO_CLASSES})
     n = images
     if isinstance(model, HasLikelihood) and model.passes > 1:
         n = max(1, images // SLOWER) if images > 0 else images
-    held_out = choose(subject, subject.reference, n, "likelihood")
+    held_out = subject.subset(subject.reference, n, "likelihood")
     trained = None  # without test images there is nothing to compare the training images with
     if subject.data.test is not None:
-        trained = choose(subject, subject.data.train, len(held_out), "likelihood, train")
+        trained = subject.subset(subject.data.train, len(held_out), "likelihood, train")
     if isinstance(model, HasLikelihood):
         return exact(subject, model, held_out, trained, progress)
     return bounded(subject, model, held_out, trained, k, progress)
 
 
 def exact(
-    subject: Subject, model: HasLikelihood, held_out: Chosen, trained: Chosen | None, progress: Progress | None
+    subject: Subject, model: HasLikelihood, held_out: Subset, trained: Subset | None, progress: Progress | None
 ) -> Findings:
     """The section of a model that knows p(x)."""
     done = counter(progress, len(held_out) + (0 if trained is None else len(trained)))
     numbers = subject.data.shape.size
 
-    def bits(portion: Portion) -> Tensor:
-        return model.bits_per_dim(portion.x, portion.y, seed=portion.seed)
+    def bits(chunk: Chunk) -> Tensor:
+        return model.bits_per_dim(chunk.x, chunk.y, seed=chunk.seed)
 
     values = held_out.each(bits, done)
     nats = -numbers * (values.double() * log(2) + log(BIN))  # the same number as a density of the noisy image
@@ -102,11 +101,11 @@ def exact(
         rows.append(gap("bits/dim", trained.each(bits, done), values))
     passes = f" Each image takes {model.passes} passes through the network." if model.passes > 1 else ""
     method = f"How log p(x) is computed: {model.method}.{passes}"
-    return Findings(title=TITLE, rows=tuple(rows), sentences=(told(subject, held_out), method, MEASURES["density"]))
+    return Findings(title=TITLE, rows=tuple(rows), sentences=(subject.measured(held_out), method, MEASURES["density"]))
 
 
 def bounded(
-    subject: Subject, model: HasBound, held_out: Chosen, trained: Chosen | None, k: int, progress: Progress | None
+    subject: Subject, model: HasBound, held_out: Subset, trained: Subset | None, k: int, progress: Progress | None
 ) -> Findings:
     """The section of a model that knows a lower bound of p(x)."""
     dequantised = model.measure == "density"
@@ -123,7 +122,7 @@ def bounded(
         Row(name="Reconstruction (nats)", value=Estimate.of_mean(terms.reconstruction), better="higher"),
         Row(name=f"{model.rate_name} (nats)", value=Estimate.of_mean(terms.rate), better="neither"),
     ]
-    sentences = [told(subject, held_out), MEASURES[model.measure]]
+    sentences = [subject.measured(held_out), MEASURES[model.measure]]
     if tighter:
         name, words = f"Importance-weighted bound, k={k} (nats)", f"the same, tightened by {k:,} codes of each image"
         rows.append(Row(name=name, value=corrected(terms.bound, tightest), better="higher", words=words))
@@ -138,7 +137,7 @@ def bounded(
             bits_row(*(-nats.double() / (subject.data.shape.size * log(2)) for nats in (tightest, terms.bound)))
         )
     if dequantised:
-        noisy = few.each(lambda portion: bound(model, k, dequantise(portion)), done)
+        noisy = few.each(lambda chunk: bound(model, k, dequantise(chunk)), done)
         rows.append(bits_row(*(bits_per_dim(nats.double(), subject.data.shape.size) for nats in (noisy, terms.bound))))
     if trained is not None:
         seen = Evidence(*trained.each(partial(evidence, model), done).T)
@@ -147,23 +146,23 @@ def bounded(
     return Findings(title=TITLE, rows=tuple(rows), sentences=tuple(sentences), absent=absent)
 
 
-def evidence(model: HasBound, portion: Portion) -> Tensor:
+def evidence(model: HasBound, chunk: Chunk) -> Tensor:
     """Both terms of the bound (N, 2)."""
-    return torch.stack(model.evidence(portion.x, portion.y, seed=portion.seed), dim=1)
+    return torch.stack(model.evidence(chunk.x, chunk.y, seed=chunk.seed), dim=1)
 
 
-def bound(model: HasBound, k: int, portion: Portion) -> Tensor:
+def bound(model: HasBound, k: int, chunk: Chunk) -> Tensor:
     """The tightest bound that the model has (N,), of k codes where it takes several."""
     if isinstance(model, ImportanceWeighted):
-        return model.score(portion.x, portion.y, k=k, seed=portion.seed)
-    return model.score(portion.x, portion.y)
+        return model.score(chunk.x, chunk.y, k=k, seed=chunk.seed)
+    return model.score(chunk.x, chunk.y)
 
 
-def dequantise(portion: Portion) -> Portion:
+def dequantise(chunk: Chunk) -> Chunk:
     """The images as floats with uniform noise about each pixel, as wide as a pixel's step."""
-    x = to_float(portion.x)
-    noise = torch.rand(x.shape, generator=generator(portion.seed, "dequantise"), dtype=x.dtype)
-    return portion._replace(x=x + BIN * (noise - 0.5))
+    x = to_float(chunk.x)
+    noise = torch.rand(x.shape, generator=generator(chunk.seed, "dequantise"), dtype=x.dtype)
+    return chunk._replace(x=x + BIN * (noise - 0.5))
 
 
 def bits_row(bits: Tensor, rough: Tensor | None = None) -> Row:
@@ -193,5 +192,5 @@ def gap(unit: str, train: Tensor, test: Tensor) -> Row:
     """How much more a test image costs than a training image, by the costs of each (N,) and (M,)."""
     errors = [float(part.double().var()) / len(part) if len(part) > 1 else float("nan") for part in (train, test)]
     value = Estimate.about(float(test.double().mean() - train.double().mean()), sqrt(sum(errors)))
-    words = "how much more an unseen image costs than a training image; well above 0: learnt by heart"
+    words = "how much more an unseen image costs than a training image; well above 0: memorised"
     return Row(name=f"Generalisation gap ({unit})", value=value, better="lower", words=words)

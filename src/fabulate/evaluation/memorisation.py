@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from fabulate.data import Images
-from fabulate.evaluation.sections import Findings, Subject
+from fabulate.evaluation.subject import Findings, Subject
 from fabulate.metrics.copies import Memorisation, authenticity, exact_copies
 from fabulate.metrics.copies import memorisation as measure
 from fabulate.metrics.intervals import Estimate
@@ -26,7 +26,7 @@ from fabulate.report import Card, Row
 
 TITLE = "Memorisation"
 PAIRS = 10  # shown
-PORTION = 10_000  # images read at a time
+CHUNK = 10_000  # images read at a time
 TOO_WEAK = 0.3  # a test that would not have noticed so many copies answers nothing
 LEVEL, POWER = 0.01, 0.8  # copies are noticed at a p-value below LEVEL; told is the share found POWER of the time
 
@@ -94,13 +94,13 @@ def memorisation(subject: Subject) -> Findings:
         rows=rows,
         sentences=tuple(sentences),
         pictures={caption: pairs},
-        answers=(answered(found, copies, n, noticed),),
+        cards=(verdict(found, copies, n, noticed),),
     )
 
 
 def copied(samples: Tensor, train: Images) -> int:
     """How many samples equal a training image in every pixel."""
-    return int(torch.stack([exact_copies(samples, part) for part in portions(train)]).any(0).sum())
+    return int(torch.stack([exact_copies(samples, part) for part in chunks(train)]).any(0).sum())
 
 
 def as_share(copied: Estimate) -> Estimate:
@@ -109,15 +109,15 @@ def as_share(copied: Estimate) -> Estimate:
     return Estimate(value, low, high) if high > 0 else Estimate(value)
 
 
-def portions(images: Images) -> Iterator[Tensor]:
-    """All images, a portion (P, C, H, W) at a time: they may lie on the disk."""
-    for rows in torch.split(torch.arange(len(images)), PORTION):
+def chunks(images: Images) -> Iterator[Tensor]:
+    """All images, some (M, C, H, W) at a time: they may lie on the disk."""
+    for rows in torch.split(torch.arange(len(images)), CHUNK):
         yield torch.from_numpy(images.pixels(rows))
 
 
 def described(subject: Subject, images: Images) -> Tensor:
     """The features (N, D) of all images."""
-    return torch.cat([subject.features(part) for part in portions(images)])
+    return torch.cat([subject.features(part) for part in chunks(images)])
 
 
 def least_noticed(found: Memorisation, train: int, held_out: int) -> float:
@@ -136,7 +136,7 @@ def least_noticed(found: Memorisation, train: int, held_out: int) -> float:
     return min(1.0, reach * sqrt(variance) / len(nearest) / (1 - found.expected))
 
 
-def answered(found: Memorisation, copies: int, n: int, noticed: float) -> Card:
+def verdict(found: Memorisation, copies: int, n: int, noticed: float) -> Card:
     """Did it memorise, in words."""
     question = "Did it memorise?"
     because = (

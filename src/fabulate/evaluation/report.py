@@ -13,14 +13,14 @@ from pydantic import ConfigDict, TypeAdapter, with_config
 from typing_extensions import TypedDict
 
 from fabulate.errors import RunError
-from fabulate.evaluation.sections import Findings
+from fabulate.evaluation.subject import Findings
 from fabulate.files import own_folder, read_json, write_json
 from fabulate.metrics.intervals import Estimate
 from fabulate.models import GenerativeModel
 from fabulate.pictures import card
 from fabulate.report import Card, Cell, Facts, Notes, Page, Row, Section, Table, number, write_page
 
-FORMAT: Literal[1] = 1  # of metrics.json; raised when a newer fabulate could misread an older file
+FORMAT: Literal[2] = 2  # of metrics.json; raised when a newer fabulate could misread an older file
 JSON, HTML = "metrics.json", "index.html"
 
 
@@ -53,7 +53,7 @@ class Settings:
 class Report:
     """What is known of a model after its evaluation; its fields are those of metrics.json."""
 
-    format: Literal[1] = FORMAT
+    format: Literal[2] = FORMAT
     name: str
     """Of the run."""
     family: str
@@ -86,13 +86,13 @@ class Report:
         return {row.name: row for section in self.sections for row in section.rows}
 
     @property
-    def answers(self) -> tuple[Card, ...]:
+    def cards(self) -> tuple[Card, ...]:
         """What stands at the head: the questions people ask."""
-        return tuple(answer for section in self.sections for answer in section.answers)
+        return tuple(one for section in self.sections for one in section.cards)
 
     def _repr_html_(self) -> str:
-        """What a notebook shows: the answers and all numbers. The page of `write` has the pictures too."""
-        said = [(answer.question, f"{answer.verdict}. {answer.because}") for answer in self.answers]
+        """What a notebook shows: the cards and all numbers. The page of `write` has the pictures too."""
+        said = [(one.question, f"{one.verdict}. {one.because}") for one in self.cards]
         numbers = [(row.name, str(row)) for row in self.rows.values()]
         return card(f"{self.name}: {self.family} on {self.data}", [*said, *numbers])
 
@@ -164,7 +164,7 @@ def page(report: Report) -> Page:
         kind="fabulate evaluate",
         title=report.name,
         about=f"{report.name}: evaluation",
-        cards=report.answers,
+        cards=report.cards,
         sections=[Section("", [Facts(facts), Notes(report.warnings)]), *(part.section() for part in report.sections)],
         footer=[READING, f"Time: {took}. Made with {versions}. All numbers: {JSON}."],
     )

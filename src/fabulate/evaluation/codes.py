@@ -1,4 +1,9 @@
-"""Is the code used, all of it, and do images change smoothly between two codes?
+"""What does a code keep of an image, is all of it used, and do images change smoothly between two codes?
+
+Reconstructions of images never trained on have three errors (`metrics/samples.py`): the mean squared error, the same in
+decibels, and the structural similarity. They tell what a code keeps, and nothing of how samples look: a code as large
+as the image keeps everything. The anchor is the mean training image, the best reconstruction without looking. Means
+hide what fails, so the worst are shown as well.
 
 What dimension d of a code tells of the image is, for a family with a posterior q(z | x), at most
 
@@ -17,53 +22,118 @@ Codes without a posterior have no unit, so what is counted does not depend on on
 Smoothness is that of `metrics/latent.py`, in features, along straight lines between the codes of two images,
 or, where images have no codes, along the shell on which Gaussian codes lie.
 
-Legend: N images, Z latent, P paths, T points on a path, C H W image.
+Legend: N images, C H W image, Z latent, P paths, T points on a path.
 """
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
-from fabulate.evaluation.chosen import NO_CLASSES, choose, known, told
-from fabulate.evaluation.sections import Findings, Subject
+from fabulate.evaluation.subject import NO_CLASSES, Findings, Subject, Subset, counter
+from fabulate.metrics.images import mse, psnr, ssim
 from fabulate.metrics.intervals import Estimate
 from fabulate.metrics.latent import ACTIVE, active_units, smoothness
 from fabulate.models.base import able
-from fabulate.models.capabilities import Encodes, HasLatent, HasPosterior
+from fabulate.models.capabilities import Encodes, HasLatent, HasPosterior, Reconstructs
 from fabulate.models.search import EncodesBySearch
+from fabulate.pictures import table
 from fabulate.report import Row
 from fabulate.report.plots import bars
 from fabulate.seeds import seed_at
-from fabulate.types import to_uint8
+from fabulate.types import Progress, to_uint8
 
-TITLE = "Latent space"
+RECONSTRUCTION, LATENT = "Reconstruction", "Latent space"
+SEARCHED = 5  # so many times fewer images, where the code of each must be searched for
+SHOWN = 8  # best, median and worst reconstructions each
+FOR_THE_MEAN = 10_000  # training images at most
 IMAGES = 1000  # encoded, at most
 WALKS, POINTS = 50, 9  # paths, and images on each, both ends included
 COLLAPSED = 0.01  # nats (Lucas et al. 2019)
 
 
+def reconstruction(subject: Subject, *, images: int = 500, progress: Progress | None = None) -> Findings:
+    """Reconstruction errors of images never trained on, with their intervals, and the best, median and worst ones.
+
+    `images`: at most; a fifth of them where each code is found by a search. `progress`: hears (images done, in all). A
+    family that cannot reconstruct gives findings without rows that say so. Errors: `ConfigError` for images below 1.
+    """
+    model = subject.model
+    if not isinstance(model, Reconstructs):
+        why = f"a {model.family} cannot reconstruct images; {able(Reconstructs)}"
+        return Findings(title=RECONSTRUCTION, absent={"reconstruction": why})
+    if not len(subject.known(subject.reference)):
+        return Findings(title=RECONSTRUCTION, absent={"reconstruction": NO_CLASSES})
+    searched = isinstance(model, EncodesBySearch)
+    n = max(1, images // SEARCHED) if searched and images > 0 else images
+    subset = subject.subset(subject.reference, n, "reconstruction")
+    done = counter(progress, len(subset))
+    made = subset.each(lambda chunk: model.reconstruct(chunk.x, chunk.y), done)
+    errors, decibels, similar = mse(subset.x, made), psnr(subset.x, made), ssim(subset.x, made)
+    rows = [Row(name="MSE", value=Estimate.of_mean(errors), better="lower", words="of pixels in [0, 1]")]
+    absent = {}
+    if decibels.isfinite().all():
+        rows.append(Row(name="PSNR (dB)", value=Estimate.of_mean(decibels), better="higher"))
+    else:
+        absent["PSNR"] = f"infinite: {int((errors == 0).sum()):,} reconstructions equal their images"
+    words = "1 for equal images; sees whether neighbouring pixels err together"
+    rows.append(Row(name="SSIM", value=Estimate.of_mean(similar), better="higher", words=words))
+    sentences = [subject.measured(subset)]
+    if searched:
+        sentences.append(
+            "The model has no encoder: the code of each image was searched for, and a longer search may do better."
+        )
+    blind = float(mse(subset.x, mean_image(subject).expand_as(made)).mean())
+    sentences.append(f"The mean training image in the place of every reconstruction has an MSE of {blind:.4g}.")
+    caption = "Reconstructions from the best to the worst by MSE: each below its image."
+    pictures = {caption: gallery(subset, made, errors)}
+    return Findings(
+        title=RECONSTRUCTION, rows=tuple(rows), sentences=tuple(sentences), pictures=pictures, absent=absent
+    )
+
+
+def mean_image(subject: Subject) -> Tensor:
+    """The mean of training images, in [-1, 1] (C, H, W), float64."""
+    train = subject.data.train
+    x = train.pixels(torch.arange(min(len(train), FOR_THE_MEAN)))
+    return torch.from_numpy(x.mean(0, dtype=np.float64)) / 127.5 - 1
+
+
+def gallery(subset: Subset, made: Tensor, errors: Tensor) -> Image.Image:
+    """The best reconstructions, those about the median and the worst, each below its image."""
+    order = errors.argsort()
+    shown = min(SHOWN, len(order))
+    middle = (len(order) - shown) // 2
+    names, groups = ("best", "median", "worst"), (order[:shown], order[middle : middle + shown], order[-shown:])
+    images = np.stack([half[group].numpy() for group in groups for half in (subset.x, to_uint8(made))])
+    rows = [word for name in names for word in (name, "reconstruction")]
+    legend = f"mean squared errors {errors[order[0]]:.2g} to {errors[order[-1]]:.2g}, median {errors.median():.2g}"
+    return table(images, [""] * shown, "Images and their reconstructions", legend, rows)
+
+
 def latent(subject: Subject) -> Findings:
     """How many dimensions of a code are used, and how smoothly images change between two codes.
 
-    Families without codes, or with codes as large as the image, give a section without rows that says so.
+    Families without codes, or with codes as large as the image, give findings without rows that say so.
     """
     model = subject.model
     if not isinstance(model, HasLatent):
-        return Findings(title=TITLE, absent={"latent space": f"a {model.family} has no codes; {able(HasLatent)}"})
+        return Findings(title=LATENT, absent={"latent space": f"a {model.family} has no codes; {able(HasLatent)}"})
     numbers = model.code(0, 0 if model.classes else None).shape[1]
     if numbers >= model.shape.size:
         return Findings(
-            title=TITLE,
+            title=LATENT,
             absent={
-                "latent space": f"a code has {numbers:,} numbers and an image {model.shape.size:,}: nothing is left "
+                "latent space": f"a code has {numbers:,} dimensions and an image {model.shape.size:,}: nothing is left "
                 "out, so no dimension of a code is used more than another"
             },
         )
-    if not len(known(subject, subject.reference)):
-        return Findings(title=TITLE, absent={"latent space": NO_CLASSES})
+    if not len(subject.known(subject.reference)):
+        return Findings(title=LATENT, absent={"latent space": NO_CLASSES})
     usage = used(subject, model)
     smooth = smoothly(subject, model)
     return Findings(
-        title=TITLE,
+        title=LATENT,
         rows=usage.rows + smooth.rows,
         sentences=usage.sentences + smooth.sentences,
         pictures=usage.pictures,
@@ -75,9 +145,9 @@ def used(subject: Subject, model: HasLatent) -> Findings:
     """How many dimensions of the code are used."""
     if not isinstance(model, Encodes) or isinstance(model, EncodesBySearch):
         reason = "the model has no encoder: all dimensions of its codes are drawn alike"
-        return Findings(title=TITLE, absent={"active units": reason, "posterior collapse": reason})
-    chosen = choose(subject, subject.reference, IMAGES, "latent")
-    codes = chosen.each(lambda portion: model.encode(portion.x, portion.y)).double()  # (N, Z); the posterior's means
+        return Findings(title=LATENT, absent={"active units": reason, "posterior collapse": reason})
+    subset = subject.subset(subject.reference, IMAGES, "latent")
+    codes = subset.each(lambda chunk: model.encode(chunk.x, chunk.y)).double()  # (N, Z); the posterior's means
     variances = torch.linalg.svdvals(codes - codes.mean(0)).square() / len(codes)  # along the principal directions
     effective = float(variances.sum().square() / variances.square().sum().clamp_min(torch.finfo(torch.float64).tiny))
     size = codes.shape[1]
@@ -93,13 +163,13 @@ def used(subject: Subject, model: HasLatent) -> Findings:
             "posterior collapse": "the model has no posterior",
         }
         return Findings(
-            title=TITLE,
+            title=LATENT,
             rows=tuple(rows),
-            sentences=(told(subject, chosen),),
+            sentences=(subject.measured(subset),),
             pictures={caption: spectrum},
             absent=absent,
         )
-    posterior = chosen.each(lambda portion: torch.cat(model.posterior(model.given(portion.x, portion.y)), dim=1))
+    posterior = subset.each(lambda chunk: torch.cat(model.posterior(model.given(chunk.x, chunk.y)), dim=1))
     nats = information(*posterior.double().chunk(2, dim=1))
     words = f"of {size:,}: those whose posterior mean varies by more than {ACTIVE} over images"
     rows.insert(0, Row(name="Active units", value=Estimate(active_units(codes)), better="neither", words=words))
@@ -108,7 +178,7 @@ def used(subject: Subject, model: HasLatent) -> Findings:
     rows.insert(1, Row(name="Posterior collapse", value=Estimate(share), better="lower", words=words))
     caption = "What each dimension of the code tells of the image, in nats, most first."
     picture = bars(nats.sort(descending=True).values.tolist(), "dimension", "nats")
-    return Findings(title=TITLE, rows=tuple(rows), sentences=(told(subject, chosen),), pictures={caption: picture})
+    return Findings(title=LATENT, rows=tuple(rows), sentences=(subject.measured(subset),), pictures={caption: picture})
 
 
 def information(mean: Tensor, logvar: Tensor) -> Tensor:
@@ -133,7 +203,7 @@ def smoothly(subject: Subject, model: HasLatent) -> Findings:
     ends = to_uint8(paths[:, [0, -1]]).flatten(2)
     moving = (ends[:, 0] != ends[:, 1]).any(1)  # as an image file shows them: what is left is rounding
     if not moving.any():
-        return Findings(title=TITLE, absent={"smoothness": "every path begins and ends with the same image"})
+        return Findings(title=LATENT, absent={"smoothness": "every path begins and ends with the same image"})
     measured, anchor = (smoothness(along(subject, images[moving])) for images in (paths, fades))
     rows = (
         Row(
@@ -158,15 +228,15 @@ def smoothly(subject: Subject, model: HasLatent) -> Findings:
         sentences.append(
             f"Of {len(paths)} paths {int((~moving).sum())} begin and end with the same image and are left out."
         )
-    return Findings(title=TITLE, rows=rows, sentences=tuple(sentences))
+    return Findings(title=LATENT, rows=rows, sentences=tuple(sentences))
 
 
 def walks(subject: Subject, model: Encodes) -> Tensor:
     """Paths between the codes of two images, in the class of the first: (P, T, C, H, W) in [-1, 1]."""
-    chosen = choose(subject, subject.reference, 2 * WALKS, "walks")
-    codes = chosen.each(lambda portion: model.encode(portion.x, portion.y)).to(model.device)
+    subset = subject.subset(subject.reference, 2 * WALKS, "walks")
+    codes = subset.each(lambda chunk: model.encode(chunk.x, chunk.y)).to(model.device)
     pairs = len(codes) // 2
-    y = [None] * pairs if chosen.y is None else chosen.y
+    y = [None] * pairs if subset.y is None else subset.y
     return torch.stack(
         [
             model.interpolate(codes[i : i + 1], codes[pairs + i :][:1], POINTS, y[i], "linear").cpu()
