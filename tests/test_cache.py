@@ -42,7 +42,7 @@ def entries(root: Path) -> set[str]:
 def test_the_verb_shows_and_clears(filled, root, capsys):
     main(["cache"])
     told = capsys.readouterr().out
-    assert "decoded images" in told and str(root) in told and "50 GB" in told
+    assert "decoded images" in told and str(root) in told and "50.0 GB" in told
     assert sum(item.nbytes for item in cache.items()) > 2 * 12 * 64
     main(["cache", "clear", "--kind", "features"])
     assert len(entries(root)) == 2

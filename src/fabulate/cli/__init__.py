@@ -120,11 +120,9 @@ def command(argv: list[str]) -> None:
         if argv == ["--help"]:
             return main(argv)
     if argv[0] not in VERBS:
-        from difflib import get_close_matches
+        from fabulate.config import nearest
 
-        close = get_close_matches(argv[0], [*VERBS, "help"], n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
-        fail(f"there is no verb {argv[0]!r}; {hint}(verbs: {', '.join(VERBS)})")
+        fail(f"there is no verb {argv[0]!r}{nearest(argv[0], [*VERBS, 'help'])} (verbs: {', '.join(VERBS)})")
     run_verb(argv[0], argv[1:])
 
 

@@ -1,27 +1,26 @@
 """`fabulate cache` and `fabulate cache clear`: what is kept to be quick the next time, how large it is, and its end."""
 
 import time
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
 import tyro
 from rich.console import Console
+from rich.filesize import decimal
 from rich.table import Table
 
-from fabulate.cli.shared import parse
+from fabulate.cli.shared import parse, say
 from fabulate.config import nearest, spec
 from fabulate.data import cache
-from fabulate.data.cache import Item
 from fabulate.errors import ConfigError
 
-WORDS = {
+KINDS = {
     "data": "decoded images",
     "ranges": "ranges of --range auto",
     "features": "networks and statistics",
     "compiled": "machine code",
     "hub": "data sets from the hub",
 }
-STEPS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
+UNITS = ((86400.0, "d"), (3600.0, "h"), (60.0, "min"))
 
 
 @spec
@@ -48,49 +47,38 @@ def main(argv: list[str]) -> None:
         raise ConfigError(f"cache takes clear or nothing, and not {argv[0]!r}{nearest(argv[0], ['clear'])}")
     else:
         parse(Show, argv, "fabulate cache [clear]")
-        show(cache.items())
+        show()
 
 
-def show(items: Sequence[Item]) -> None:
+def show() -> None:
     """A table of what there is, by kind."""
     table = Table(box=None, pad_edge=False)
     for name in ("kind", "what", "items", "size", "last used", "longest unused"):
         table.add_column(name, justify="right" if name in ("items", "size") else "left")
-    now = time.time()
-    for kind, what in WORDS.items():
+    items, now = cache.items(), time.time()
+    for kind, what in KINDS.items():
         own = [item for item in items if item.kind == kind]
-        ages = [ago(now - used(item.used for item in own)) for used in (max, min)] if own else ["", ""]
-        table.add_row(kind, what, f"{len(own):,}", size(sum(item.nbytes for item in own)), *ages)
-    table.add_row("all", "", f"{len(items):,}", size(sum(item.nbytes for item in items)), style="bold")
-    console = Console()
-    console.print(table)
-    told = f"in {cache.root()}, at most {size(cache.limit())} ($FABULATE_CACHE_LIMIT)"
-    console.print(told, highlight=False, markup=False, soft_wrap=True)
+        used = [ago(now - end(item.used for item in own)) for end in (max, min)] if own else ["", ""]
+        table.add_row(kind, what, f"{len(own):,}", size(own), *used)
+    table.add_row("all", "", f"{len(items):,}", size(items), style="bold")
+    Console().print(table)
+    say(f"in {cache.root()}, at most {decimal(cache.limit())} ($FABULATE_CACHE_LIMIT)")
 
 
 def clear(flags: Clear) -> None:
     """Remove what was asked for, and say what went and what stayed."""
-    chosen = cache.items(flags.kind or WORDS)
+    chosen = cache.items(flags.kind or KINDS)
     if flags.limit is not None:
         chosen = cache.surplus(chosen, cache.nbytes(flags.limit))
     removed, left = cache.clear(chosen)
-    print(f"{len(removed):,} items removed, {size(sum(item.nbytes for item in removed))}")
+    print(f"{len(removed):,} items removed, {size(removed)}")
     if left:
-        print(f"{len(left):,} are in use, or cannot be removed, and stay: {size(sum(item.nbytes for item in left))}")
+        print(f"{len(left):,} are in use, or cannot be removed, and stay: {size(left)}")
 
 
-def size(nbytes: int) -> str:
-    """A number of bytes as people say it.
-
-    >>> size(999), size(1_500_000), size(20_000_000_000)
-    ('999 B', '1.5 MB', '20 GB')
-    """
-    value, unit = float(nbytes), "B"
-    for unit in ("B", "kB", "MB", "GB", "TB"):
-        if value < 999.5 or unit == "TB":
-            break
-        value /= 1000
-    return f"{value:.3g} {unit}"
+def size(items: list[cache.Item]) -> str:
+    """What items take on the disk."""
+    return decimal(sum(item.nbytes for item in items))
 
 
 def ago(seconds: float) -> str:
@@ -99,4 +87,4 @@ def ago(seconds: float) -> str:
     >>> ago(30), ago(7200), ago(200_000)
     ('now', '2 h ago', '2 d ago')
     """
-    return next((f"{int(seconds // step)} {unit} ago" for step, unit in STEPS if seconds >= step), "now")
+    return next((f"{int(seconds // step)} {unit} ago" for step, unit in UNITS if seconds >= step), "now")

@@ -145,7 +145,7 @@ def told(sentence: str) -> None:
 def say(*sentences: str) -> None:
     """What the verb answers, in sentences."""
     for sentence in sentences:
-        Console().print(sentence, highlight=False, markup=False)
+        Console().print(sentence, highlight=False, markup=False, soft_wrap=True)
 
 
 def where(what: str, *places: Path | str) -> None:
