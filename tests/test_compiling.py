@@ -85,7 +85,7 @@ def test_the_one_private_name_of_torch_is_there():
     assert hasattr(dynamo, "trace_autograd_ops"), (
         f"torch {torch.__version__} has no torch._dynamo.config.trace_autograd_ops any more. Look in its release notes "
         "for what lets torch.compile trace torch.autograd.grad (a public option?) and mend compiling.trace_gradients; "
-        "until then, --compile auto must not compile a step in training/turn.py"
+        "until then, --compile auto must not compile a step in training/loop.py"
     )
     trace_gradients()
     assert dynamo.trace_autograd_ops is True

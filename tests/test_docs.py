@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from fabulate.cli import IMPORTED, VERBS, bring_families
+from fabulate.cli import IMPORTED, VERBS, importing
 from fabulate.models import GenerativeModel, family
 from fabulate.models.base import NoChoice
 
@@ -184,8 +184,8 @@ def understand(argv: list[str], monkeypatch: pytest.MonkeyPatch, families: Mappi
         patch.chdir(ROOT)
         if argv[0] == "sample" and (name := families.get(argv[1])):
             patch.setattr(verb, "sampling_of", lambda _: getattr(family(name).Config(), "sampling", NoChoice()))
-        with pytest.raises(Parsed):
-            verb.main(bring_families(argv[1:]))
+        with pytest.raises(Parsed), importing(argv[1:]) as words:
+            verb.main(words)
     sys.modules.pop("own_family", None)
 
 

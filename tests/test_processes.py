@@ -49,17 +49,17 @@ def all_cases(folder, processes):
 
 def stop_the_second_process(folder, processes):
     """A training whose second process is sent SIGTERM in its 30th step."""
-    honest = Learner.advance
+    honest = Learner.micro_batches
 
     def advance(self):
         if processes.rank == 1 and self.step == 29:
             signal.raise_signal(signal.SIGTERM)
         return honest(self)
 
-    Learner.advance = advance
+    Learner.micro_batches = advance
     with pytest.raises(InterruptedTraining) as stopped:
         train("vae", torch.float32, f"{folder}/stopped", accumulate=1)
-    Learner.advance = honest
+    Learner.micro_batches = honest
     assert stopped.value.code == 128 + signal.SIGTERM
 
 

@@ -27,11 +27,26 @@ from fabulate.training import read_log
 from fabulate.training.folder import RunFolder
 from tiny import ends, small
 
+OPTIONS = {**small("vae"), "steps": 10, "batch_size": 16}
+
 
 def train(out: Path, data: Data, **options: object) -> fabulate.GenerativeModel:
-    return fabulate.train(
-        "vae", data, out=out, quiet=True, **{**small("vae"), "steps": 20, "batch_size": 16, **options}
-    )
+    return fabulate.train("vae", data, out=out, quiet=True, **{**OPTIONS, **options})
+
+
+@pytest.fixture(scope="module")
+def finished(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of 10 steps; tests take copies."""
+    out = tmp_path_factory.mktemp("finished") / "run"
+    train(out, digits)
+    return out
+
+
+@pytest.fixture
+def run(finished: Path, tmp_path: Path) -> Path:
+    """A finished run of the test's own."""
+    shutil.copytree(finished, tmp_path / "run")
+    return tmp_path / "run"
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -57,50 +72,45 @@ def test_a_users_config_is_refused_and_untouched(digits: Data, tmp_path: Path) -
     assert contents(tmp_path) == {"config.json": b'{"port": 8080}'}
 
 
-def test_files_beside_a_runs_own_stay(digits: Data, tmp_path: Path) -> None:
-    train(tmp_path, digits, steps=10)
+def test_files_beside_a_runs_own_stay(run: Path, digits: Data) -> None:
     for name in ("notes.tmp", "samples/draft.tmp", "checkpoints/other.ckpt", "model/mine.txt"):
-        (tmp_path / name).write_text("mine")
-    (tmp_path / "samples" / ".0123456789abcdef.fabulate-tmp").write_text("left by a killed write")
-    train(tmp_path, digits, steps=10)
+        (run / name).write_text("mine")
+    (run / "samples" / ".0123456789abcdef.fabulate-tmp").write_text("left by a killed write")
+    train(run, digits)
     for name in ("notes.tmp", "samples/draft.tmp", "checkpoints/other.ckpt", "model/mine.txt"):
-        assert (tmp_path / name).read_text() == "mine"
-    assert not list(tmp_path.rglob("*.fabulate-tmp"))
+        assert (run / name).read_text() == "mine"
+    assert not list(run.rglob("*.fabulate-tmp"))
 
 
 @pytest.mark.parametrize("name", ["checkpoints", "samples", "model"])
-def test_folders_that_are_links_are_not_written_through(name: str, digits: Data, tmp_path: Path) -> None:
-    train(tmp_path / "run", digits, steps=10)
+def test_folders_that_are_links_are_not_written_through(name: str, run: Path, digits: Data, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / ".0123456789abcdef.fabulate-tmp").write_text("not ours")
-    before = contents(tmp_path / "run" / name)
-    shutil.rmtree(tmp_path / "run" / name)
-    (tmp_path / "run" / name).symlink_to(tmp_path / "elsewhere")
-    unfinished(tmp_path / "run")
-    assert before
+    assert contents(run / name)
+    shutil.rmtree(run / name)
+    (run / name).symlink_to(tmp_path / "elsewhere")
+    unfinished(run)
     with pytest.raises(RunError, match=r"is a link to|holds no checkpoint"):
-        train(tmp_path / "run", digits, steps=10)
+        train(run, digits)
     assert contents(tmp_path / "elsewhere") == {".0123456789abcdef.fabulate-tmp": b"not ours"}
 
 
-def test_files_that_are_links_are_replaced_and_never_followed(digits: Data, tmp_path: Path) -> None:
+def test_files_that_are_links_are_replaced_and_never_followed(run: Path, digits: Data, tmp_path: Path) -> None:
     victim = tmp_path / "victim"
     victim.write_text("mine")
-    train(tmp_path / "run", digits, steps=10)
-    (tmp_path / "run" / "samples.png").unlink()
-    (tmp_path / "run" / "samples.png").symlink_to(victim)
-    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
-    (tmp_path / "run" / "log.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:-1]))  # not finished
-    train(tmp_path / "run", digits, steps=10)
+    (run / "samples.png").unlink()
+    (run / "samples.png").symlink_to(victim)
+    unfinished(run)
+    train(run, digits)
     assert victim.read_text() == "mine"
-    assert not (tmp_path / "run" / "samples.png").is_symlink()
+    assert not (run / "samples.png").is_symlink()
     (tmp_path / "line").symlink_to(victim)
     with pytest.raises(OSError, match="symbolic link"):
         append_line(tmp_path / "line", "theirs")
 
 
-def test_a_model_is_not_saved_over_files_that_are_no_model(digits: Data, tmp_path: Path) -> None:
-    model = train(tmp_path / "run", digits, steps=5)
+def test_a_model_is_not_saved_over_files_that_are_no_model(run: Path, tmp_path: Path) -> None:
+    model = fabulate.load(run)
     for name in ("README.md", "config.json"):
         (tmp_path / "project").mkdir()
         (tmp_path / "project" / name).write_text("{}")
@@ -138,20 +148,17 @@ def unfinished(run: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [lose_latest, damage_latest, point_elsewhere])
-def test_checkpoints_are_found_without_latest(damage: Callable[[Path], None], digits: Data, tmp_path: Path) -> None:
-    whole = train(tmp_path, digits)
-    log = read_log(tmp_path)
-    unfinished(tmp_path)
-    damage(tmp_path)
-    again = train(tmp_path, digits)
-    assert torch.equal(again.sample(4), whole.sample(4))
-    assert [row["step"] for row in read_log(tmp_path)] == [row["step"] for row in log]
+def test_checkpoints_are_found_without_latest(damage: Callable[[Path], None], run: Path, digits: Data) -> None:
+    whole, log = fabulate.load(run), read_log(run)
+    unfinished(run)
+    damage(run)
+    assert torch.equal(train(run, digits).sample(4), whole.sample(4))
+    assert [row["step"] for row in read_log(run)] == [row["step"] for row in log]
 
 
-def test_no_good_checkpoint_is_no_reason_to_begin_again(digits: Data, tmp_path: Path) -> None:
-    train(tmp_path / "run", digits)
-    shutil.copytree(tmp_path / "run", tmp_path / "lost")
-    for path in (tmp_path / "run" / "checkpoints").glob("*.ckpt"):
+def test_no_good_checkpoint_is_no_reason_to_begin_again(run: Path, digits: Data, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "lost")
+    for path in (run / "checkpoints").glob("*.ckpt"):
         spoil(path)
     shutil.rmtree(tmp_path / "lost" / "checkpoints")
     for name, words in (
@@ -165,10 +172,9 @@ def test_no_good_checkpoint_is_no_reason_to_begin_again(digits: Data, tmp_path: 
 
 
 @pytest.mark.parametrize("lost", ["optimizers", "means", "empty"])
-def test_a_checkpoint_without_its_optimiser_is_refused(lost: str, digits: Data, tmp_path: Path) -> None:
-    train(tmp_path, digits)
-    unfinished(tmp_path)
-    folder = RunFolder(tmp_path)
+def test_a_checkpoint_without_its_optimiser_is_refused(lost: str, run: Path, digits: Data) -> None:
+    unfinished(run)
+    folder = RunFolder(run)
     state, _ = folder.restore()
     assert state is not None
     if lost == "optimizers":
@@ -180,7 +186,7 @@ def test_a_checkpoint_without_its_optimiser_is_refused(lost: str, digits: Data, 
     folder.save(state)
     folder.close()
     with pytest.raises(RunError, match="does not hold all that training needs"):
-        train(tmp_path, digits)
+        train(run, digits)
 
 
 def test_a_checkpoint_that_cannot_be_deleted_is_a_warning(
@@ -194,8 +200,7 @@ def test_a_checkpoint_that_cannot_be_deleted_is_a_warning(
         honest(self, missing_ok)
 
     monkeypatch.setattr(Path, "unlink", stuck)
-    options = {**small("vae"), "steps": 20, "batch_size": 16, "save_every": 5}
-    fabulate.train("vae", digits, out=tmp_path, **options)
+    fabulate.train("vae", digits, out=tmp_path, **OPTIONS, save_every=3)
     said = capsys.readouterr().out
     assert said.count("step-00000000.ckpt cannot be deleted: Operation not permitted") == 1
     assert read_log(tmp_path)[-1]["finished"]
@@ -211,12 +216,10 @@ def test_weights_that_are_not_finite_are_never_saved(steps: int, digits: Data, t
     assert all(bool(value.isfinite().all()) for value in state["model"].values())
 
 
-def test_one_flipped_bit_of_the_weights_is_noticed(digits: Data, tmp_path: Path) -> None:
-    train(tmp_path / "run", digits, steps=5)
-    path = tmp_path / "run" / "model" / "model.safetensors"
-    spoil(path)
+def test_one_flipped_bit_of_the_weights_is_noticed(run: Path, tmp_path: Path) -> None:
+    spoil(run / "model" / "model.safetensors")
     with pytest.raises(RunError, match=r"model\.safetensors is damaged: .*hash"):
-        fabulate.load(tmp_path / "run")
+        fabulate.load(run)
     write_weights(tmp_path / "any", {"w": torch.ones(1000)}, {"words": "kept"})
     assert read_weights(tmp_path / "any")[1] == {"words": "kept"}
 
@@ -236,43 +239,38 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("damage", CONFIGS)
-def test_a_damaged_record_is_one_line_with_its_name(
-    damage: str, digits: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    train(tmp_path / "run", digits, steps=5)
+def test_a_damaged_record_is_one_line_with_its_name(damage: str, run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for record, words in {
         "config.json": [("info",), ("train", "vae", "--out"), ("sample",), ("evaluate",), ("reconstruct",)],
         "model/config.json": [("sample",), ("export",), ("interpolate",)],
     }.items():
-        whole = (tmp_path / "run" / record).read_bytes()
-        (tmp_path / "run" / record).write_bytes(CONFIGS[damage])
+        whole = (run / record).read_bytes()
+        (run / record).write_bytes(CONFIGS[damage])
         for verb in words:
-            assert ends(*verb, tmp_path / "run") == 2, verb
+            assert ends(*verb, run) == 2, verb
             told = capsys.readouterr().err.strip()
             assert "\n" not in told
-            assert str(tmp_path / "run") in told
+            assert str(run) in told
             assert len(told) < 700
-        (tmp_path / "run" / record).write_bytes(whole)
+        (run / record).write_bytes(whole)
 
 
-def test_a_damaged_log_is_one_line_and_a_line_cut_off_is_passed_over(digits: Data, tmp_path: Path) -> None:
-    train(tmp_path, digits, steps=5)
-    whole = (tmp_path / "log.jsonl").read_bytes()
-    (tmp_path / "log.jsonl").write_bytes(whole + b'{"step": 7, "ep')
-    assert len(read_log(tmp_path)) == len(whole.splitlines())
-    (tmp_path / "log.jsonl").write_bytes(b"\x00\x00\n" + whole)
+def test_a_damaged_log_is_one_line_and_a_line_cut_off_is_passed_over(run: Path) -> None:
+    whole = (run / "log.jsonl").read_bytes()
+    (run / "log.jsonl").write_bytes(whole + b'{"step": 7, "ep')
+    assert len(read_log(run)) == len(whole.splitlines())
+    (run / "log.jsonl").write_bytes(b"\x00\x00\n" + whole)
     with pytest.raises(RunError, match=r"log\.jsonl, line 1, is damaged"):
-        read_log(tmp_path)
+        read_log(run)
 
 
-def test_a_config_of_absurd_sizes_takes_no_memory(digits: Data, tmp_path: Path) -> None:
-    train(tmp_path, digits, steps=5)
-    path = tmp_path / "model" / "config.json"
+def test_a_config_of_absurd_sizes_takes_no_memory(run: Path) -> None:
+    path = run / "model" / "config.json"
     config = json.loads(path.read_text())
     config["model"]["network"]["hidden"] = [10**9, 10**9]
     path.write_text(json.dumps(config))
     with pytest.raises(RunError, match=r"its weights are of another model than config\.json tells"):
-        fabulate.load(tmp_path)
+        fabulate.load(run)
 
 
 def test_files_are_read_with_care(tmp_path: Path) -> None:

@@ -1,171 +1,29 @@
-"""The loop and the run folder: exact resumption, refusal of silent changes, guards, and what the disk does."""
+"""Training in a run folder and in memory: what a run holds, refusals, guards, reports, and what the disk does."""
 
 import errno
+import inspect
 import json
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
 from torch import Tensor
 
 import fabulate
-from fabulate.config import Training, override
 from fabulate.data import Data
 from fabulate.errors import ConfigError, DivergedError, RunError
-from fabulate.models import family, names
-from fabulate.models.base import Player
-from fabulate.models.families.gan import GAN
+from fabulate.models import names
 from fabulate.models.families.vae import VAE
-from fabulate.training import configure, read_log
+from fabulate.training import configure, fit, read_config, read_log, scalars
 from fabulate.training.folder import RunFolder
-from fabulate.training.loop import Learner
-from fabulate.types import BatchSource
-from tiny import small
-
-
-def learner(name: str, data: Data, **hyperparameters: object) -> Learner:
-    config, training = configure(name, "default", {**small(name), "steps": 30, "batch_size": 16, **hyperparameters})
-    torch.manual_seed(0)
-    return Learner(family(name)(config, data.shape, data.classes if training.conditional else ()), training, data.train)
-
-
-def weights(model: torch.nn.Module) -> Tensor:
-    return torch.cat([value.flatten().double() for value in model.state_dict().values()])
+from tiny import ends, small
 
 
 def tiny(name: str, out: Path, data: Data, **options: object) -> fabulate.GenerativeModel:
     return fabulate.train(name, data, out=out, quiet=True, **{**small(name), "steps": 24, "batch_size": 16, **options})
-
-
-@pytest.mark.parametrize("name", names())
-def test_a_restored_learner_goes_on_bit_for_bit(name: str, digits: Data) -> None:
-    straight, first, second = (learner(name, digits) for _ in range(3))
-    for _ in straight.steps():
-        pass
-    steps = first.steps()
-    for _ in range(11):
-        next(steps)
-    second.restore(first.state())
-    for _ in second.steps():
-        pass
-    assert second.step == straight.step == 30
-    assert torch.equal(weights(second.sampler()), weights(straight.sampler()))
-    assert torch.equal(weights(second.model), weights(straight.model))
-
-
-def test_every_epoch_shows_each_image_once_in_a_new_order(digits: Data) -> None:
-    class Recorder(BatchSource):
-        def __init__(self) -> None:
-            self.seen: list[int] = []
-
-        def __len__(self) -> int:
-            return 50
-
-        def stored(self, indices: Tensor) -> fabulate.Batch:
-            self.seen += indices.tolist()
-            return digits.train.stored(indices)
-
-    recorder = Recorder()
-    lesson = learner("ae", digits, batch_size=16, steps=1000)
-    lesson.images = recorder
-    for lesson.step in range(25):  # 400 images: 8 epochs of 50, most batches straddle two
-        lesson.micro_batches()
-    epochs = [recorder.seen[i : i + 50] for i in range(0, 400, 50)]
-    assert all(sorted(epoch) == list(range(50)) for epoch in epochs)
-    assert len({tuple(epoch) for epoch in epochs}) == 8
-
-
-def test_a_batch_larger_than_the_data_set_trains(digits: Data) -> None:
-    few = fabulate.Images(digits.train.x[:3], digits.train.y[:3])
-    lesson = learner("ae", digits, batch_size=16)
-    lesson.images = few
-    (batch,) = lesson.micro_batches()
-    assert len(batch.x) == 16
-
-
-@pytest.mark.usefixtures("float64")
-def test_micro_batches_add_up_to_the_whole_batch(digits: Data) -> None:
-    """An autoencoder's loss has no noise, so that only the order of additions differs: rounding of float64."""
-    whole, parts = (learner("ae", digits, accumulate=n) for n in (1, 4))
-    for _, _ in zip(whole.steps(), parts.steps(), strict=True):
-        pass
-    names_moved = [name for name, _ in whole.model.named_parameters()]
-    assert names_moved
-    for name in names_moved:
-        torch.testing.assert_close(
-            whole.model.get_parameter(name), parts.model.get_parameter(name), rtol=1e-9, atol=1e-11
-        )
-
-
-def test_players_move_one_at_a_time(digits: Data) -> None:
-    lesson = learner("gan", digits)
-    before = {name: weights(player.module) for name, player in lesson.players.items()}
-    batches = lesson.micro_batches()
-    lesson.turn("critic", lesson.players["critic"], batches, 1e-3)
-    assert not torch.equal(weights(lesson.model.critic), before["critic"])
-    assert torch.equal(weights(lesson.model.generator), before["generator"])
-    assert all(p.grad is None for p in lesson.model.generator.parameters())
-
-
-def test_a_player_takes_every_nth_turn(digits: Data) -> None:
-    lesson = learner("gan", digits, critic_steps=3)
-    turns = [name for terms in lesson.steps() for name in terms if name.endswith(".loss")]
-    assert turns.count("critic.loss") == 30
-    assert turns.count("generator.loss") == 10
-
-
-def test_average_lags_behind_the_weights_and_is_off_when_asked(digits: Data) -> None:
-    lesson = learner("ae", digits, ema=0.9)
-    start = torch.cat([p.flatten() for p in lesson.average.parameters()]).detach().clone()
-    next(lesson.steps())
-    decay = min(0.9, 2 / 11)
-    now, average = (torch.cat([p.flatten() for p in m.parameters()]) for m in (lesson.model, lesson.sampler()))
-    torch.testing.assert_close(average, decay * start + (1 - decay) * now, rtol=1e-5, atol=1e-7)
-    assert not torch.equal(average, now)
-    plain = learner("ae", digits, ema=0.0)
-    assert plain.sampler() is plain.model
-
-
-def test_learning_rate_rises_then_follows_its_schedule(digits: Data) -> None:
-    lesson = learner("ae", digits, steps=1000, warmup=10, lr=1.0)
-    rates = []
-    for lesson.step in range(1000):
-        rates.append(lesson.rate())
-    assert rates[0] == pytest.approx(1 / 11, rel=1e-3)
-    assert rates[:10] == sorted(rates[:10])
-    assert rates[10:] == sorted(rates[10:], reverse=True)
-    assert rates[500] == pytest.approx(0.5, rel=1e-2)
-    assert rates[-1] < 1e-4
-    lesson.training = override(lesson.training, {"schedule": "constant"})
-    assert lesson.rate() == 1.0
-
-
-def test_clip_bounds_the_gradient(digits: Data, monkeypatch: pytest.MonkeyPatch) -> None:
-    norms = {}
-    for clip in (0.0, 1e-3, 1e9):
-        lesson = learner("vae", digits, clip=clip)
-        taken: list[torch.Tensor] = []
-        monkeypatch.setattr(lesson.optimizers["model"], "update", lambda gradients, *_, to=taken: to.extend(gradients))
-        next(lesson.steps())
-        norms[clip] = float(torch.nn.utils.get_total_norm(taken))
-    assert norms[1e-3] == pytest.approx(1e-3, rel=1e-3)
-    assert norms[0.0] == norms[1e9] > 1
-
-
-def test_budgets(digits: Data) -> None:
-    n = len(digits.train)
-    assert learner("ae", digits, steps=None, epochs=2, batch_size=100).total == -(-2 * n // 100)
-    assert configure("ae", "tutorial", {"steps": 7})[1].epochs is None
-    assert configure("gan", "default", {"lr": None, "betas": (0.9, 0.999)})[1] == Training()
-    first = learner("ae", digits, steps=10, epochs=200)
-    assert first.total == 10, "the budget that is spent first ends the training"
-    timed = learner("ae", digits, steps=None, minutes=0.02)
-    assert timed.total is None
-    for _ in timed.steps():
-        pass
-    assert timed.step > 0
-    assert timed.seconds == pytest.approx(1.2, abs=0.5)
 
 
 @pytest.mark.parametrize("name", names())
@@ -236,46 +94,6 @@ def test_two_processes_cannot_share_a_run(tmp_path: Path) -> None:
     RunFolder(tmp_path).close()
 
 
-def broken_loss(model: VAE, after: int) -> None:
-    """From the given step on, the loss is not a number."""
-    calls = iter(range(10_000))
-    honest = model.loss
-
-    def loss(batch: fabulate.Batch) -> dict[str, Tensor]:
-        terms = honest(batch)
-        return terms if next(calls) < after else {**terms, "loss": terms["loss"] * float("nan")}
-
-    model.loss = loss
-
-
-def test_a_loss_that_is_not_finite_stops_before_the_update(digits: Data) -> None:
-    lesson = learner("vae", digits)
-    broken_loss(lesson.model, after=5)
-    lesson.players = lesson.model.players()
-    steps = lesson.steps()
-    for _ in range(5):
-        next(steps)
-    before = weights(lesson.model)
-    with pytest.raises(DivergedError, match=r"step 6: the player 'model' has loss = nan.*lower --lr"):
-        next(steps)
-    assert lesson.step == 5
-    assert torch.equal(weights(lesson.model), before)
-
-
-def test_a_gradient_that_is_not_finite_is_named(digits: Data) -> None:
-    """sqrt at 0 has an infinite slope and a finite value."""
-    lesson = learner("gan", digits)
-    model = lesson.model
-    assert isinstance(model, GAN)
-
-    def loss(batch: fabulate.Batch) -> dict[str, Tensor]:
-        return {"loss": sum((p - p.detach()).sum().abs().sqrt() for p in model.generator.parameters())}
-
-    lesson.players["generator"] = Player(model.generator, loss)
-    with pytest.raises(DivergedError, match="the player 'generator' has gradient = "):
-        next(lesson.steps())
-
-
 def test_divergence_keeps_the_last_good_checkpoint(
     digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -313,7 +131,7 @@ def test_reading_walks_back_to_the_newest_good_checkpoint(damage: str, digits: D
     assert len(passed) == 1
     assert latest["name"] in passed[0]
     again = tiny("ae", run, digits, save_every=8)
-    assert torch.equal(weights(again), weights(whole))
+    assert torch.equal(again.sample(3), whole.sample(3))
 
 
 def test_a_full_disk_is_told_and_leaves_checkpoints_intact(
@@ -336,7 +154,7 @@ def test_a_full_disk_is_told_and_leaves_checkpoints_intact(
     folder.close()
     assert state is not None
     assert not passed
-    assert torch.equal(weights(tiny("ae", tmp_path / "run", digits)), weights(tiny("ae", tmp_path / "other", digits)))
+    assert torch.equal(tiny("ae", tmp_path / "run", digits).sample(3), tiny("ae", tmp_path / "other", digits).sample(3))
 
 
 def test_a_folder_that_cannot_be_made_is_told_before_any_step(digits: Data, tmp_path: Path) -> None:
@@ -379,3 +197,120 @@ def test_the_words_of_configure() -> None:
         configure("vae", "default", {"network": "conf"})
     with pytest.raises(ConfigError, match="cannot be used here"):
         fabulate.train("vae", "digits", device="cuda:99", quiet=True, steps=1)
+
+
+def test_six_frames_lead_from_the_command_to_the_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    honest, seen = VAE.loss, []
+
+    def loss(self: VAE, batch: fabulate.Batch) -> dict[str, Tensor]:
+        above = [Path(frame.filename) for frame in inspect.stack()[1:]]
+        home = Path(fabulate.__file__).parent
+        seen.append([path.relative_to(home).as_posix() for path in above if home in path.parents])
+        return honest(self, batch)
+
+    monkeypatch.setattr(VAE, "loss", loss)
+    ends("train", "vae", "--steps", "1", "--out", tmp_path / "run")
+    in_training = [frames for frames in seen if "training/loop.py" in frames and "training/session.py" not in frames]
+    assert in_training
+    for frames in in_training:
+        assert len(frames) <= 6, "\n".join(frames)
+
+
+def test_reports_are_the_lines_of_the_log_and_a_loop_that_is_left_saves(digits: Data, tmp_path: Path) -> None:
+    options = {**small("vae"), "steps": 24, "batch_size": 16, "quiet": True}
+    whole = fabulate.train("vae", digits, out=tmp_path / "whole", **options)
+    reports = fabulate.steps("vae", digits, out=tmp_path / "run", **options)
+    for report in reports:
+        if report["step"] == 5:
+            break
+    reports.close()
+    assert fabulate.training.read_log(tmp_path / "run")[-1] == report
+    assert (tmp_path / "run" / "checkpoints" / "step-00000005.ckpt").exists()
+    reports = [report, *fabulate.steps("vae", digits, out=tmp_path / "run", **options)]
+    assert [row["step"] for row in read_log(tmp_path / "run")[-len(reports) :]] == [row["step"] for row in reports]
+    assert reports[-1]["finished"]
+    assert torch.equal(fabulate.load(tmp_path / "run").sample(3), whole.sample(3))
+    numbers = scalars(next(row for row in reports if "train" in row))
+    assert {"train/loss", "train/kl"} <= numbers.keys()
+
+
+def test_a_model_trained_in_memory_is_that_of_a_run(digits: Data, tmp_path: Path) -> None:
+    config, training = configure("vae", "default", {**small("vae"), "steps": 9, "batch_size": 16, "validation": 0})
+    run = fabulate.train("vae", digits, out=tmp_path / "run", quiet=True, **{**vars(config), **vars(training)})
+    done: list[tuple[int, int]] = []
+    model = fit("vae", config, training, digits.train, digits.shape, progress=lambda *step: done.append(step))
+    assert torch.equal(model.sample(3), run.sample(3))
+    assert done[-1] == (9, 9)
+
+
+def test_a_config_of_a_run_makes_the_same_run_elsewhere_and_flags_change_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = [
+        "vae",
+        "digits",
+        "--size",
+        "9",
+        "--steps",
+        "3",
+        "--network",
+        "mlp",
+        "--network.hidden",
+        "7",
+        "--lr",
+        "0.01",
+    ]
+    assert ends("train", *first, "--out", tmp_path / "a") == 0
+    file = tmp_path / "a" / "config.json"
+    assert ends("train", "--config", file, "--out", tmp_path / "b") == 0
+    assert read_config(tmp_path / "b") == read_config(tmp_path / "a")
+    assert torch.equal(fabulate.load(tmp_path / "b").sample(3), fabulate.load(tmp_path / "a").sample(3))
+    assert ends("train", "vae", "--config", tmp_path / "a", "--epochs", "0.1", "--out", tmp_path / "c") == 0
+    changed = read_config(tmp_path / "c")
+    assert (changed["training"]["epochs"], changed["training"]["steps"], changed["training"]["lr"]) == (0.1, None, 0.01)
+    assert changed["model"]["network"]["hidden"] == [7]
+    capsys.readouterr()
+    for words, said in (
+        (["gan", "--config", file], "is of the family vae, given gan"),
+        (["--config", file, "--preset", "tutorial"], "give --config or --preset"),
+        (["--config", tmp_path / "none"], "is not a run folder"),
+    ):
+        assert ends("train", *words) == 2
+        assert said in capsys.readouterr().err
+
+
+def test_the_log_goes_to_tensorboard_where_that_is_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    written = []
+
+    class SummaryWriter:
+        def __init__(self, folder: Path) -> None:
+            written.append(folder)
+
+        def __enter__(self) -> "SummaryWriter":
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            written.append("closed")
+
+        def add_scalar(self, name: str, value: float, step: int) -> None:
+            written.append((name, step))
+
+    words = ["train", "ae", "--steps", "2", "--network", "mlp", "--out", tmp_path / "run", "--log", "tensorboard"]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    assert ends(*words) == 2
+    assert "--log tensorboard needs a package that is not here" in capsys.readouterr().err
+    fake = ModuleType("torch.utils.tensorboard")
+    fake.SummaryWriter = SummaryWriter  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", fake)
+    assert ends(*words) == 0
+    assert written[0] == tmp_path / "run" / "tensorboard" and written[-1] == "closed"
+    assert {("train/loss", 1), ("train/loss", 2), ("test/loss", 2)} <= {*written[1:-1]}
+
+
+@pytest.mark.parametrize("flag", ["save_every", "evaluate_every"])
+def test_steps_between_are_at_least_one(flag: str, digits: Data, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=f"{flag} is a number of steps, at least 1; given 0"):
+        tiny("vae", tmp_path / "run", digits, **{flag: 0})
+    assert not (tmp_path / "run").exists()

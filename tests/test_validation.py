@@ -1,26 +1,26 @@
-"""Validation images choose the weights that are kept, test images never do; minutes are what a clock shows."""
+"""What chooses the weights that are kept: validation images and samples, never test images; minutes by the clock."""
 
-import io
-import re
 import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from rich.console import Console
 
 import fabulate
 from fabulate.config import Training
 from fabulate.data import Data, Images
+from fabulate.features import features_for
+from fabulate.metrics import Moments, frechet_distance
 from fabulate.models.families import families
 from fabulate.models.families.vae import VAE
-from fabulate.training import read_log
+from fabulate.processes import Processes
+from fabulate.stats import reference
+from fabulate.training import best_samples, read_log, validation
 from fabulate.training.loop import Learner
-from fabulate.training.progress import Display
 from fabulate.training.train import configure, parts
-from fabulate.training.validation import FEWEST, MOST, PATIENCE, Selected, Validation, split
-from tiny import Case, make, small
+from fabulate.training.validation import FEWEST, MOST, PATIENCE, SampleQuality, Selected, Validation, split
+from tiny import Case, in_two, make, small
 
 
 def images(n: int, y: np.ndarray | None = None) -> Images:
@@ -64,12 +64,12 @@ def test_selected_images_are_those_of_their_numbers() -> None:
 
 
 def losses(values: list[float]) -> tuple[Validation, int | None]:
-    """The state after these looks, and the look at which there was no hope."""
+    """The state after these losses, and the validation at which training stops."""
     model, validation = torch.nn.Linear(1, 1, bias=False), Validation()
     for step, value in enumerate(values):
         torch.nn.init.constant_(model.weight, step)
-        validation.take(step, value, model)  # type: ignore[arg-type]
-        if validation.hopeless:
+        validation.record(step, value, model)  # type: ignore[arg-type]
+        if validation.should_stop:
             return validation, step
     return validation, None
 
@@ -88,7 +88,7 @@ def test_the_best_weights_are_kept_and_a_steady_rise_ends_training() -> None:
 
 
 def overfitting(digits: Data, out: Path, **options: object) -> fabulate.GenerativeModel:
-    """A training that learns 120 images by heart."""
+    """A training that memorises 120 images."""
     few = fabulate.load_data(digits.train.x[:130])
     return fabulate.train(
         "vae", few, out=out, **{"network": "mlp", "steps": 600, "lr": 5e-3, "batch_size": 32, "ema": 0.9, **options}
@@ -130,8 +130,8 @@ def test_a_resumed_validation_is_what_it_was(digits: Data) -> None:
     model = make(Case("vae", "mlp"))
     lesson = Learner(model, Training(steps=10), digits.train)
     next(lesson.steps())
-    lesson.validation.take(1, 5.0, lesson.sampler())
-    lesson.validation.take(2, 6.0, lesson.sampler())
+    lesson.validation.record(1, 5.0, lesson.sampler())
+    lesson.validation.record(2, 6.0, lesson.sampler())
     other = Learner(make(Case("vae", "mlp"), seed=1), Training(steps=10), digits.train)
     other.restore(lesson.state())
     assert other.validation.best is not None and lesson.validation.best is not None
@@ -173,22 +173,66 @@ def test_warm_up_is_a_twentieth_of_the_clock(digits: Data) -> None:
     assert rates[60.0] < rates[30.0]
 
 
-def test_the_time_left_is_right_after_a_slow_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The first step takes 30 s, all others 0.1 s each, of 1,000."""
-    clock = iter([0.0, 0.0, *(30 + 0.1 * step for step in range(0, 1000, 10))])
-    monkeypatch.setattr("fabulate.training.progress.time.monotonic", lambda: next(clock))
-    shown = io.StringIO()
-    with Display(Console(file=shown, force_terminal=False, width=200), "vae") as display:
-        display.begin(0.0)
-        for step in range(0, 1000, 10):
-            display.update((step + 1) / 1000, step + 1, 1.0, {"loss": 1.0})
-    lines = shown.getvalue().splitlines()
-    assert lines
-    for line in lines:
-        share = float(re.match(r" *(\d+)%", line)[1]) / 100  # type: ignore[index]
-        assert not line.endswith("  0 s left") or share > 0.98
-        if share >= 0.1:
-            left = re.search(r"(?:(\d+) min )?(\d+) s left", line)
-            assert left, line
-            seconds = 60 * int(left[1] or 0) + int(left[2])
-            assert seconds == pytest.approx(100 * (1 - share), rel=0.15, abs=2)
+STEPS = {"steps": 40, "batch_size": 32, "quiet": True}
+
+
+@pytest.mark.parametrize("family", ["vae", "gan"])
+def test_the_best_samples_are_kept_and_measuring_changes_no_weight(
+    family: str, digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(validation, "SHARE", 1e9)
+    monkeypatch.setattr(validation, "SAMPLES", 100)
+    model = fabulate.train(family, digits, out=tmp_path / "measured", evaluate_every=10, **small(family), **STEPS)
+    plain = fabulate.train(family, digits, out=tmp_path / "plain", **small(family), **STEPS)
+    for (name, weight), other in zip(model.state_dict().items(), plain.state_dict().values(), strict=True):
+        assert torch.equal(weight, other), name
+    log = read_log(tmp_path / "measured")
+    distances = {row["step"]: row["samples"]["frechet_distance"] for row in log if "samples" in row}
+    assert [*distances] == [10, 20, 30, 40]
+    best = best_samples(log)
+    assert best is not None and distances[best["step"]] == min(distances.values())
+    kept = fabulate.load(tmp_path / "measured" / "best")
+    assert kept.record["steps"] == best["step"]
+    features = features_for(digits)
+    real = reference(digits, "train", features=features, n=len(digits.train)).moments
+    found = frechet_distance(Moments.of(features(kept.sample(100))), real)
+    assert found == pytest.approx(min(distances.values()))
+    assert not (tmp_path / "plain" / "best").exists()
+
+
+def test_measuring_samples_stays_below_its_share_of_the_time(digits: Data) -> None:
+    model, features = make(Case("vae", "mlp")), features_for(digits)
+    quality = SampleQuality(10, features, Moments.of(features(torch.from_numpy(digits.train.x[:200]))))
+    assert not quality.due(11, 1e9, lambda: model)
+    assert not quality.due(10, 0.0, lambda: model) and quality.skipped == 1, "nothing has been trained yet"
+    assert quality.due(20, 1e9, lambda: model)
+    quality.measure(model.sample)
+    assert not quality.due(30, quality.spent / validation.SHARE, lambda: model), "a second one would double the time"
+    assert quality.due(40, 2.01 * quality.spent / validation.SHARE, lambda: model)
+    words = quality.summary(100.0)
+    assert words.startswith("Measuring samples 1 times took") and "2 more were skipped" in words
+
+
+def measured(folder: str | Path, name: str, accumulate: int) -> None:
+    """A training whose samples are measured."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(validation, "SHARE", 1e9)
+        patch.setattr(validation, "SAMPLES", 100)
+        patch.setattr("fabulate.training.loop.TEST_BATCH", 100)
+        options = {"steps": 12, "batch_size": 32, "accumulate": accumulate, "evaluate_every": 4, "quiet": True}
+        fabulate.train("ae", "digits", out=f"{folder}/{name}", **options, **small("ae"))
+
+
+def measured_by_two(folder: str, processes: Processes) -> None:
+    measured(folder, "two", 1)
+
+
+def test_two_processes_measure_samples_and_test_as_one(cache: None, tmp_path: Path) -> None:
+    measured(tmp_path, "one", 2)
+    in_two(measured_by_two, tmp_path)
+    one, two = (read_log(tmp_path / name) for name in ("one", "two"))
+    for what, times in (("samples", 3), ("test", 8)):
+        rows, others = ([(row["step"], row[what]) for row in log if what in row] for log in (one, two))
+        assert len(rows) == times
+        for (step, values), (other_step, other) in zip(rows, others, strict=True):
+            assert step == other_step and values == pytest.approx(other, rel=1e-4)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from fabulate.models import GenerativeModel, family
     from fabulate.models.families import families
     from fabulate.samples import write_samples
-    from fabulate.training import load, train
+    from fabulate.training import load, steps, train
     from fabulate.types import Batch, ImageShape, to_float, to_uint8
     from fabulate.uses import rare
     from fabulate.uses.augment.sampler import GenerativeOverSampler
@@ -54,6 +54,7 @@ _HOMES = {
     "features_for": "features",
     "load": "training",
     "load_data": "data",
+    "steps": "training",
     "to_float": "types",
     "to_uint8": "types",
     "train": "training",
@@ -94,6 +95,7 @@ __all__ = [
     "metrics",
     "rare",
     "stats",
+    "steps",
     "to_float",
     "to_uint8",
     "train",

@@ -1,16 +1,13 @@
-"""Many processes, one piece of work: each does its share, and what they find is put together.
+"""Many processes, one training: each has its share of every step, and what they find is put together.
 
     fabulate train vae --processes 2                       on this machine
     torchrun --nproc-per-node 8 -m fabulate train vae      the same; torchrun's flags are for several machines
 
-In training P processes with one micro-batch each do what one process does with P micro-batches: the same images, the
-same noise (it is addressed by the micro-batch), the same sums. Weights begin equal, since they are seeded, and stay
-equal, since all take the same step: gradients and logged terms are added up in one message, and the buffers (running
-statistics of batch norms, say) are those of the first process, as in PyTorch's own DistributedDataParallel.
-
-Drawing and measuring are shared out by images. All processes go through the same program; where it is long each takes a
-part of the images, in whole blocks as one process would take them, and afterwards all have what all found, in order. So
-numbers round as in one process. The first process alone writes and speaks; the others learn from it when to stop.
+P processes with one micro-batch each do what one process does with P micro-batches: the same images, the same noise (it
+is addressed by the micro-batch), the same sums. Weights begin equal, since they are seeded, and stay equal, since all
+take the same step: gradients and logged terms are added up in one message, and the buffers (running statistics of batch
+norms, say) are those of the first process, as in PyTorch's own DistributedDataParallel. Test images and samples are
+shared in whole blocks as one process would take them. The first process alone writes and speaks.
 
 gloo carries the messages of CPUs, nccl those between GPUs. A process that dies ends the others: its launcher stops
 them, and each ends when the launcher is gone.
@@ -55,10 +52,6 @@ class Processes:
 
     rank: int = 0
     count: int = 1
-    work: str = "training"
-    """What they do, for the words about one that is gone."""
-    rest: str = "checkpoints are intact, and the same command continues"
-    """What is left then."""
 
     @property
     def alone(self) -> bool:
@@ -83,73 +76,38 @@ class Processes:
         return range(min(first * block, n), min(last * block, n))
 
     def add_(self, tensors: Sequence[Tensor]) -> None:
-        """Give each tensor, in place, its sum over all processes; tensors of one kind travel in one message."""
+        """Give each tensor, in place, its sum over all processes; tensors of one type travel in one message."""
         self._together(tensors, dist.all_reduce)
 
     def share_(self, tensors: Sequence[Tensor]) -> None:
         """Give each tensor, in place, the value that it has in the first process."""
         self._together(tensors, partial(dist.broadcast, src=0))
 
-    def told(self, number: float, device: torch.device) -> float:
+    def broadcast(self, number: float, device: torch.device) -> float:
         """The first process's number."""
-        if self.alone:
-            return number
-        message = torch.tensor(number, dtype=torch.float64, device=device)
-        self.share_([message])
-        return float(message)
+        return self._number(number, device, partial(dist.broadcast, src=0))
 
     def most(self, number: float, device: torch.device) -> float:
         """The largest of the numbers that all processes give."""
-        if self.alone:
-            return number
-        message = torch.tensor(number, dtype=torch.float64, device=device)
-        self._together([message], partial(dist.all_reduce, op=dist.ReduceOp.MAX))
-        return float(message)
+        return self._number(number, device, partial(dist.all_reduce, op=dist.ReduceOp.MAX))
 
-    def given(self, state: Any) -> Any:
+    def broadcast_object(self, value: Any) -> Any:
         """The first process's object, on the CPU."""
         if self.alone:
-            return state
-        message = [state]
-        with self.mourning():
+            return value
+        message = [value]
+        with peer_failure():
             dist.broadcast_object_list(message, 0)
         return message[0]
 
-    def collected(self, value: T) -> list[T]:
+    def all_gather(self, value: T) -> list[T]:
         """The objects of all processes, in their order; no process goes on before all have come here."""
         if self.alone:
             return [value]
         values: list[Any] = [None] * self.count
-        with self.mourning():
+        with peer_failure():
             dist.all_gather_object(values, value)
         return values
-
-    def gathered(self, rows: Tensor | None) -> Tensor:
-        """The rows (N, ...) of all processes, one process's after another's; None is of a process that has none."""
-        if self.alone:
-            assert rows is not None
-            return rows
-        kinds = self.collected(None if rows is None else (rows.shape, rows.dtype))
-        parts = []
-        for rank, kind in enumerate(kinds):
-            if kind is None:
-                continue
-            part = torch.empty(kind[0], dtype=kind[1])
-            if rank == self.rank and rows is not None:
-                part.copy_(rows)
-            with self.mourning():
-                dist.broadcast(part, rank)
-            parts.append(part)
-        return torch.cat(parts)
-
-    def dealt(self, tasks: Sequence[Callable[[], T]]) -> list[T]:
-        """What each task gives, in every process: tasks are dealt to the processes in turn.
-
-        >>> Processes().dealt([lambda: 1, lambda: 2])
-        [1, 2]
-        """
-        parts = self.collected([task() for task in tasks[self.rank :: self.count]])
-        return [parts[i % self.count][i // self.count] for i in range(len(tasks))]
 
     def leads(self, work: Callable[[], T]) -> T | None:
         """Do something in the first process alone, while the others wait: what it gives there, None in the others.
@@ -159,27 +117,23 @@ class Processes:
         if self.alone:
             return work()
         if not self.first:
-            if not self.given(None):
+            if not self.broadcast_object(None):
                 raise SystemExit(REFUSED)
             return None
         try:
             result = work()
         except BaseException:
-            self.given(False)
+            self.broadcast_object(False)
             raise
-        self.given(True)
+        self.broadcast_object(True)
         return result
 
-    @contextmanager
-    def mourning(self) -> Iterator[None]:
-        """Within the block a message that cannot be carried is told as what it means: another process is gone."""
-        try:
-            yield
-        except RuntimeError as error:
-            raise RunError(
-                f"another process of this {self.work} is gone ({str(error).splitlines()[0]}). Its own words stand "
-                f"above; {self.rest}"
-            ) from error
+    def _number(self, number: float, device: torch.device, carry: Callable[[Tensor], object]) -> float:
+        if self.alone:
+            return number
+        message = torch.tensor(number, dtype=torch.float64, device=device)
+        self._together([message], carry)
+        return float(message)
 
     def _together(self, tensors: Sequence[Tensor], carry: Callable[[Tensor], object]) -> None:
         if self.alone:
@@ -187,7 +141,7 @@ class Processes:
         for kind in dict.fromkeys(tensor.dtype for tensor in tensors):
             same = [tensor.detach() for tensor in tensors if tensor.dtype == kind]
             flat = torch.cat([tensor.flatten() for tensor in same])
-            with self.mourning():
+            with peer_failure():
                 carry(flat)
             for tensor, part in zip(same, torch.split(flat, [tensor.numel() for tensor in same]), strict=True):
                 tensor.copy_(part.view_as(tensor))
@@ -197,13 +151,22 @@ ALONE = Processes()
 
 
 @contextmanager
-def together(device: torch.device, work: str = ALONE.work, rest: str = ALONE.rest) -> Iterator[Processes]:
-    """Within the block the processes that torchrun started can talk; without torchrun there is only this one.
+def peer_failure() -> Iterator[None]:
+    """Within the block a message that cannot be carried is told as what it means: another process is gone."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise RunError(
+            f"another process of this training is gone ({str(error).splitlines()[0]}). Its own words stand above; "
+            "checkpoints are intact, and the same command continues"
+        ) from error
 
-    `work` and `rest`: what they do, and what is left when one of them is gone, for its words.
-    """
+
+@contextmanager
+def together(device: torch.device) -> Iterator[Processes]:
+    """Within the block the processes that torchrun started can talk; without torchrun there is only this one."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Processes(work=work, rest=rest)
+        yield ALONE
         return
     mine = not dist.is_initialized()
     if mine:
@@ -215,7 +178,7 @@ def together(device: torch.device, work: str = ALONE.work, rest: str = ALONE.res
         backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
         dist.init_process_group(backend, timeout=PATIENCE, **meeting())
     try:
-        yield Processes(dist.get_rank(), dist.get_world_size(), work, rest)
+        yield Processes(dist.get_rank(), dist.get_world_size())
     finally:
         if mine:
             dist.destroy_process_group()

@@ -10,9 +10,10 @@ import gc
 import io
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from importlib import import_module
-from typing import IO
+from typing import IO, NoReturn
 
 from fabulate.cli.encoding import speak_plainly, utf8_names
 from fabulate.signals import BROKEN_PIPE, Leave, catching, end_without_parent
@@ -72,8 +73,10 @@ def main(arguments: list[str] | None = None) -> None:
     if not first():
         sys.stdout = io.StringIO()
     try:
-        with catching(Leave()):
-            command(argv)
+        with catching(Leave()), telling_errors():
+            verb, words = chosen(argv)
+            with importing(words) as words:
+                import_module(f"fabulate.cli.{verb}").main(words)
             if sys.stdout is not None:
                 sys.stdout.flush()
     except KeyboardInterrupt as error:  # in training its words say what was saved
@@ -105,9 +108,9 @@ def settle(stream: IO[str] | None) -> None:
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
-def command(argv: list[str]) -> None:
-    """Run what the words say."""
-    if not argv or argv[0] in ("-h", "--help"):
+def chosen(argv: list[str]) -> tuple[str, list[str]]:
+    """The verb, and the words for it."""
+    if not argv or argv[0] in ("-h", "--help") or argv == ["help"]:
         print(HELP, end="")
         raise SystemExit(0 if argv else 2)
     if argv[0] == "--version":
@@ -117,13 +120,30 @@ def command(argv: list[str]) -> None:
         raise SystemExit(0)
     if argv[0] == "help":  # `fabulate help train vae` is `fabulate train vae --help`
         argv = [*argv[1:], "--help"]
-        if argv == ["--help"]:
-            return main(argv)
     if argv[0] not in VERBS:
         from fabulate.config import nearest
 
         fail(f"there is no verb {argv[0]!r}{nearest(argv[0], [*VERBS, 'help'])} (verbs: {', '.join(VERBS)})")
-    run_verb(argv[0], argv[1:])
+    return argv[0], argv[1:]
+
+
+@contextmanager
+def telling_errors() -> Iterator[None]:
+    """Within the block what a user can mend ends in one line; everything else keeps its traceback."""
+    from fabulate.errors import DivergedError, FabulateError
+
+    try:
+        yield
+    except FabulateError as error:
+        fail(str(error), code=1 if isinstance(error, DivergedError) else 2)
+    except ValueError as error:
+        from pydantic import ValidationError
+
+        if not isinstance(error, ValidationError):
+            raise
+        from fabulate.config import explain
+
+        fail(explain(error))
 
 
 def tune() -> None:
@@ -143,34 +163,16 @@ def tune() -> None:
                 mallopt(setting, value)
 
 
-def run_verb(verb: str, argv: list[str]) -> None:
-    """Run a verb; what a user can mend is told in one line, everything else keeps its traceback."""
-    from pydantic import ValidationError
+@contextmanager
+def importing(argv: list[str]) -> Iterator[list[str]]:
+    """Within the block the families of the files that `--import` names are known, in processes started there too.
 
-    from fabulate.config import explain
-    from fabulate.errors import DivergedError, FabulateError
-
-    before = os.environ.get(IMPORTED)
-    try:
-        argv = bring_families(argv)
-        import_module(f"fabulate.cli.{verb}").main(argv)
-    except ValidationError as error:
-        fail(explain(error))
-    except DivergedError as error:
-        fail(str(error), code=1)
-    except FabulateError as error:
-        fail(str(error))
-    finally:
-        os.environ.pop(IMPORTED, None)
-        os.environ |= {} if before is None else {IMPORTED: before}
-
-
-def bring_families(argv: list[str]) -> list[str]:
-    """Import the files that `--import` names, here and in the processes this one starts; returns the other words."""
+    Gives the other words.
+    """
     from fabulate.errors import ConfigError
 
-    words, files = [], [file for file in os.environ.get(IMPORTED, "").split(os.pathsep) if file]
-    rest = iter(argv)
+    before = os.environ.get(IMPORTED, "")
+    words, files, rest = [], [file for file in before.split(os.pathsep) if file], iter(argv)
     for word in rest:
         if word == "--import" or word.startswith("--import="):
             file = word.removeprefix("--import=") if "=" in word else next(rest, "")
@@ -184,11 +186,14 @@ def bring_families(argv: list[str]) -> list[str]:
 
         for file in files:
             import_families(file)
-        os.environ[IMPORTED] = os.pathsep.join(files)
-    return words
+    os.environ[IMPORTED] = os.pathsep.join(files)
+    try:
+        yield words
+    finally:
+        os.environ[IMPORTED] = before
 
 
-def fail(message: str, code: int = 2) -> None:
+def fail(message: str, code: int = 2) -> NoReturn:
     """End with one line on standard error (more only where the message is a list)."""
     with suppress(OSError):  # nobody reads that either
         print(f"fabulate: {message}", file=sys.stderr)

@@ -9,7 +9,7 @@ from rich.table import Table
 
 from fabulate.cli.shared import parse
 from fabulate.config import spec
-from fabulate.training import best_look, read_config, read_log
+from fabulate.training import best_samples, read_config, read_log
 
 
 @spec
@@ -42,7 +42,7 @@ def main(argv: list[str]) -> None:
         if measured:
             numbers = "  ".join(f"{name} {value:.5g}" for name, value in measured[-1][part].items())
             rows.append((part, f"{numbers}  (step {measured[-1]['step']:,})"))
-    if (best := best_look(log)) is not None:
+    if (best := best_samples(log)) is not None:
         distance = best["samples"]["frechet_distance"]
         rows.append(
             ("best", f"{flags.run / 'best'}: step {best['step']:,}, Fréchet distance of its samples {distance:.5g}")

@@ -74,15 +74,17 @@ Source = Annotated[
 ]
 
 
-def positional(source: str | None, data: DataSpec) -> DataSpec:
+def positional(source: str | None, data: DataSpec, usual: str = DataSpec().source) -> DataSpec:
     """The images of a verb whose source is a word of its own or --data. Errors: `ConfigError` when it is given twice.
+
+    `usual`: the source where neither is given.
 
     >>> positional("mnist", DataSpec()).source
     'mnist'
     """
     if source is None:
         return data
-    if data.source not in (DataSpec().source, source):
+    if data.source not in (usual, source):
         raise ConfigError(f"give the images once: {source}, or --data {data.source}")
     return override(data, {"source": source})
 

@@ -1,6 +1,7 @@
 """`fabulate train FAMILY`: the flags are the fields of the family's Config, of its network and of Training."""
 
 import os
+from contextlib import nullcontext
 from dataclasses import make_dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -10,7 +11,7 @@ from rich.console import Console
 
 from fabulate import models, training
 from fabulate.cli.shared import Device, Flat, Source, glance, load_images, parse, positional, where
-from fabulate.config import BUDGETS, UNSAID, DataSpec, PositiveInt, Training, override
+from fabulate.config import BUDGETS, UNSAID, DataSpec, PositiveInt, Preset, Training, override
 from fabulate.errors import ConfigError
 from fabulate.files import outside
 from fabulate.nets import Auto
@@ -18,36 +19,33 @@ from fabulate.nets import Auto
 EVALUATE = (
     "Steps between looks at the samples, in a tenth of the time at most; the best model is kept (default: never)."
 )
-
+CONFIG = "A config.json, as every run folder has one: its hyperparameters and images; flags replace them."
+LOG = "Also write the log for TensorBoard, into the run folder's tensorboard/ (pip install tensorboard)."
 PROCESSES = "Processes of this machine that share each step's images; batch_size must be a multiple of their number."
 
 
 def main(argv: list[str]) -> None:
-    if not argv or argv[0].startswith("-"):
-        if argv and argv[0] not in ("-h", "--help"):
-            raise ConfigError(f"the family comes first: fabulate train FAMILY (families: {', '.join(models.names())})")
-        print(f"usage: fabulate train FAMILY [SOURCE] [options]\n\nfamilies: {', '.join(models.names())}\n")
-        print("`fabulate train FAMILY --help` tells a family's options, `fabulate models` what it can do.")
-        raise SystemExit(0 if argv else 2)
-    name, argv = argv[0], argv[1:]
+    name, base, data_spec, argv = beginning(argv)
     first = glance(deciding(name), argv)
     chosen = {} if first is None else {part: kind for part, kind in vars(first).items() if kind is not None}
-    preset, budget = chosen.pop("preset", "default"), [chosen.pop(name, None) for name in BUDGETS]
-    config, schedule = training.configure(name, preset, chosen)
+    preset, budget = chosen.pop("preset", None), [chosen.pop(name, None) for name in BUDGETS]
+    if base is not None and preset is not None:
+        raise ConfigError("give --config or --preset: each says what all hyperparameters begin with")
+    config, schedule = training.configure(name, base or preset or "default", chosen)
     if any(value is not None for value in budget):  # replaces the preset's
         schedule = override(schedule, dict.fromkeys(BUDGETS))
     refuse_nameless(config, argv)
-    flags = parse(arguments(name, config, schedule), argv, f"fabulate train {name}")
-    images = positional(flags.source, flags.data)
+    flags = parse(arguments(name, config, schedule, data_spec), argv, f"fabulate train {name}")
+    images = positional(flags.source, flags.data, data_spec.source)
 
     if flags.processes > 1 and "WORLD_SIZE" not in os.environ:
         raise SystemExit(training.launch(flags.processes, ["train", name, *argv]))
     if flags.out is not None:
         outside(flags.out, images.source)
+    writer = training.summary_writer() if flags.log and os.environ.get("RANK", "0") == "0" else None
     data = load_images(images, streams=True)
     out = flags.out or training.default_out(name, data)
-    console = Console()
-    model = training.run(
+    reports = training.run(
         name,
         flags.model,
         flags.training,
@@ -56,18 +54,42 @@ def main(argv: list[str]) -> None:
         device=flags.device,
         save_every=flags.save_every,
         evaluate_every=flags.evaluate_every,
-        console=console,
+        console=Console(),
     )
-    pictures = [
-        path for path in (out / "samples.png", out / "reconstructions.png", out / "curves.png") if path.exists()
-    ]
-    for value in model.record.get("test", {}).items():
-        console.print("test {}  {:.5g}".format(*value), highlight=False)
-    where("pictures", *pictures)
+    board: Any
+    with writer(out / "tensorboard") if writer is not None else nullcontext() as board:
+        for report in reports:
+            for term, number in training.scalars(report).items() if board is not None else ():
+                board.add_scalar(term, number, report["step"])
+    tested = [row["test"] for row in training.read_log(out) if "test" in row]
+    for term, number in (tested[-1] if tested else {}).items():
+        Console().print(f"test {term}  {number:.5g}", highlight=False)
+    pictures = [out / f"{what}.png" for what in ("samples", "reconstructions", "curves")]
+    where("pictures", *(path for path in pictures if path.exists()))
     where("model", out / "model")
     if (out / "best").exists():
         where("best", out / "best")
     where("next", f"fabulate sample {out}")
+
+
+def beginning(argv: list[str]) -> tuple[str, Preset | None, DataSpec, list[str]]:
+    """The family, the hyperparameters and images that a --config tells, where one is given, and the other words."""
+    first = glance(make_dataclass("File", [("config", Path | None, None)]), argv)
+    file: Path | None = getattr(first, "config", None)
+    name = argv[0] if argv and not argv[0].startswith("-") else None
+    argv = argv if name is None else argv[1:]
+    if file is not None and not {"-h", "--help"} & {*argv[:1]}:
+        record = training.read_config(file)
+        if name not in (None, record["family"]):
+            raise ConfigError(f"{file} is of the family {record['family']}, given {name}")
+        return record["family"], *training.recorded(record), argv
+    if name is None:
+        if argv and argv[0] not in ("-h", "--help"):
+            raise ConfigError(f"the family comes first: fabulate train FAMILY (families: {', '.join(models.names())})")
+        print(f"usage: fabulate train FAMILY [SOURCE] [options]\n\nfamilies: {', '.join(models.names())}\n")
+        print("`fabulate train FAMILY --help` tells a family's options, `fabulate models` what it can do.")
+        raise SystemExit(0 if argv else 2)
+    return name, None, DataSpec(), argv
 
 
 def deciding(name: str) -> type[Any]:
@@ -84,8 +106,8 @@ def refuse_nameless(config: Any, argv: list[str]) -> None:
             raise ConfigError(f"{option} is an option of a kind of {part}; say which, e.g. --{part} conv {option} ...")
 
 
-def arguments(name: str, config: Any, schedule: Training) -> type[Any]:
-    """A dataclass of all flags, whose defaults are the preset's."""
+def arguments(name: str, config: Any, schedule: Training, data: DataSpec) -> type[Any]:
+    """A dataclass of all flags, whose defaults are the preset's, or a --config's."""
     # Literals made at run time: mypy cannot know them, tyro shows them as choices.
     presets = Literal[tuple(models.family(name).presets)]  # type: ignore[valid-type]
     extra: list[tuple[str, Any, Any]] = []
@@ -97,6 +119,7 @@ def arguments(name: str, config: Any, schedule: Training) -> type[Any]:
         "Train",
         [
             ("source", Source, None),
+            ("config", Annotated[Path | None, UNSAID, tyro.conf.arg(help=CONFIG)], None),
             ("preset", Annotated[presets, tyro.conf.arg(help="Named set of hyperparameters.")], "default"),
             (
                 "out",
@@ -113,8 +136,9 @@ def arguments(name: str, config: Any, schedule: Training) -> type[Any]:
             ),
             ("processes", Annotated[PositiveInt, tyro.conf.arg(help=PROCESSES)], 1),
             ("evaluate_every", Annotated[int | None, UNSAID, tyro.conf.arg(help=EVALUATE)], None),
+            ("log", Annotated[Literal["tensorboard"] | None, UNSAID, tyro.conf.arg(help=LOG)], None),
             *extra,
-            ("data", Annotated[DataSpec, Flat], DataSpec()),
+            ("data", Annotated[DataSpec, Flat], data),
             ("model", Annotated[type(config), Flat], config),
             ("training", Annotated[Training, Flat], schedule),
         ],

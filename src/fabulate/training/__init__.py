@@ -3,16 +3,19 @@
 from fabulate.processes import launch
 from fabulate.signals import InterruptedTraining
 from fabulate.training.devices import pick_device
-from fabulate.training.folder import is_run, load, own_data, read_config, read_log
-from fabulate.training.session import best_look
-from fabulate.training.train import choices, configure, default_out, run, train
+from fabulate.training.folder import is_run, load, own_data, read_config, read_log, recorded
+from fabulate.training.progress import scalars, summary_writer
+from fabulate.training.session import best_samples
+from fabulate.training.train import choices, configure, default_out, finish, fit, run, steps, train
 
 __all__ = [
     "InterruptedTraining",
-    "best_look",
+    "best_samples",
     "choices",
     "configure",
     "default_out",
+    "finish",
+    "fit",
     "is_run",
     "launch",
     "load",
@@ -20,6 +23,10 @@ __all__ = [
     "pick_device",
     "read_config",
     "read_log",
+    "recorded",
     "run",
+    "scalars",
+    "steps",
+    "summary_writer",
     "train",
 ]

@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
-from fabulate.config import DataSpec, PositiveInt, data_spec, nearest
+from fabulate.config import DataSpec, PositiveInt, Preset, Training, data_spec, from_json, nearest
 from fabulate.errors import ConfigError, RunError
 from fabulate.files import (
     append_line,
@@ -50,6 +50,7 @@ KEPT = 2  # checkpoints kept: the newest, and one to walk back to
 LARGEST_LOG = 1 << 30  # bytes
 EARLIER = {"validation": 0.0}  # hyperparameters that older runs do not tell, as they were then
 HASH_BYTES = 32  # at the end of a checkpoint
+TRACES = ("log.jsonl", "model/config.json", "best/config.json")  # that a run was trained
 CHECKPOINT = re.compile(r"step-(\d{8,})\.ckpt")
 
 
@@ -161,11 +162,8 @@ class RunFolder:
             if name.split(".")[0] in ("family", "model", "training", "shape", "classes") or name == "data.fingerprint"
         ]
         if changes:
-            hint = (
-                " (the images changed, or this version reads them otherwise)"
-                if any("fingerprint" in change for change in changes)
-                else ""
-            )
+            images = any("fingerprint" in change for change in changes)
+            hint = " (the images changed, or this version reads them otherwise)" if images else ""
             raise RunError(
                 f"{self.path} holds another run: {'; '.join(changes)}{hint}. "
                 f"Give another --out, or the old values to continue it"
@@ -186,15 +184,16 @@ class RunFolder:
         with self.writing():
             write_file(self.checkpoints / name, lambda file: file.write(buffer.getbuffer()))
             write_json(self.checkpoints / "latest.json", {**entry, "earlier": self.good[1:KEPT]})
-        kept, left = [], []
+        sentences, left = [], []
         for old in self.good[KEPT:]:
+            path = self.checkpoints / old["name"]
             try:
-                (self.checkpoints / old["name"]).unlink(missing_ok=True)
+                path.unlink(missing_ok=True)
             except OSError as error:
-                kept.append(f"the old checkpoint {self.checkpoints / old['name']} cannot be deleted: {error.strerror}")
+                sentences.append(f"the old checkpoint {path} cannot be deleted: {error.strerror}")
                 left.append(old)
         self.good = self.good[:KEPT] + left
-        return kept
+        return sentences
 
     def restore(self) -> tuple[dict[str, Any] | None, list[str]]:
         """The newest good checkpoint and a sentence about each that was passed over; None where a run has not begun.
@@ -202,36 +201,33 @@ class RunFolder:
         Errors: `RunError` where checkpoints are there and none is good, and where a log or a model shows that there
         must have been some. Nothing is changed then.
         """
-        latest, passed = self._latest()
-        hashes = {} if latest is None else {entry["name"]: entry["sha256"] for entry in (latest, *latest["earlier"])}
-        found = self._found()
-        names = {path.name for path in found.values()}
-        passed += [f"checkpoint {self.checkpoints / name} is missing" for name in hashes if name not in names]
+        found, passed, named = self._found(), [], {}
+        try:
+            latest = read_json(self.checkpoints / "latest.json", Latest, 1 << 20)
+            named = {entry["name"]: entry["sha256"] for entry in (latest, *latest["earlier"])}
+        except FileNotFoundError:
+            pass
+        except RunError as error:
+            passed.append(str(error))
+        lost = named.keys() - {path.name for path in found.values()}
+        passed += [f"checkpoint {self.checkpoints / name} is missing" for name in sorted(lost)]
         state: dict[str, Any] | None = None
         for step, path in sorted(found.items(), reverse=True):
             if state is not None:  # older than the one that is good: to walk back to, or to be deleted
-                self.good.append({"name": path.name, "step": step, "sha256": hashes.get(path.name, "")})
+                self.good.append({"name": path.name, "step": step, "sha256": named.get(path.name, "")})
                 continue
             try:
                 data = path.read_bytes()
             except OSError as error:
                 passed.append(f"checkpoint {path} cannot be read: {error.strerror}")
                 continue
-            if (state := payload(data, hashes.get(path.name))) is not None:
+            if (state := payload(data)) is not None:
                 self.good = [{"name": path.name, "step": step, "sha256": sha256(data).hexdigest()}]
             else:
                 passed.append(f"checkpoint {path} is damaged (its hash is wrong)")
         if state is None:
-            self._refuse_to_begin_again(found, passed)
+            self._refuse_to_begin_again(bool(found), passed)
         return state, passed
-
-    def _latest(self) -> tuple[Latest | None, list[str]]:
-        try:
-            return read_json(self.checkpoints / "latest.json", Latest, 1 << 20), []
-        except FileNotFoundError:
-            return None, []
-        except RunError as error:
-            return None, [str(error)]
 
     def _found(self) -> dict[int, Path]:
         """The checkpoints that lie here, by their steps; links are none."""
@@ -240,10 +236,9 @@ class RunFolder:
         files = [Path(entry.path) for entry in os.scandir(self.checkpoints) if entry.is_file(follow_symlinks=False)]
         return {int(match[1]): path for path in files if (match := CHECKPOINT.fullmatch(path.name))}
 
-    def _refuse_to_begin_again(self, found: Mapping[int, Path], passed: list[str]) -> None:
-        traces = [
-            name for name in ("log.jsonl", "model/config.json", "best/config.json") if (self.path / name).exists()
-        ]
+    def _refuse_to_begin_again(self, found: bool, passed: list[str]) -> None:
+        """Stop where a log, a model or checkpoints that cannot be used show that there has been a training."""
+        traces = [name for name in TRACES if (self.path / name).exists()]
         what = "none of its checkpoints can be used" if found or passed else f"{self.checkpoints} holds no checkpoint"
         if found or passed or traces:
             told = "; ".join(passed)
@@ -280,11 +275,12 @@ class RunFolder:
 
 def refuse_strangers(path: Path) -> None:
     """Stop where a folder holds files and is no run: they are a user's. Errors: `RunError` naming some of them."""
-    if path.exists() and not path.is_dir():
+    if not path.exists():
+        return
+    if not path.is_dir():
         raise RunError(f"{path} is a file; a run needs a folder of its own, give another --out")
-    if not path.is_dir() or (path / "config.json").exists():
-        if path.is_dir():
-            read_config(path)
+    if (path / "config.json").exists():
+        read_config(path)
         return
     # What a run leaves that was killed before it wrote its config.json.
     names = sorted(entry.name for entry in path.iterdir() if entry.name != ".lock" and not is_leftover(entry.name))
@@ -296,27 +292,22 @@ def refuse_strangers(path: Path) -> None:
         )
 
 
-def payload(data: bytes, named: str | None) -> dict[str, Any] | None:
-    """The state in a checkpoint whose hash is right; None where it is not.
-
-    `named`: the hash that latest.json tells, which alone vouched for checkpoints before they had one at their end.
-    """
+def payload(data: bytes) -> dict[str, Any] | None:
+    """The state in a checkpoint whose hash is right; None where it is not."""
     content = memoryview(data)[:-HASH_BYTES]
     if sha256(content).digest() != data[-HASH_BYTES:]:
-        if sha256(data).hexdigest() != named:
-            return None
-        content = memoryview(data)
+        return None
     state: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True, map_location="cpu")
     return state
 
 
 def read_config(run: Path) -> Config:
-    """A run's config.json.
+    """A run's config.json, of its folder or of a file.
 
     Errors: `RunError` when the folder holds no run, one of another format, or a damaged one.
     """
     try:
-        config: Config = read_json(run / "config.json", Config)
+        config: Config = read_json(run if run.is_file() else run / "config.json", Config)
     except FileNotFoundError as error:
         raise RunError(f"{run} is not a run folder: it has no config.json; `fabulate train` makes one") from error
     except RunError as error:
@@ -336,6 +327,12 @@ def own_data(run: Path) -> DataSpec:
         return data_spec(told)
     except ConfigError as error:
         raise RunError(f"{run / 'config.json'} is damaged: data.{error}") from error
+
+
+def recorded(config: Config) -> tuple[Preset, DataSpec]:
+    """The hyperparameters and the images that a config.json tells. Errors: `ConfigError`, as `from_json`."""
+    model = from_json(family(config["family"]).Config, config["model"])
+    return Preset(model, from_json(Training, EARLIER | config["training"])), data_spec(config["data"])
 
 
 def read_log(run: Path) -> list[dict[str, Any]]:

@@ -15,29 +15,30 @@ caller. There are no callbacks.
 import copy
 import math
 import time
-from collections.abc import Iterator
-from functools import cached_property
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
+from torch.optim.adam import adam
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
+from fabulate.compiling import Compiled, announced
 from fabulate.config import Training, override
-from fabulate.errors import RunError
+from fabulate.errors import DivergedError, RunError
 from fabulate.models.base import GenerativeModel, Player
 from fabulate.processes import ALONE, Processes
 from fabulate.seeds import seeded
-from fabulate.training.adam import Adam
 from fabulate.training.devices import shared_evenly
-from fabulate.training.guard import Guard, check_finite
-from fabulate.training.turn import turns
 from fabulate.training.validation import Validation
 from fabulate.types import Batch, BatchSource, order_of
 
 TEST_BATCH = 500  # images scored together, fewer of large ones
 WARMUP = 0.05  # of a budget in minutes
+ENOUGH_STEPS, ENOUGH_MINUTES = 5000, 10.0  # that compiling saves more than it costs (docs/LOG.md has the numbers)
+CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)  # which gain next to nothing on a CPU
 
 
 class Learner:
@@ -69,14 +70,20 @@ class Learner:
         self.average = copy.deepcopy(model) if training.ema else model
         self.latest_order = (-1, torch.empty(0))  # an epoch's permutation serves all its steps
         self.step = 0
-        self.began = time.perf_counter()  # of all sittings, as if they had followed each other
+        self.began = time.perf_counter()  # of all sessions, as if they had followed each other
         self.seconds = 0.0  # since then, by the clock
-        self.stepping, self.taken = 0.0, 0  # of them in steps, and how many, in this sitting
+        self.stepping, self.taken = 0.0, 0  # of them in steps, and how many, in this session
         self.reserved = 0.0  # of a budget in minutes, for what comes after the last step
-        self.chosen = False  # the average holds the weights of the best step, for good
+        self.best_restored = False  # the average holds the weights of the best step, for good
         self.guard = Guard(self.device.type != "cpu", self.lr)
-        self.news: list[str] = []  # what whoever watches should be told
-        self.turns = turns(model, training, self.total, self.news.append)
+        self.messages: list[str] = []  # what whoever watches should be told
+        self.gradients: dict[str, Callable[[Player, Sequence[Tensor], Batch, int], Gradients]]
+        self.gradients = dict.fromkeys(self.players, gradients)
+        must = training.compile == "on"
+        if must or (training.compile == "auto" and compiling_pays(model, training, self.total, self.device)):
+            self.messages.append(announced("the step"))
+            say = self.messages.append
+            self.gradients = {name: Compiled(gradients, "the step", must, say) for name in self.players}
 
     @cached_property  # asked for several times a step
     def total(self) -> int | None:
@@ -108,8 +115,8 @@ class Learner:
 
     @property
     def weights_of(self) -> int:
-        """The step whose weights `sampler` gives: the latest, or the chosen one."""
-        return self.validation.best[0] if self.chosen and self.validation.best is not None else self.step
+        """The step whose weights `sampler` gives: the latest, or the best."""
+        return self.validation.best[0] if self.best_restored and self.validation.best is not None else self.step
 
     def steps(self) -> Iterator[dict[str, Tensor]]:
         """Train to the end of the budget; yields each step's logged terms, still on the device.
@@ -117,40 +124,28 @@ class Learner:
         Errors: `DivergedError` before an update with a loss or gradient that is not finite.
         """
         self.model.train()
-        while self.progress < 1 and not self.validation.hopeless:
+        while self.progress < 1 and not self.validation.should_stop:
             began = time.perf_counter()
-            terms = self.advance()
+            batches, rate = self.micro_batches(), self.rate()
+            if self.step == 0 and not self.processes.alone:
+                self.share_first_batch(batches[0])
+            terms: dict[str, Tensor] = {}
+            for name, player in self.players.items():
+                if (self.step + 1) % player.every == 0:
+                    prefix = f"{name}." if len(self.players) > 1 else ""
+                    logged = self.update(name, player, batches, rate)
+                    terms |= {prefix + term: value for term, value in logged.items()}
+            self.step += 1
+            self.processes.share_(list(self.model.buffers()))
+            self.move_average()
             now = time.perf_counter()
             self.stepping, self.taken = self.stepping + now - began, self.taken + 1
             self.seconds = now - self.began
             if self.training.minutes is not None:  # one clock for all, or their rates would drift apart
-                self.seconds = self.processes.told(self.seconds, self.device)
+                self.seconds = self.processes.broadcast(self.seconds, self.device)
             yield terms
 
-    def advance(self) -> dict[str, Tensor]:
-        """One step: each player takes its turn on the same images."""
-        batches = self.micro_batches()
-        if self.step == 0 and not self.processes.alone:
-            self.touch(batches[0])
-        rate = self.rate()
-        terms: dict[str, Tensor] = {}
-        for name, player in self.players.items():
-            if (self.step + 1) % player.every == 0:
-                prefix = f"{name}." if len(self.players) > 1 else ""
-                turn = self.turn(name, player, batches, rate)
-                terms |= {prefix + term: value for term, value in turn.items()}
-        self.step += 1
-        if not self.processes.alone:
-            self.processes.share_(list(self.model.buffers()))
-        if self.average is not self.model:
-            # Early on the average would remember the random start, so its memory grows with the step.
-            decay = min(self.training.ema, (1 + self.step) / (10 + self.step))
-            with torch.no_grad():
-                ema = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-                ema(list(self.average.parameters()), list(self.model.parameters()), None)
-        return terms
-
-    def touch(self, batch: Batch) -> None:
+    def share_first_batch(self, batch: Batch) -> None:
         """Let the first process alone set what a first batch sets (a normalizing flow's scales, say), for all."""
         if self.processes.first:
             for name, player in self.players.items():
@@ -158,25 +153,24 @@ class Learner:
                     player.loss(batch.floats())
         self.processes.share_([*self.model.parameters(), *self.model.buffers()])
 
-    def turn(self, name: str, player: Player, batches: list[Batch], rate: float) -> dict[str, Tensor]:
+    def update(self, name: str, player: Player, batches: list[Batch], rate: float) -> dict[str, Tensor]:
         """One player moves; everything else stands still, so no gradient leaks and none is computed."""
-        parameters = self.parameters[name]
+        parameters, parts = self.parameters[name], self.parts
         for parameter in self.others[name]:
             parameter.requires_grad_(False)
         for parameter in parameters:
             parameter.requires_grad_(True)
         sums: dict[str, Tensor] = {}
-        gradients: list[Tensor | None] = [None] * len(parameters)
-        parts = self.parts
+        totals: list[Tensor | None] = [None] * len(parameters)
         for i, batch in enumerate(batches, start=self.processes.rank * len(batches)):
             with seeded(self.training.seed, "noise", self.step, name, i, device=self.device):
-                taken = self.turns[name](player, parameters, batch, parts)
-            pairs = zip(gradients, taken.gradients, strict=True)
-            gradients = [new if old is None else old if new is None else old + new for old, new in pairs]
-            for term, value in taken.terms.items():
+                found = self.gradients[name](player, parameters, batch, parts)
+            pairs = zip(totals, found.gradients, strict=True)
+            totals = [new if old is None else old if new is None else old + new for old, new in pairs]
+            for term, value in found.terms.items():
                 part = value / parts if parts > 1 else value
                 sums[term] = sums[term] + part if term in sums else part
-        added = [gradient for gradient in gradients if gradient is not None]
+        added = [gradient for gradient in totals if gradient is not None]
         self.processes.add_([*added, *sums.values()])
         norm = get_total_norm(added)
         dropped = self.guard.watch(self.step + 1, name, {**sums, "gradient": norm})
@@ -184,10 +178,18 @@ class Learner:
             scale = (self.training.clip / (norm + 1e-6)).clamp(max=1.0)
             for gradient in added:
                 gradient.mul_(scale)
-        self.optimizers[name].update(gradients, rate, dropped)
+        self.optimizers[name].update(totals, rate, dropped)
         for parameter in self.others[name]:
             parameter.requires_grad_(True)
         return sums
+
+    def move_average(self) -> None:
+        """Move the average of the weights towards them."""
+        if self.average is not self.model:
+            # Early on the average would remember the random start, so its memory grows with the step.
+            decay = min(self.training.ema, (1 + self.step) / (10 + self.step))
+            average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
+            average(list(self.average.parameters()), list(self.model.parameters()), None)
 
     def micro_batches(self) -> list[Batch]:
         """The images of this step. Epoch after epoch, every image once each, in a new order; nothing is dropped."""
@@ -220,13 +222,13 @@ class Learner:
 
     def sampler(self) -> GenerativeModel:
         """The model to use and to save: the averaged weights, with the buffers of now."""
-        self.sound()
-        if self.average is not self.model and not self.chosen:
+        self.check_finite()
+        if self.average is not self.model and not self.best_restored:
             for old, new in zip(self.average.buffers(), self.model.buffers(), strict=True):
                 old.copy_(new)
         return self.average
 
-    def sound(self) -> None:
+    def check_finite(self) -> None:
         """Look at all that could be saved now. Errors: `DivergedError` for terms and weights that are not finite."""
         self.guard.check()
         for what, model in {"weights": self.model, "averaged weights": self.average}.items():
@@ -234,7 +236,7 @@ class Learner:
 
     def state(self) -> dict[str, Any]:
         """Everything that continuing needs."""
-        self.sound()
+        self.check_finite()
         return {
             "step": self.step,
             "seconds": self.seconds,
@@ -244,13 +246,13 @@ class Learner:
             "validation": self.validation.state(),
         }
 
-    def choose(self) -> None:
+    def restore_best(self) -> None:
         """Put the weights with the lowest validation loss into the average, once training is over."""
         assert self.validation.best is not None
         if self.average is self.model:
             self.average = copy.deepcopy(self.model)
         self.average.load_state_dict(self.validation.best[2])
-        self.chosen = True
+        self.best_restored = True
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue from a state. Errors: `RunError` where it lacks something: going on would give other weights."""
@@ -267,6 +269,136 @@ class Learner:
         except (KeyError, ValueError, TypeError, RuntimeError) as error:
             told = f"{error} is missing" if isinstance(error, KeyError) else " ".join(str(error).split())[:300]
             raise RunError(f"the checkpoint does not hold all that training needs to continue: {told}") from error
+
+
+class Gradients(NamedTuple):
+    """Each logged term, detached, and a gradient for each parameter, None where there is none."""
+
+    terms: dict[str, Tensor]
+    gradients: Sequence[Tensor | None]
+
+
+def gradients(player: Player, parameters: Sequence[Tensor], batch: Batch, parts: int) -> Gradients:
+    """A player's terms on a micro-batch, and the gradients of a `parts`-th of its loss."""
+    terms = player.loss(batch.floats())
+    found = torch.autograd.grad(terms["loss"] / parts, parameters, allow_unused=True)
+    # A fused optimiser reads memory in order, so a gradient must lie as its parameter does.
+    laid = [
+        g if g is None or g.stride() == p.stride() else torch.empty_like(p).copy_(g)
+        for g, p in zip(found, parameters, strict=True)
+    ]
+    return Gradients({name: value.detach().float() for name, value in terms.items()}, laid)
+
+
+def compiling_pays(model: nn.Module, training: Training, total: int | None, device: torch.device) -> bool:
+    """Whether compiling a step saves more time than it costs, by the model and the budget alone.
+
+    A run that continues must round as it began, so no clock decides.
+    """
+    if device.type == "cpu" and any(isinstance(module, CONVOLUTIONS) for module in model.modules()):
+        return False
+    enough = total is None or total >= ENOUGH_STEPS
+    return enough and (training.minutes is None or training.minutes >= ENOUGH_MINUTES)
+
+
+class Adam:
+    """Adam (Kingma, Ba 2015, https://arxiv.org/abs/1412.6980), all parameters of a player in one operation.
+
+    It is `torch.optim.adam.adam(fused=True)`. The class `torch.optim.Adam` is not used because making one loads torch's
+    compiler: a second of every start.
+
+    >>> p = torch.tensor([1.0, 1.0])
+    >>> Adam([p], betas=(0.9, 0.999)).update([torch.tensor([5.0, -0.1])], rate=0.25)
+    >>> p
+    tensor([0.7500, 1.2500])
+    """
+
+    def __init__(self, parameters: Sequence[Tensor], betas: tuple[float, float]) -> None:
+        self.parameters, self.betas = parameters, betas
+        self.means = [torch.zeros_like(p, requires_grad=False) for p in parameters]
+        self.squares = [torch.zeros_like(p, requires_grad=False) for p in parameters]
+        self.counts = [torch.zeros((), device=p.device) for p in parameters]  # of updates
+
+    @torch.no_grad()
+    def update(self, gradients: Sequence[Tensor | None], rate: float, dropped: Tensor | None = None) -> None:
+        """One update; gradients lie in memory as their parameters do, and one without (None) stands still.
+
+        Where `dropped` (0-d, on the device) is 1, nothing changes.
+        """
+        each = zip(self.parameters, gradients, self.means, self.squares, self.counts, strict=True)
+        moved = [some for some in each if some[1] is not None]
+        parameters, given, means, squares, counts = (list(column) for column in zip(*moved, strict=True))
+        beta1, beta2 = self.betas
+        fused = partial(adam, fused=True, amsgrad=False, maximize=False, weight_decay=0.0, eps=1e-8)
+        fused(parameters, given, means, squares, [], counts, found_inf=dropped, lr=rate, beta1=beta1, beta2=beta2)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that continuing needs, in the words of `torch.optim.Adam`."""
+        each = zip(self.counts, self.means, self.squares, strict=True)
+        return {"state": {i: {"step": n, "exp_avg": m, "exp_avg_sq": s} for i, (n, m, s) in enumerate(each)}}
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Continue from a state. Errors: `KeyError` or `ValueError` where it does not cover every parameter."""
+        if [*state["state"]] != [*range(len(self.means))]:
+            raise ValueError(f"it tells of {len(state['state'])} parameters, and there are {len(self.means)}")
+        for i, saved in state["state"].items():
+            for name, own in (("step", self.counts[i]), ("exp_avg", self.means[i]), ("exp_avg_sq", self.squares[i])):
+                if own.shape != saved[name].shape:
+                    raise ValueError(f"parameter {i} is {tuple(own.shape)}, and {tuple(saved[name].shape)} was saved")
+                own.copy_(saved[name])
+
+
+class Guard:
+    """Nothing that is not finite reaches the weights: looks at the terms of every update.
+
+    At once on a CPU; `patient`, on a GPU, when asked, for a look makes the host wait.
+    """
+
+    def __init__(self, patient: bool, lr: float) -> None:
+        self.patient, self.lr = patient, lr
+        self.unchecked: list[tuple[int, str, list[str], Tensor]] = []  # step, player, names of terms, their values
+
+    def watch(self, step: int, player: str, terms: Mapping[str, Tensor]) -> Tensor | None:
+        """Take in an update's terms (0-d each); the patient gives 1 for one to be dropped on the device, else 0.
+
+        Errors: `DivergedError` at once unless patient.
+        """
+        values = torch.stack([value.to(torch.float32) for value in terms.values()])
+        self.unchecked.append((step, player, [*terms], values))
+        if self.patient:
+            return (~torch.isfinite(values).all()).float()
+        self.check()
+        return None
+
+    def check(self) -> None:
+        """Look at all updates since the last look. Errors: `DivergedError` for the first with what is not finite."""
+        for step, player, terms, values in self.unchecked:
+            named = zip(terms, values.tolist(), strict=True)
+            if bad := [f"{term} = {value}" for term, value in named if not math.isfinite(value)]:
+                raise DivergedError(
+                    f"training diverged at step {step}: the player {player!r} has {', '.join(bad)}. Nothing was "
+                    f"updated with it; the last checkpoint is good. Try a lower --lr (now {self.lr:g}), --clip 1, or a "
+                    f"longer --warmup"
+                )
+        self.unchecked.clear()
+
+
+@torch.no_grad()
+def check_finite(what: str, model: nn.Module, step: int) -> None:
+    """Look at all weights and buffers of a model. Errors: `DivergedError` naming the first that is not finite.
+
+    An update can overflow though its loss and gradient were finite, by a learning rate that is far too large.
+    """
+    state = {name: value for name, value in model.state_dict().items() if value.is_floating_point() and value.numel()}
+    sums = [value.sum(dtype=torch.float64) for value in state.values()]
+    if not sums or math.isfinite(float(torch.stack(sums).sum())):
+        return  # one sum over all is quick; it is finite only where every number is
+    bad = [name for name, value in state.items() if not torch.isfinite(value).all()]
+    if bad:
+        raise DivergedError(
+            f"training diverged: after step {step} the {what} are not finite ({len(bad)} of {len(state)} tensors, "
+            f"the first of them {bad[0]}). They were not saved; try a lower --lr"
+        )
 
 
 def settled(training: Training, model: GenerativeModel) -> tuple[Training, int, float]:
@@ -305,7 +437,7 @@ def score_images(
             terms = model.test_terms(batch)
         found.append({name: float(value) * len(batch.x) / len(images) for name, value in terms.items()})
     sums: dict[str, float] = {}
-    for terms_of_batch in (terms for part in processes.collected(found) for terms in part):
+    for terms_of_batch in (terms for part in processes.all_gather(found) for terms in part):
         for name, value in terms_of_batch.items():
             sums[name] = sums.get(name, 0.0) + value
     return sums

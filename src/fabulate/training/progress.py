@@ -8,12 +8,14 @@ import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn
 from rich.text import Text
 
+from fabulate.errors import ConfigError
 from fabulate.signals import BROKEN_PIPE, Stop
 
 PLAIN_SECONDS = 5.0  # between plain lines
@@ -70,7 +72,7 @@ class Display:
                 print(text, file=self.console.file, flush=True)
 
     def begin(self, share: float) -> None:
-        """The first step begins, with a share (0..1) of the budget spent by sittings before."""
+        """The first step begins, with a share (0..1) of the budget spent by sessions before."""
         self.first = share
         self.marks.append((time.monotonic(), share))
 
@@ -95,6 +97,27 @@ class Display:
         if (done := share - spent) <= 0:
             return ""
         return f"{lasting((now - then) * (1 - share) / done)} left"
+
+
+def scalars(report: Mapping[str, Any]) -> dict[str, float]:
+    """The numbers of a line of the log by name, as trackers want them.
+
+    >>> scalars({"step": 5, "epoch": 0.1, "seconds": 2.0, "train": {"loss": 3.0}})
+    {'train/loss': 3.0}
+    """
+    parts = [part for part in ("train", "validation", "test", "samples") if part in report]
+    return {f"{part}/{name}": value for part in parts for name, value in report[part].items() if value is not None}
+
+
+def summary_writer() -> type[Any]:
+    """TensorBoard's `SummaryWriter`. Errors: `ConfigError` where the package is not installed."""
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ConfigError(
+            f"--log tensorboard needs a package that is not here ({error}): pip install tensorboard"
+        ) from error
+    return SummaryWriter
 
 
 def lasting(seconds: float) -> str:

@@ -1,14 +1,20 @@
-"""One sitting at a run: what happens between the steps of the loop.
+"""What happens between the steps of a training: log, validation, tests, pictures, checkpoints.
 
-It restores the newest good checkpoint, takes the steps, and between them logs, draws, tests and saves.
+`Session` is the first process's: it alone has the clock, the folder and the screen. Where there are others, all agree
+before each step on one number, the largest that a process gives: go on, leave with a signal that one of them had, or
+help with a task that the first one wants done (`follow`). They have the data, and weights equal to its own; what a
+family fits once the weights stand still the first fits alone and hands over.
 """
 
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any
 
 import torch
+from torch import Tensor
 
 from fabulate.data import Data
 from fabulate.errors import DivergedError
@@ -20,33 +26,35 @@ from fabulate.models.search import EncodesBySearch
 from fabulate.pictures import pairs, save_curves, save_png
 from fabulate.signals import InterruptedTraining, Stop
 from fabulate.training.folder import RunFolder, read_log
-from fabulate.training.followers import GO_ON, OVER, drawn, test, validate
-from fabulate.training.loop import Learner, take
+from fabulate.training.loop import Learner, score_images, take
 from fabulate.training.progress import Display
-from fabulate.training.validation import LOOKS
+from fabulate.training.validation import VALIDATIONS, SampleQuality, Selected
 from fabulate.types import Ordered, some_of, to_uint8
-
-if TYPE_CHECKING:
-    from fabulate.training.judge import Judge
 
 PICTURES = 8  # times in a run that samples are drawn and the test images scored
 REPORTS = 200  # lines in the log of a run whose length is known; with a budget in minutes, one every 50 steps
 SETTLED = 500  # steps before which nothing is warned of: every model begins badly
 SAVE_SECONDS = 30.0  # between checkpoints, unless asked otherwise
 BACKWARD = 3  # times as long as a pass forward takes one with its gradients
-COPIES = 32  # reconstructions in a picture
+RECONSTRUCTIONS = 32  # in a picture
 FEWEST_TESTS = 500  # test images, however little time there is
-SHARE = 0.1  # of a budget in minutes that pictures and tests between the steps may take
+SHARE = 0.1  # of a budget in minutes that pictures, validation and tests between the steps may take
+
+GO_ON, TEST, SAMPLE, VALIDATE, OVER = 0, 1001, 1002, 1003, 1004  # above all signals: what the first wants comes first
+
+Report = dict[str, Any]
+"""A line of the log."""
 
 
-def best_look(log: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """The row of a log whose samples were the nearest to the training images; None when nobody looked."""
-    looks = [row for row in log if "samples" in row]
-    return min(looks, key=lambda row: row["samples"]["frechet_distance"], default=None)
+def best_samples(log: list[Report]) -> Report | None:
+    """The row of a log whose samples were the nearest to the training images; None when none were measured."""
+    return min(
+        (row for row in log if "samples" in row), key=lambda row: row["samples"]["frechet_distance"], default=None
+    )
 
 
 class Session:
-    """One sitting at a run: from the newest checkpoint to the end of the budget, or to a signal."""
+    """From the newest checkpoint of a run to the end of its budget, or to a signal."""
 
     def __init__(
         self,
@@ -54,121 +62,147 @@ class Session:
         folder: RunFolder,
         data: Data,
         display: Display,
+        stop: Stop,
         save_every: int | None = None,
-        judge: "Judge | None" = None,
+        quality: SampleQuality | None = None,
     ) -> None:
-        self.learner, self.folder, self.data, self.display = learner, folder, data, display
-        self.save_every, self.judge = save_every, judge
+        self.learner, self.folder, self.data, self.display, self.stop = learner, folder, data, display, stop
+        self.save_every, self.quality = save_every, quality
         self.shown = data.test if data.test is not None else data.train  # whose reconstructions are drawn
         self.tested: dict[str, float] = {}
         self.warned: set[str] = set()
         self.saved_at = time.monotonic()
-        self.settled_at = -1  # the step whose weights `settled` last fitted the rest to
-        self.looking = 0.0  # seconds that pictures and tests have taken between the steps
+        self.fitted_at = -1  # the step whose weights `fitted` last fitted the rest to
+        self.evaluating = 0.0  # seconds that pictures, validation and tests have taken between the steps
         self.expected = 0.0  # seconds that the last picture took
-        self.seen = 0  # looks at the validation loss that were due
+        self.log = read_log(folder.path)
+        self.sums: dict[str, Tensor] = {}  # of the terms since the last report
+        self.count, self.reported_at = 0, 0.0  # steps since then, and seconds of all steps until then
 
-    def finish(self, stop: Stop) -> GenerativeModel:
-        """Train to the end and return the model."""
-        learner, folder = self.learner, self.folder
-        self.restore()
-        log = read_log(folder.path)
-        self.told(OVER if log and log[-1].get("finished") else None)
-        if log and log[-1].get("finished"):
-            self.display.say(
-                f"{folder.path} is finished: {learner.step:,} steps. For another run give another --out; "
-                f"fabulate info {folder.path} tells its numbers."
-            )
-            self.tested = next((row["test"] for row in reversed(log) if "test" in row), {})
-            self.choose()
-            return self.model()
-        try:
-            self.train(stop)
-            for sentence in self.choose():
-                self.display.say(sentence)
-            self.picture(last=True)
-            self.told(OVER)
-            last = log[-1] if log else {}
-            if not ("test" in last and last["step"] == learner.step):  # else a sitting told it, and was killed then
-                folder.report({**self.where(), "test": self.tested})
-            self.summary_pictures()
-            self.save()
-            self.save_model()
-        except DivergedError as error:
-            kept = f"step {folder.good[0]['step']:,}"
-            raise DivergedError(f"{error}. Last good checkpoint in {folder.path}: {kept}") from error
-        folder.report({**self.where(), "finished": True})  # last of all: a kill before this line repeats the end
-        return self.model()
-
-    def restore(self) -> None:
-        """Go to the newest good checkpoint; say which were passed over."""
+    def begin(self) -> bool:
+        """Go to the newest good checkpoint; whether there is anything left to do."""
+        learner, path = self.learner, self.folder.path
         state, passed = self.folder.restore()
         for sentence in passed:
             self.display.say(f"Warning: {sentence}; going on from an older one.")
-        self.learner.processes.given(state)
+        learner.processes.broadcast_object(state)
         if state is None:
             self.save()  # from now on a log without a checkpoint means that one was lost
-            return
-        self.learner.restore(state)
-        self.display.say(f"Continuing {self.folder.path} from step {self.learner.step:,}.")
-        self.folder.rewind(self.learner.step)
-
-    def train(self, stop: Stop) -> None:
-        """The steps, and what happens between them."""
-        learner, count, busy = self.learner, 0, 0.0
-        start = learner.seconds
-        sums: dict[str, torch.Tensor] = {}
-        interval = max(1, learner.total // REPORTS) if learner.total else 50
-        pictures, self.seen = int(learner.progress * PICTURES), int(learner.progress * LOOKS)
+        else:
+            learner.restore(state)
+            self.display.say(f"Continuing {path} from step {learner.step:,}.")
+            self.folder.rewind(learner.step)
+            self.log = read_log(path)
+        finished = bool(self.log and self.log[-1].get("finished"))
+        self.agree(OVER if finished else None)
+        if finished:
+            self.display.say(
+                f"{path} is finished: {learner.step:,} steps. For another run give another --out; "
+                f"fabulate info {path} tells its numbers."
+            )
+            self.tested = next((row["test"] for row in reversed(self.log) if "test" in row), {})
+            self.restore_best()
+            return False
+        self.start = learner.seconds
+        self.interval = max(1, learner.total // REPORTS) if learner.total else 50
+        self.pictures, self.validations = int(learner.progress * PICTURES), int(learner.progress * VALIDATIONS)
         self.display.begin(learner.progress)
-        self.tell_news()
-        for terms in learner.steps():
-            for name, value in terms.items():
-                sums[name] = sums[name] + value if name in sums else value
-            count += 1
-            self.tell_news()
-            if learner.step % interval == 0 or learner.progress >= 1:
-                learner.guard.check()
-                means = {name: float(value) / count for name, value in sums.items()}
-                speed = count * learner.batch_size / max(learner.stepping - busy, 1e-9)
-                self.folder.report({**self.where(), "images_per_second": round(speed, 1), "train": means})
-                self.display.update(learner.progress, learner.step, speed, means)
-                self.warn(means)
-                sums, count, busy = {}, 0, learner.stepping
-            if self.validation_due():
-                self.validate()
-                if learner.validation.hopeless:
-                    break
-            if int(learner.progress * PICTURES) > pictures and learner.progress < 1 and self.affordable():
-                pictures = int(learner.progress * PICTURES)
-                self.illustrate()
-            if self.judge is not None and self.judge.due(learner.step, learner.seconds - start, self.settled):
-                self.look(self.judge)
-            if number := self.told(stop.number):  # all leave at the same step, whoever had the signal
-                self.leave(number)
-            if self.due():
-                self.save()
-        if self.judge is not None:
-            self.display.say(self.judge.words(learner.seconds - start))
+        self.tell_messages()
+        return True
 
-    def illustrate(self) -> None:
+    def after_step(self, terms: dict[str, Tensor]) -> Iterator[Report]:
+        """What is due after a step; gives each line of the log. Errors: `InterruptedTraining` after a signal, saved."""
+        learner = self.learner
+        for name, value in terms.items():
+            self.sums[name] = self.sums[name] + value if name in self.sums else value
+        self.count += 1
+        self.tell_messages()
+        if learner.step % self.interval == 0 or learner.progress >= 1:
+            yield self.report_losses()
+        if self.validation_due():
+            yield self.validate()
+            if learner.validation.should_stop:
+                return
+        if int(learner.progress * PICTURES) > self.pictures and learner.progress < 1 and self.affordable():
+            self.pictures = int(learner.progress * PICTURES)
+            yield self.illustrate()
+        if self.quality is not None and self.quality.due(learner.step, learner.seconds - self.start, self.fitted):
+            yield self.measure(self.quality)
+        if number := self.agree(self.stop.number):  # all leave at the same step, whoever had the signal
+            self.leave(number)
+        if self.checkpoint_due():
+            self.save()
+
+    def end(self) -> Iterator[Report]:
+        """The best weights, their test numbers, pictures and model; a kill before the last line repeats all of it."""
+        learner = self.learner
+        if self.quality is not None:
+            self.display.say(self.quality.summary(learner.seconds - self.start))
+        for sentence in self.restore_best():
+            self.display.say(sentence)
+        self.picture(last=True)
+        self.agree(OVER)
+        last = self.log[-1] if self.log else {}
+        if not ("test" in last and last["step"] == learner.step):  # else a session told it, and was killed then
+            yield self.report(test=self.tested)
+        self.summary_pictures()
+        self.save()
+        self.save_model()
+        yield self.report(finished=True)
+
+    @contextmanager
+    def leaving(self) -> Iterator[None]:
+        """Within the block an error of divergence tells which checkpoint is left, and who leaves the loop saves."""
+        try:
+            yield
+        except DivergedError as error:
+            kept = f"step {self.folder.good[0]['step']:,}"
+            raise DivergedError(f"{error}. Last good checkpoint in {self.folder.path}: {kept}") from error
+        except GeneratorExit:
+            self.save()
+            raise
+
+    def report(self, **what: Any) -> Report:
+        """Write a line of the log."""
+        learner = self.learner
+        where = {"step": learner.step, "epoch": round(learner.epoch, 3), "seconds": round(learner.seconds, 3)}
+        self.folder.report(row := {**where, **what})
+        return row
+
+    def report_losses(self) -> Report:
+        """Tell the mean losses since the last time."""
+        learner = self.learner
+        learner.guard.check()
+        means = {name: float(value) / self.count for name, value in self.sums.items()}
+        speed = self.count * learner.batch_size / max(learner.stepping - self.reported_at, 1e-9)
+        row = self.report(images_per_second=round(speed, 1), train=means)
+        self.display.update(learner.progress, learner.step, speed, means)
+        sentences = learner.images.warnings() if isinstance(learner.images, Ordered) else []
+        self.warn([*sentences, *(learner.model.warnings(means) if learner.step >= SETTLED else [])])
+        self.sums, self.count, self.reported_at = {}, 0, learner.stepping
+        return row
+
+    def illustrate(self) -> Report:
         """Draw, test and save the model of this step; how long that took says what the end will take."""
         began = time.perf_counter()
         self.picture()
-        self.folder.report({**self.where(), "test": self.tested})
+        row = self.report(test=self.tested)
         self.save_model()
         self.learner.model.train()
         self.expected = time.perf_counter() - began
-        self.looking += self.expected
+        self.evaluating += self.expected
+        return row
 
     def affordable(self) -> bool:
-        """Whether one more picture keeps all looks below their share of a budget in minutes."""
-        learner = self.learner
+        """Whether one more picture keeps all that happens between steps below its share of a budget in minutes."""
+        learner, model = self.learner, self.learner.model
         if learner.training.minutes is None:
             return True
-        expected = self.forward * (2 * self.drawing + self.tests)
-        learner.reserved = expected + self.forward * self.copying
-        return self.looking + max(expected, self.expected) <= SHARE * learner.seconds
+        drawing = SHOWN * max(1, sum(model.repeated().values()))  # passes forward; a saved model draws them once more
+        expected = self.forward * (2 * drawing + self.tests)
+        slow = 3 * drawing if isinstance(model, Reconstructs) and model.slow else 0  # reconstructions at the end only
+        learner.reserved = expected + self.forward * slow
+        return self.evaluating + max(expected, self.expected) <= SHARE * learner.seconds
 
     @property
     def forward(self) -> float:
@@ -176,99 +210,81 @@ class Session:
         return self.learner.stepping / max(self.learner.taken, 1) / self.learner.batch_size / BACKWARD
 
     @property
-    def drawing(self) -> int:
-        """Ways forward that drawing the samples of a picture takes; a saved model shows them once more."""
-        return SHOWN * max(1, sum(self.learner.model.repeated().values()))
-
-    @property
-    def copying(self) -> int:
-        """Ways forward of the reconstructions that are drawn at the end only."""
-        model = self.learner.model
-        return 3 * self.drawing if isinstance(model, Reconstructs) and model.slow else 0
-
-    @property
     def tests(self) -> int:
-        """How many test images are asked about: all, or as many as a twentieth of a budget in minutes allows."""
+        """How many test images are scored: all, or as many as a twentieth of a budget in minutes allows."""
         if self.data.test is None:
             return 0
         n, minutes = len(self.data.test), self.learner.training.minutes
         return n if minutes is None else min(n, max(FEWEST_TESTS, int(3 * minutes / max(self.forward, 1e-9))))
 
     def validation_due(self) -> bool:
-        """Whether to ask for the validation loss: so many times in a run, within the looks' share of minutes."""
+        """Whether to measure the validation loss: so many times in a run, within the share of a budget in minutes."""
         learner = self.learner
-        if learner.held_out is None or int(learner.progress * LOOKS) <= self.seen:
+        if learner.held_out is None or int(learner.progress * VALIDATIONS) <= self.validations:
             return False
-        self.seen = int(learner.progress * LOOKS)
-        expected = self.looking + self.forward * len(learner.held_out)
+        self.validations = int(learner.progress * VALIDATIONS)
+        expected = self.evaluating + self.forward * len(learner.held_out)
         return learner.training.minutes is None or expected <= SHARE * learner.seconds
 
-    def validate(self) -> None:
-        """Ask for the validation loss of this step, and keep the weights when none before were better."""
+    def validate(self) -> Report:
+        """Measure the validation loss of this step, and keep the weights when none before were better."""
         learner, began = self.learner, time.perf_counter()
-        if self.settled_at != learner.step:
+        if self.fitted_at != learner.step:
             learner.sampler()
         terms = validate(learner)
-        learner.validation.take(learner.step, terms["loss"], learner.average)
-        self.folder.report({**self.where(), "validation": terms})
+        learner.validation.record(learner.step, terms["loss"], learner.average)
+        row = self.report(validation=terms)
         learner.model.train()
-        self.looking += time.perf_counter() - began
+        self.evaluating += time.perf_counter() - began
+        return row
 
-    def choose(self) -> list[str]:
+    def restore_best(self) -> list[str]:
         """Take the weights with the lowest validation loss, and say so where they are not the last."""
         learner, validation = self.learner, self.learner.validation
         if validation.best is None or validation.best[0] == learner.step:
             return []
         step, loss, _ = validation.best
-        learner.choose()
-        self.settled_at = -1
-        early = ", and stopped early" if validation.hopeless else ""
+        learner.restore_best()
+        self.fitted_at = -1
+        early = ", and stopped early" if validation.should_stop else ""
         return [
             f"The validation loss rose since step {step:,} ({loss:.5g} there, {validation.latest:.5g} at step "
             f"{learner.step:,}{early}): the weights of step {step:,} are kept."
         ]
 
-    def tell_news(self) -> None:
-        """Say what the learner has to tell."""
-        while self.learner.news:
-            self.display.say(self.learner.news.pop(0))
+    def measure(self, quality: SampleQuality) -> Report:
+        """Measure the samples of this step, and keep the model in best/ when none before were better."""
+        before = best_samples(read_log(self.folder.path))
 
-    def look(self, judge: "Judge") -> None:
-        """Measure the samples of this step, and keep the model when none before was better."""
-        before = best_look(read_log(self.folder.path))
-        distance = judge.look(self.drawn)
-        self.folder.report({**self.where(), "samples": {"frechet_distance": distance}})
+        def samples(n: int) -> Tensor:
+            self.fitted()
+            return sample(self.learner, n)
+
+        distance = quality.measure(samples)
+        row = self.report(samples={"frechet_distance": distance})
         if before is None or distance < before["samples"]["frechet_distance"]:
             with self.folder.writing():
                 self.model().save_pretrained(own_folder(self.folder.best))
         self.learner.model.train()
+        return row
 
-    def drawn(self, n: int) -> torch.Tensor:
-        """Samples 0 .. n - 1 of this step, in [-1, 1] (N, C, H, W)."""
-        self.settled()
-        return drawn(self.learner, n)
+    def tell_messages(self) -> None:
+        """Say what the learner has to tell."""
+        while self.learner.messages:
+            self.display.say(self.learner.messages.pop(0))
 
-    def warn(self, means: dict[str, float]) -> None:
+    def warn(self, sentences: list[str]) -> None:
         """Say what goes wrong, each thing once."""
-        learner = self.learner
-        sentences = learner.images.warnings() if isinstance(learner.images, Ordered) else []
-        if learner.step >= SETTLED:
-            sentences += learner.model.warnings(means)
         for sentence in sentences:
             if sentence not in self.warned:
                 self.warned.add(sentence)
                 self.display.say(f"Warning: {sentence}")
 
-    def where(self) -> dict[str, Any]:
-        """How far training has come, as each line of the log says it."""
-        learner = self.learner
-        return {"step": learner.step, "epoch": round(learner.epoch, 3), "seconds": round(learner.seconds, 3)}
-
-    def told(self, number: int | None) -> int:
+    def agree(self, number: int | None) -> int:
         """Tell the other processes to go on, or to leave for a reason; one of them may have a reason too."""
-        return int(self.learner.processes.most(number or GO_ON, self.learner.model.device))
+        return int(self.learner.processes.most(number or GO_ON, self.learner.device))
 
-    def due(self) -> bool:
+    def checkpoint_due(self) -> bool:
         """Whether it is time for a checkpoint."""
         if self.save_every is not None:
             return self.learner.step % self.save_every == 0
@@ -276,32 +292,29 @@ class Session:
 
     def save(self) -> None:
         """Write a checkpoint."""
-        for sentence in self.folder.save(self.learner.state()):
-            if sentence not in self.warned:
-                self.warned.add(sentence)
-                self.display.say(f"Warning: {sentence}")
+        self.warn(self.folder.save(self.learner.state()))
         self.saved_at = time.monotonic()
 
     def leave(self, number: int) -> None:
         """A signal came: save everything and go."""
         self.save()
         self.save_model()
-        self.told(OVER)
+        self.agree(OVER)
         raise InterruptedTraining(
             number, f"Stopped at step {self.learner.step:,}, saved in {self.folder.path}. The same command continues."
         )
 
-    def settled(self) -> GenerativeModel:
+    def fitted(self) -> GenerativeModel:
         """The averaged weights of this step, and what a family fits once they stand still."""
         learner = self.learner
-        if self.settled_at != learner.step:
+        if self.fitted_at != learner.step:
             learner.sampler().fit_latents(learner.images)
-            self.settled_at = learner.step
+            self.fitted_at = learner.step
         return learner.average
 
     def model(self) -> GenerativeModel:
         """The model to use, with what its card tells."""
-        model = self.settled().eval().requires_grad_(False)
+        model = self.fitted().eval().requires_grad_(False)
         model.record = {
             "data": self.data.name,
             "steps": self.learner.weights_of,
@@ -317,7 +330,7 @@ class Session:
 
     def picture(self, last: bool = False) -> None:
         """Draw 64 samples from fixed noise, some reconstructions (slow ones at the last), and score the test images."""
-        model, step = self.settled(), f"step-{self.learner.step:08d}"
+        model, step = self.fitted(), f"step-{self.learner.step:08d}"
         title = f"{self.folder.path.name}, step {self.learner.weights_of:,}"
         if self.data.test is not None:
             n = self.tests
@@ -331,12 +344,12 @@ class Session:
             save_png(model.show(title=f"{title}: samples"), self.folder.samples / f"{step}.png")
             # A family without an encoder searches for codes, which takes too long now and then.
             if not isinstance(model, EncodesBySearch) and isinstance(model, Reconstructs) and (last or not model.slow):
-                chosen = some_of(self.shown, COPIES, "shown").sort().values  # a folder's come class after class
-                batch = take(self.shown, chosen, model, model.device)
-                copies = model.reconstruct(batch.x, batch.y)
-                real, copied = (to_uint8(x).cpu().numpy() for x in (batch.x, copies))
+                subset = some_of(self.shown, RECONSTRUCTIONS, "shown").sort().values  # a folder's: class after class
+                batch = take(self.shown, subset, model, model.device)
+                both = (batch.x, model.reconstruct(batch.x, batch.y))
+                real, reconstructions = (to_uint8(x).cpu().numpy() for x in both)
                 part = "training" if self.data.test is None else "test"
-                picture = pairs(real, copied, f"{title}: reconstructions", f"of {part} images")
+                picture = pairs(real, reconstructions, f"{title}: reconstructions", f"of {part} images")
                 save_png(picture, self.folder.samples / f"reconstructions-{step}.png")
 
     def summary_pictures(self) -> None:
@@ -353,3 +366,68 @@ class Session:
 def copy(picture: Path, file: IO[bytes]) -> None:
     """Write a picture's bytes into another file."""
     file.write(picture.read_bytes())
+
+
+def follow(learner: Learner, data: Data, stop: Stop) -> GenerativeModel:
+    """In a process that is not the first: its steps until it says otherwise, and all that it wants help with."""
+    state = learner.processes.broadcast_object(None)
+    if state is not None:
+        learner.restore(state)
+    if agreed(learner, data, stop) == OVER:
+        return learner.sampler()
+    for _ in learner.steps():
+        number = agreed(learner, data, stop)
+        if number == OVER:  # stopped early
+            return learner.sampler()
+        if number != GO_ON:
+            agreed(learner, data, stop)  # until the first has saved
+            raise InterruptedTraining(number, "")
+    agreed(learner, data, stop)  # the last test, and that it is over
+    return learner.sampler()
+
+
+def agreed(learner: Learner, data: Data, stop: Stop) -> int:
+    """What all agree on next, once the first process wants no more help."""
+    while (number := int(learner.processes.most(stop.number or GO_ON, learner.device))) in HELP:
+        HELP[number](learner, data)
+        learner.model.train()
+    return number
+
+
+def test(learner: Learner, data: Data, n: int = 0) -> dict[str, float]:
+    """The mean test terms of the averaged weights over n test images, each process scoring a part of them."""
+    assert data.test is not None
+    ask(learner, TEST)
+    n = int(learner.processes.broadcast(n, learner.device))
+    images = data.test if n == len(data.test) else Selected(data.test, some_of(data.test, n, "test"))
+    return score_images(learner.average, images, learner.training.seed, learner.processes)
+
+
+def validate(learner: Learner) -> dict[str, float]:
+    """The mean test terms of the averaged weights over the validation images."""
+    assert learner.held_out is not None
+    ask(learner, VALIDATE)
+    return score_images(learner.average, learner.held_out, learner.training.seed, learner.processes)
+
+
+def sample(learner: Learner, n: int) -> Tensor:
+    """Samples 0 .. n - 1 of the averaged weights, in [-1, 1] (N, C, H, W) on the CPU; each process draws a part."""
+    ask(learner, SAMPLE)
+    n = int(learner.processes.broadcast(n, learner.device))
+    part = learner.processes.part(n, learner.average.rows)
+    drawn = learner.average.sample(len(part), start=part.start).cpu() if part else torch.empty(0, *learner.model.shape)
+    return torch.cat(learner.processes.all_gather(drawn))
+
+
+def ask(learner: Learner, task: int) -> None:
+    """Let the others begin a task with the first process's model, whose weights must stand still."""
+    if learner.processes.first:
+        learner.processes.most(task, learner.device)
+    learner.processes.share_([*learner.average.parameters(), *learner.average.buffers()])  # the best step's, perhaps
+
+
+HELP: dict[int, Callable[[Learner, Data], object]] = {
+    TEST: test,
+    VALIDATE: lambda learner, data: validate(learner),
+    SAMPLE: lambda learner, data: sample(learner, 0),
+}

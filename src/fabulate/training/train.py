@@ -1,11 +1,12 @@
-"""From a family and images to a trained model in a run folder.
+"""From a family and images to a trained model: in a run folder (`train`, `steps`, `run`) or in memory alone (`fit`).
 
-`train` takes words and hyperparameters, as the command line does, and turns them into specs; `run` takes the specs,
-makes the model, claims the folder and lets a `Session` train.
+`train` and `steps` take words and hyperparameters, as the command line does, and turn them into specs; `run` takes the
+specs, makes the model, claims the folder and takes the steps, with a `Session` at work between them.
 """
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Generator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import fields, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Annotated, Any, get_args, get_origin
 import numpy as np
 from rich.console import Console
 
-from fabulate.config import BUDGETS, Training, nearest, override, to_json
+from fabulate.config import BUDGETS, Preset, Training, nearest, override, to_json
 from fabulate.data import Data, load_data, resident
 from fabulate.errors import ConfigError
 from fabulate.files import outside
@@ -25,12 +26,14 @@ from fabulate.seeds import seeded
 from fabulate.signals import Stop, catching
 from fabulate.training.devices import arithmetic, flushed, pick_device, rounding, threads
 from fabulate.training.folder import Config, RunFolder, read_config
-from fabulate.training.followers import follow
 from fabulate.training.loop import Learner, settled
 from fabulate.training.progress import Display
-from fabulate.training.session import Session
-from fabulate.training.validation import Selected, split
-from fabulate.types import BatchSource
+from fabulate.training.session import Report, Session, follow
+from fabulate.training.validation import SampleQuality, Selected, split
+from fabulate.types import BatchSource, ImageShape
+
+Reports = Generator[Report, None, GenerativeModel]
+"""Gives each line of the log as it is written; its value in the end is the model."""
 
 
 def train(
@@ -56,15 +59,46 @@ def train(
     Errors: `ConfigError` for names and values that do not fit, `DataError` for the images, `RunError` for the folder,
     `DivergedError` when a loss is not finite, `InterruptedTraining` after a signal, saved.
     """
-    config, training = configure(name, preset, hyperparameters)
+    every = {"save_every": save_every, "evaluate_every": evaluate_every}
+    reports = steps(name, data, out=out, preset=preset, device=device, quiet=quiet, **every, **hyperparameters)
+    return finish(reports)
+
+
+def finish(reports: Reports) -> GenerativeModel:
+    """Let a training go on to its end; returns the model."""
+    while True:
+        try:
+            next(reports)
+        except StopIteration as end:
+            return end.value
+
+
+def steps(
+    name: str,
+    data: str | Path | Data | np.ndarray[Any, Any] = "digits",
+    *,
+    out: str | Path | None = None,
+    preset: str = "default",
+    quiet: bool = False,
+    **options: Any,
+) -> Reports:
+    """Train as `train` does, and yield each line of the log (`log.jsonl`) as it is written, for any tracker:
+
+        for report in fabulate.steps("vae", "mnist", out="runs/vae", epochs=10):
+            wandb.log(report, step=report["step"])
+
+    A report has `step`, `epoch`, `seconds` and some of `train`, `validation`, `test` and `samples`, each a dict of
+    numbers (docs/reliability.md has the table). A loop that is left saves first; the same call continues.
+    """
+    own = {key: options.pop(key) for key in ("device", "save_every", "evaluate_every") if key in options}
+    config, training = configure(name, preset, options)
     console = Console(quiet=quiet)
     if not isinstance(data, Data):
         data = load_data(data)
         if data.report.warning:
             console.print(data.report.warning, highlight=False, markup=False, soft_wrap=True)
     out = Path(out) if out is not None else default_out(name, data)
-    every = {"save_every": save_every, "evaluate_every": evaluate_every}
-    return run(name, config, training, data, out, device=device, **every, console=console)
+    return (yield from run(name, config, training, data, out, **own, console=console))
 
 
 def default_out(name: str, data: Data) -> Path:
@@ -72,35 +106,36 @@ def default_out(name: str, data: Data) -> Path:
     return Path("runs") / f"{name}-{data.name}"
 
 
-def configure(name: str, preset: str, hyperparameters: Mapping[str, Any]) -> tuple[Any, Training]:
-    """The specs of the model and of its training: a preset with some values changed.
+def configure(name: str, preset: str | Preset, hyperparameters: Mapping[str, Any]) -> tuple[Any, Training]:
+    """The specs of the model and of its training: a preset, or the name of one, with some values changed.
 
     >>> configure("vae", "tutorial", {"latent_dim": 2, "steps": 10})[0].latent_dim
     2
 
     Errors: `ConfigError` for unknown presets, hyperparameters and networks (naming the nearest) and for bad values.
     """
-    presets = family(name).presets
-    if preset not in presets:
-        raise ConfigError(
-            f"{name} has no preset {preset!r}{nearest(preset, [*presets])} (presets: {', '.join(presets)})"
-        )
+    presets, own = family(name).presets, family(name).networks
+    if isinstance(preset, str):
+        if preset not in presets:
+            raise ConfigError(
+                f"{name} has no preset {preset!r}{nearest(preset, [*presets])} (presets: {', '.join(presets)})"
+            )
+        preset = presets[preset]
     values = dict(hyperparameters)
-    own = family(name).networks
     for part, kinds in choices(family(name).Config).items():
         if isinstance(kind := values.get(part), str):
             if kind not in kinds:
                 raise ConfigError(
                     f"there is no {part} {kind!r}{nearest(kind, [*kinds])} ({part}s of {name}: {', '.join(kinds)})"
                 )
-            usual = getattr(presets[preset].model, part)
+            usual = getattr(preset.model, part)
             values[part] = usual if usual.kind == kind else own[kind] if kind in own else kinds[kind]()
     of_training = {field.name for field in fields(Training)}
     if any(values.get(budget) is not None for budget in BUDGETS):  # a budget replaces the preset's
         values = dict.fromkeys(BUDGETS) | values
     model = {key: value for key, value in values.items() if key not in of_training}
     training = {key: value for key, value in values.items() if key in of_training}
-    return override(presets[preset].model, model), override(presets[preset].training, training)
+    return override(preset.model, model), override(preset.training, training)
 
 
 def choices(config: type[Any]) -> dict[str, dict[str, type[Any]]]:
@@ -129,8 +164,8 @@ def run(
     save_every: int | None = None,
     evaluate_every: int | None = None,
     console: Console,
-) -> GenerativeModel:
-    """Train what the specs say on `data` in the run folder `out`, continuing what is there."""
+) -> Reports:
+    """Train what the specs say on `data` in the run folder `out`, continuing what is there; yields its log."""
     outside(out, data.spec.source)
     for flag, every in (("save_every", save_every), ("evaluate_every", evaluate_every)):
         if every is not None and every < 1:
@@ -141,37 +176,73 @@ def run(
         )
     if all(getattr(training, budget) is None for budget in BUDGETS):
         raise ConfigError(f"training needs a budget: {', '.join(BUDGETS)}, or several of them")
-    scored = data.test is None or data.test.y is not None or not training.conditional
-    if not scored:
+    sentences = []
+    if training.conditional and data.test is not None and data.test.y is None:
         data = replace(data, test=None)
-    with flushed(), seeded(training.seed, "weights"):
-        model = family(name)(config, data.shape, data.classes if training.conditional else ()).to(pick_device(device))
-    training, told = settled(training, model)[0], choices_told(config, model)
-    with flushed(), together(model.device) as processes:
-        before = processes.given(processes.leads(lambda: begun(out)))
-        how = processes.given(processes.leads(lambda: arithmetic(training, model.shape.size, processes.count, before)))
-        with threads(how["threads"]):
-            images, held_out = parts(model, training, data)
-            learner = Learner(model, training, images, processes, held_out, how["micro_batches"])
-            config = {**settings(model, training, data), "arithmetic": how}
-            folder = processes.leads(lambda: claimed(out, config))
-            if folder is None:
-                with catching(Stop()) as stop:
-                    return follow(learner, data, stop)
-            try:
-                judge = None
-                if evaluate_every is not None:
-                    from fabulate.training.judge import Judge  # all features and metrics come with it
+        sentences = ["No test loss: the model learns p(x | class), and the test images have no classes."]
+    with ExitStack() as stack:
+        stack.enter_context(flushed())
+        model = fresh(name, config, training, data.shape, data.classes if training.conditional else (), device)
+        training, chosen = settled(training, model)[0], choices_told(config, model)
+        processes = stack.enter_context(together(model.device))
+        before = processes.broadcast_object(processes.leads(lambda: begun(out)))
+        how = processes.broadcast_object(
+            processes.leads(lambda: arithmetic(training, model.shape.size, processes.count, before))
+        )
+        stack.enter_context(threads(how["threads"]))
+        images, held_out = parts(model, training, data)
+        learner = Learner(model, training, images, processes, held_out, how["micro_batches"])
+        settings = {**described(model, training, data), "arithmetic": how}
+        folder = processes.leads(lambda: claimed(out, settings))
+        if folder is None:
+            return follow(learner, data, stack.enter_context(catching(Stop())))
+        stack.callback(folder.close)
+        quality = None if evaluate_every is None else SampleQuality.of(evaluate_every, data, model.device)
+        stop = stack.enter_context(catching(Stop()))
+        display = stack.enter_context(Display(console, name, stop))
+        for sentence in (*chosen, *rounding(before, how), *sentences):
+            display.say(sentence)
+        session = Session(learner, folder, data, display, stop, save_every, quality)
+        stack.enter_context(session.leaving())
+        if session.begin():
+            for terms in learner.steps():
+                yield from session.after_step(terms)
+            yield from session.end()
+        return session.model()
 
-                    judge = Judge.of(evaluate_every, data, model.device)
-                with catching(Stop()) as stop, Display(console, name, stop) as display:
-                    for sentence in (*told, *rounding(before, how)):
-                        display.say(sentence)
-                    if not scored:
-                        display.say("No test loss: the model learns p(x | class), and the test images have no classes.")
-                    return Session(learner, folder, data, display, save_every, judge).finish(stop)
-            finally:
-                folder.close()
+
+def fit(
+    name: str,
+    config: Any,
+    training: Training,
+    images: BatchSource,
+    shape: ImageShape,
+    classes: Sequence[str] = (),
+    *,
+    device: str = "auto",
+    latents_of: BatchSource | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> GenerativeModel:
+    """Train what the specs say on `images` in memory, without a run folder; returns the model, ready to use.
+
+    `latents_of`: the images that a family fits what is left to (a mixture of latents, say) in the end, where these are
+    others. `progress`: called with (steps done, all steps), where their number is known. Errors: `DivergedError`.
+    """
+    learner = Learner(fresh(name, config, training, shape, classes, device), training, images)
+    for _ in learner.steps():
+        if progress is not None and learner.total is not None:
+            progress(learner.step, learner.total)
+    learner.sampler().fit_latents(images if latents_of is None else latents_of)
+    return learner.average.eval().requires_grad_(False)
+
+
+def fresh(
+    name: str, config: Any, training: Training, shape: ImageShape, classes: Sequence[str], device: str
+) -> GenerativeModel:
+    """A model with the weights of the training's seed."""
+    with seeded(training.seed, "weights"):
+        model = family(name)(config, shape, classes)
+    return model.to(pick_device(device))
 
 
 def choices_told(config: Any, model: GenerativeModel) -> list[str]:
@@ -206,7 +277,7 @@ def parts(model: GenerativeModel, training: Training, data: Data) -> tuple[Batch
     return (images, None) if numbers is None else (Selected(images, numbers[0]), Selected(images, numbers[1]))
 
 
-def settings(model: GenerativeModel, training: Training, data: Data) -> dict[str, Any]:
+def described(model: GenerativeModel, training: Training, data: Data) -> dict[str, Any]:
     """A run's config.json."""
     return {
         "family": model.family,

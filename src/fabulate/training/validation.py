@@ -1,28 +1,37 @@
-"""Validation: a part of the training images is not learnt from, and its loss says which step's weights are the best.
+"""What chooses the weights that are kept: the loss of validation images and, if asked, the quality of samples.
 
-A model that learns its images by heart goes on to fit them better and new ones worse (overfitting): the training loss
-falls while the validation loss rises. So the weights with the lowest validation loss are kept, and training stops early
-once there is no hope (early stopping; Prechelt 1998, "Early stopping - but when?"). The test images have no say in it:
-what chooses must not be what judges in the end.
+A part of the training images is not learnt from. A model that memorises its images goes on to fit them better and new
+ones worse (overfitting): the training loss falls while the validation loss rises. So the weights with the lowest
+validation loss are kept, and training stops early once that loss keeps rising (early stopping; Prechelt 1998, "Early
+stopping - but when?"). The test images have no say in it: what chooses must not be what judges in the end.
 """
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from math import isfinite
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fabulate.data import Images
+from fabulate.data import Data, Images
 from fabulate.models import GenerativeModel
 from fabulate.seeds import permutation
 from fabulate.types import Batch, BatchSource
 
-LOOKS = 40  # times in a run that the validation loss is asked for
-PATIENCE = 10  # looks without a better one, a quarter of the budget, before training may stop
-RISE = 0.02  # of the way that the loss fell from the first look to the best: a rise that is no noise
+if TYPE_CHECKING:
+    from fabulate.features import Features
+    from fabulate.metrics.frechet import Moments
+
+VALIDATIONS = 40  # times in a run that the validation loss is measured
+PATIENCE = 10  # validations without a better one, a quarter of the budget, before training may stop
+RISE = 0.02  # of the way that the loss fell from the first validation to the best: a rise that is no noise
 FEWEST, MOST = 10, 2000  # validation images: a loss of fewer says too little, of more it costs too much
+
+SHARE = 0.1  # of the training time that measuring samples may take
+SAMPLES = 1000  # enough to rank the steps of one run; the distance itself would fall with more
+REAL = 10_000  # training images compared with, at most
 
 
 class Selected(BatchSource):
@@ -72,12 +81,12 @@ class Validation:
     """The validation losses of a training, and the weights of the best."""
 
     def __init__(self) -> None:
-        self.first = float("nan")  # the loss at the first look
+        self.first = float("nan")  # the loss at the first validation
         self.latest = float("nan")
         self.best: tuple[int, float, dict[str, Tensor]] | None = None  # step, loss, weights
-        self.since = 0  # looks since then
+        self.since = 0  # validations since then
 
-    def take(self, step: int, loss: float, model: GenerativeModel) -> None:
+    def record(self, step: int, loss: float, model: GenerativeModel) -> None:
         """Take in the loss of a step, and its model's weights where none before were better."""
         if self.best is None:
             self.first = loss
@@ -89,14 +98,14 @@ class Validation:
             self.since += 1
 
     @property
-    def rose(self) -> bool:
-        """Whether the loss has risen since the best look, by more than noise."""
+    def overfitting(self) -> bool:
+        """Whether the loss has risen since the best validation, by more than noise."""
         return self.best is not None and self.latest - self.best[1] > RISE * (self.first - self.best[1])
 
     @property
-    def hopeless(self) -> bool:
+    def should_stop(self) -> bool:
         """Whether the loss has been rising for so long that training on is in vain."""
-        return self.rose and self.since >= PATIENCE
+        return self.overfitting and self.since >= PATIENCE
 
     def state(self) -> dict[str, Any]:
         """Everything that continuing needs."""
@@ -106,3 +115,60 @@ class Validation:
         """Continue from a state."""
         self.first, self.latest, self.since = state["first"], state["latest"], state["since"]
         self.best = None if state["best"] is None else tuple(state["best"])
+
+
+class SampleQuality:
+    """The Fréchet distance (Heusel et al. 2017, https://arxiv.org/abs/1706.08500) of samples to the training images.
+
+    It is that of 1,000 samples, always from the same noise, after every so many steps, within a tenth of the training
+    time: a measurement that would take more is skipped. How long one takes is first told by a few samples.
+    """
+
+    def __init__(self, every: int, features: "Features", real: "Moments") -> None:
+        self.every, self.features, self.real = every, features, real
+        self.spent = 0.0  # seconds, in this session
+        self.expected: float | None = None  # seconds that a measurement takes
+        self.measured, self.skipped = 0, 0
+
+    @classmethod
+    def of(cls, every: int, data: Data, device: torch.device) -> "SampleQuality":
+        """Compares with the training images, whose features are made once and kept (`features_for`)."""
+        from fabulate.features import features_for  # all features and metrics come with it
+        from fabulate.stats import reference
+
+        features = features_for(data, device=device)
+        n = min(REAL, len(data.train))
+        return cls(every, features, reference(data, "train", features=features, n=n).moments)
+
+    def due(self, step: int, seconds: float, model: Callable[[], GenerativeModel]) -> bool:
+        """Whether to measure after so many steps, which took so many seconds in this session."""
+        if step % self.every:
+            return False
+        if self.expected is None:
+            began = time.perf_counter()
+            sampler = model()  # a family may fit something first, once for all samples
+            ready = time.perf_counter()
+            self.features(sampler.sample(sampler.rows))
+            self.spent = time.perf_counter() - began
+            self.expected = ready - began + (time.perf_counter() - ready) * SAMPLES / sampler.rows
+        fits = self.spent + self.expected <= SHARE * seconds
+        self.skipped += not fits
+        return fits
+
+    def measure(self, sample: Callable[[int], Tensor]) -> float:
+        """The distance of 1,000 samples to the training images; `sample` gives the first n (N, C, H, W)."""
+        from fabulate.metrics.frechet import Moments, frechet_distance
+
+        began = time.perf_counter()
+        distance = frechet_distance(Moments.of(self.features(sample(SAMPLES)), "samples"), self.real)
+        self.expected = time.perf_counter() - began
+        self.spent += self.expected
+        self.measured += 1
+        return distance
+
+    def summary(self, seconds: float) -> str:
+        """What it has cost, for the end of a session of so many seconds of training."""
+        skipped = f"; {self.skipped} more were skipped to stay below {SHARE:.0%}" if self.skipped else ""
+        return (
+            f"Measuring samples {self.measured} times took {self.spent / max(seconds, 1e-9):.1%} of the time{skipped}."
+        )

@@ -91,7 +91,8 @@ def augment(
     if model is None:  # the test is not even looked at; the same call goes on where it was interrupted
         shown = replace(data, train=Balanced(cut.train.x, cut.train.y), test=None, fingerprint=fingerprint(data, cut))
         console = console or Console(quiet=True)
-        model = training.run(family, config, schedule, shown, out / "run", device=device, console=console)
+        reports = training.run(family, config, schedule, shown, out / "run", device=device, console=console)
+        model = training.finish(reports)
     filters = Filters.of(cut.train, data.classes, seed=seed, progress=partial(told, "training the referee"))
     made = rejection_sampling(model, filters, lacking, data.classes, seed=seed, progress=partial(told, "drawing"))
     write(out, data, cut, model, made, seed, told)

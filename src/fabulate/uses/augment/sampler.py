@@ -25,10 +25,9 @@ from torch import Tensor
 from fabulate.data import Images
 from fabulate.data.arrays import Reading, pixel_values, reading
 from fabulate.errors import DataError
-from fabulate.models import GenerativeModel, family
-from fabulate.seeds import permutation, seed_at, seeded
-from fabulate.training.devices import pick_device
-from fabulate.training.loop import Learner
+from fabulate.models import GenerativeModel
+from fabulate.seeds import permutation, seed_at
+from fabulate.training import fit
 from fabulate.types import Batch, BatchSource, ImageShape, to_uint8
 from fabulate.uses.augment.filters import Filters, rejection_sampling
 from fabulate.uses.augment.pipeline import Balanced, balanced_rows, conditional
@@ -143,13 +142,7 @@ class GenerativeOverSampler(BaseOverSampler):  # type: ignore[misc]  # imbalance
         """A conditional model, trained in memory on balanced batches and settled on the images as they are."""
         given = {**budget, **(self.hyperparameters or {}), "seed": self.seed_}
         config, training = conditional(self.family, given, recipe=bool(self.image_shape))
-        with seeded(self.seed_, "weights"):
-            model = family(self.family)(config, shape, names)
-        learner = Learner(model.to(pick_device(self.device)), training, shown)
-        for _ in learner.steps():
-            pass
-        learner.sampler().fit_latents(plain)
-        return learner.average.eval().requires_grad_(False)
+        return fit(self.family, config, training, shown, shape, names, device=self.device, latents_of=plain)
 
 
 class Table(BatchSource):

@@ -19,10 +19,7 @@ from fabulate.data import Images
 from fabulate.errors import CapabilityError, ConfigError
 from fabulate.models import GenerativeModel, family
 from fabulate.models.base import Conditional, able
-from fabulate.seeds import seeded
-from fabulate.training import configure
-from fabulate.training.devices import pick_device
-from fabulate.training.loop import Learner
+from fabulate.training import configure, fit
 from fabulate.types import Progress, to_uint8
 from fabulate.uses.debias.debiaser import KEPT, Resampled
 from fabulate.uses.debias.densities import Labels, Numbers
@@ -126,11 +123,4 @@ def learn(
     source.resample(KEPT / len(images) + (1 - KEPT) * evenly, seed, "debias", "pairs")
     values = {"steps": STEPS, **(hyperparameters or {}), "seed": seed, "conditional": True}
     config, training = configure(name, str(values.pop("preset", "default")), values)
-    with seeded(seed, "weights"):
-        model = family(name)(config, images.shape, classes)
-    learner = Learner(model.to(pick_device(device)), training, source)
-    for _ in learner.steps():
-        if progress is not None and learner.total is not None:
-            progress(learner.step, learner.total)
-    learner.sampler().fit_latents(source)
-    return learner.average.eval().requires_grad_(False)
+    return fit(name, config, training, source, images.shape, classes, device=device, progress=progress)

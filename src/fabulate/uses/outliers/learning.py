@@ -9,11 +9,8 @@ from typing import Any
 from torch import Tensor
 
 from fabulate.config import BUDGETS
-from fabulate.models import GenerativeModel, family
-from fabulate.seeds import seeded
-from fabulate.training import configure
-from fabulate.training.devices import pick_device
-from fabulate.training.loop import Learner
+from fabulate.models import GenerativeModel
+from fabulate.training import configure, fit
 from fabulate.types import Batch, BatchSource, ImageShape, Progress
 
 STEPS = 1500  # where no budget is given: a detector has to be quick, and copies need not be sharp
@@ -52,11 +49,4 @@ def learn(
     if all(values.get(budget) is None for budget in BUDGETS):
         values["steps"] = STEPS
     config, training = configure(name, preset, values | {"seed": seed})
-    with seeded(seed, "weights"):
-        model = family(name)(config, ImageShape(*x.shape[1:]))
-    learner = Learner(model.to(pick_device(device)), training, Normals(x))
-    for _ in learner.steps():
-        if progress is not None and learner.total is not None:
-            progress(learner.step, learner.total)
-    learner.sampler().fit_latents(learner.images)
-    return learner.average.eval().requires_grad_(False)
+    return fit(name, config, training, Normals(x), ImageShape(*x.shape[1:]), device=device, progress=progress)
