@@ -278,7 +278,7 @@ def test_the_power_told_is_the_power_had() -> None:
     noticed, shares = 0, []
     for repeat in range(60):
         train, held_out, honest = torch.randn(3, 300, 4, generator=generator(repeat, "power")).double()
-        share = least_noticed(copies.memorisation(honest, train, held_out), 300, 300)
+        share = least_noticed(copies.memorisation(honest, train, held_out))
         mixed = torch.cat([honest[: round(300 * (1 - share))], train[: 300 - round(300 * (1 - share))]])
         noticed += copies.memorisation(mixed, train, held_out).p_value < LEVEL
         shares.append(share)

@@ -19,7 +19,7 @@ from fabulate.metrics import (
     kernel_distance,
     kernel_distances,
 )
-from fabulate.metrics.kernel import mmd2
+from fabulate.metrics.distances import mmd2
 from fabulate.seeds import generator
 
 

@@ -10,13 +10,13 @@ from torch import Tensor
 from fabulate.errors import DataError
 from fabulate.metrics import (
     density_coverage,
-    distances,
     fidelity,
     frechet_interval,
     kernel_distance,
+    manifold,
     precision_recall,
 )
-from fabulate.metrics.distances import nearest_rows, radii
+from fabulate.metrics.manifold import nearest_rows, radii
 from fabulate.seeds import generator
 
 FOUR = ("precision", "recall", "density", "coverage")
@@ -103,7 +103,7 @@ def test_one_image_again_and_again_is_precise_and_covers_nothing():
 def test_blocks_of_any_size_give_the_same(monkeypatch, cells):
     real, fake = normal(60, 5).round(), normal(45, 5, seed=1).round()  # rounded: many distances are equal
     whole = fidelity(real, fake), nearest_rows(real, fake), radii(real, 3)
-    monkeypatch.setattr(distances, "CELLS", cells)
+    monkeypatch.setattr(manifold, "CELLS", cells)
     assert fidelity(real, fake) == whole[0]
     assert torch.equal(nearest_rows(real, fake)[1], whole[1][1])
     torch.testing.assert_close(radii(real, 3), whole[2])

@@ -14,7 +14,7 @@ from PIL import Image
 
 from fabulate.data import Data, Images, load_data
 from fabulate.errors import ConfigError, DataError, RunError
-from fabulate.metrics.classification import balanced_accuracy
+from fabulate.metrics.classes import balanced_accuracy
 from fabulate.uses.augment import BASELINES, Proof, augment, filters, pipeline, prove, read, splits, verdict
 from fabulate.uses.augment.filters import Synthetic, Tally
 from fabulate.uses.augment.page import to_json

@@ -25,7 +25,7 @@ from fabulate.data import Data, Images, cache
 from fabulate.errors import ConfigError, DataError
 from fabulate.features import Features
 from fabulate.files import key, parse_json, write_file
-from fabulate.metrics.frechet import Moments
+from fabulate.metrics.distances import Moments
 from fabulate.seeds import permutation
 from fabulate.types import Progress
 

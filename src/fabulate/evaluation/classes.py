@@ -16,8 +16,8 @@ from torch import Tensor
 from fabulate.data import Images
 from fabulate.evaluation.subject import Findings, Subject
 from fabulate.features import ClassifierFeatures, accuracy, predict, train_classifier
+from fabulate.metrics.classes import effective_classes, modes, nearest
 from fabulate.metrics.intervals import Estimate
-from fabulate.metrics.shares import effective_classes, modes, nearest
 from fabulate.models.base import Conditional, able
 from fabulate.report import Card, Row, plots
 from fabulate.seeds import permutation

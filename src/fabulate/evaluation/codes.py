@@ -1,6 +1,6 @@
 """What does a code keep of an image, is all of it used, and do images change smoothly between two codes?
 
-Reconstructions of images never trained on have three errors (`metrics/samples.py`): the mean squared error, the same in
+Reconstructions of images never trained on have three errors (`metrics/images.py`): the mean squared error, the same in
 decibels, and the structural similarity. They tell what a code keeps, and nothing of how samples look: a code as large
 as the image keeps everything. The anchor is the mean training image, the best reconstruction without looking. Means
 hide what fails, so the worst are shown as well.

@@ -8,7 +8,6 @@ Legend: N samples, C H W image.
 """
 
 from collections.abc import Iterator
-from math import sqrt
 from statistics import NormalDist
 
 import numpy as np
@@ -43,7 +42,7 @@ def memorisation(subject: Subject) -> Findings:
     found, real = measure(drawn, *features), authenticity(features[1], features[0])
     copies = copied(subject.samples, train)
     n = len(subject.samples)
-    noticed = least_noticed(found, len(train), len(held_out))
+    noticed = least_noticed(found)
     rows = (
         Row(
             name="Nearest to training images",
@@ -120,20 +119,11 @@ def described(subject: Subject, images: Images) -> Tensor:
     return torch.cat([subject.features(part) for part in chunks(images)])
 
 
-def least_noticed(found: Memorisation, train: int, held_out: int) -> float:
-    """The share of copies that the test finds, at its level, `POWER` of the time.
-
-    Without copies the count of samples nearest to training images has the variance that labels dealt anew over the real
-    images give it (`metrics/copies.py`); a share m of copies moves the share of samples by m (1 - p_0).
-    """
-    in_train = found.train_distances < found.held_out_distances
-    nearest = torch.where(in_train, found.nearest_train, train + found.nearest_held_out)
-    counts = torch.bincount(nearest, minlength=train + held_out).double()
-    total = train + held_out
-    variance = train * held_out / (total * (total - 1)) * float((counts - counts.mean()).square().sum())
+def least_noticed(found: Memorisation) -> float:
+    """The share m of copies that the test finds, at its level, `POWER` of the time; it moves the share m (1 - p_0)."""
     normal = NormalDist()
     reach = normal.inv_cdf(1 - LEVEL) + normal.inv_cdf(POWER)
-    return min(1.0, reach * sqrt(variance) / len(nearest) / (1 - found.expected))
+    return min(1.0, reach * found.deviation / (1 - found.expected))
 
 
 def verdict(found: Memorisation, copies: int, n: int, noticed: float) -> Card:

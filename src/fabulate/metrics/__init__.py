@@ -3,16 +3,29 @@
 Images are compared by features (N, D), in float64. `fidelity` computes the six numbers most asked for in one go.
 """
 
-from fabulate.metrics.classification import balanced_accuracy, recalls
+from fabulate.metrics.classes import (
+    balanced_accuracy,
+    class_shares,
+    effective_classes,
+    entropy,
+    modes,
+    nearest,
+    recalls,
+)
 from fabulate.metrics.copies import Memorisation, authenticity, exact_copies, memorisation
-from fabulate.metrics.frechet import Moments, frechet_bias, frechet_distance, frechet_interval, frechet_warning
+from fabulate.metrics.distances import (
+    Moments,
+    frechet_bias,
+    frechet_distance,
+    frechet_interval,
+    frechet_warning,
+    kernel_distance,
+    kernel_distances,
+)
 from fabulate.metrics.images import mse, psnr, ssim
-from fabulate.metrics.inputs import checked
-from fabulate.metrics.intervals import Estimate
-from fabulate.metrics.kernel import kernel_distance, kernel_distances
+from fabulate.metrics.intervals import Estimate, checked
 from fabulate.metrics.latent import Smoothness, active_dimensions, active_units, smoothness
 from fabulate.metrics.manifold import DensityCoverage, PrecisionRecall, density_coverage, fidelity, precision_recall
-from fabulate.metrics.shares import class_shares, effective_classes, entropy, modes, nearest
 
 __all__ = [
     "DensityCoverage",

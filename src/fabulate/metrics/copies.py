@@ -37,9 +37,8 @@ from torch import Tensor
 
 from fabulate.errors import DataError
 from fabulate.files import digest
-from fabulate.metrics.distances import nearest_rows
-from fabulate.metrics.inputs import checked
-from fabulate.metrics.intervals import Estimate
+from fabulate.metrics.intervals import Estimate, checked
+from fabulate.metrics.manifold import nearest_rows
 from fabulate.seeds import permutation
 
 CONTROL = 5000  # training images in the control, at most: its own chance is then below that of 5000 samples
@@ -61,6 +60,8 @@ class Memorisation(NamedTuple):
     control: Estimate
     """Of training images, the share whose nearest other real image is a training image; well above `by_numbers` when
     held-out images are of another distribution, or training images come in nearly equal pairs."""
+    deviation: float
+    """The standard error of `share` for a model that copies nothing."""
     authenticity: Estimate
     """The share of authentic samples; compare it with `authenticity(held_out, train)`."""
     nearest_train: Tensor
@@ -105,6 +106,7 @@ def memorisation(samples: Tensor, train: Tensor, held_out: Tensor, *, seed: int 
         copied=Estimate.about(copied, spread),
         by_numbers=by_numbers,
         control=Estimate.about(control, chance),
+        deviation=deviation,
         authenticity=_authenticity(train, at_train, to_train),
         nearest_train=at_train,
         train_distances=to_train,

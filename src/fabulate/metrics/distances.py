@@ -1,74 +1,195 @@
-"""Euclidean distances between many rows, a block at a time, and the nearest row.
+"""How far apart two clouds of features are: the Fréchet distance, as if both were Gaussian, and the kernel distance.
 
-|a - b|^2 = |a|^2 + |b|^2 - 2 a.b makes all distances of two sets one matrix product, the fastest thing a computer does.
-The price is rounding: what should be 0 comes out near 1e-16 (|a|^2 + |b|^2). Hence three habits here. Features are
-centred first, so that the squares are no larger than they must be. What is compared is compared with a `SLACK` above
-that rounding, so that ties are ties in blocks of any size. And distances that are handed out are computed anew from the
-difference of the two rows: those of equal rows are exactly 0.
+The Fréchet distance is
 
-Legend: N M rows, D features.
+    d^2 = |mu_a - mu_b|^2  +  tr(S_a + S_b - 2 (S_a S_b)^(1/2))
+
+(Heusel, Ramsauer, Unterthiner, Nessler, Hochreiter, "GANs trained by a two time-scale update rule converge to a local
+Nash equilibrium", 2017, https://arxiv.org/abs/1706.08500). What is reported is d^2, as everywhere in the field. The
+root of a product of covariances need not be symmetric, and library routines for it return complex numbers. With
+S = F F^T for each, the eigenvalues of S_a S_b are the squared singular values of F_a^T F_b, so the trace of the root is
+the sum of these: real, at least 0, and defined for singular covariances too.
+
+The distance is biased: two samples of one distribution are a distance apart, because their covariances are noisy. The
+bias falls as 1/n and depends on the model (Chong, Forsyth, "Effectively unbiased FID and Inception Score and where to
+find them", 2020, https://arxiv.org/abs/1911.07023), so numbers are compared only at equal n. `frechet_bias` says what
+two samples of one Gaussian show; about D/(2n) of the features' summed variance when all D vary alike.
+
+The kernel distance is the squared maximum mean discrepancy of two sets of features, unbiased at any sample size.
+
+    MMD^2 = E k(a, a') + E k(b, b') - 2 E k(a, b),    k(a, b) = (a.b / D + 1)^3
+
+(Bińkowski, Sutherland, Arbel, Gretton, "Demystifying MMD GANs", 2018, https://arxiv.org/abs/1801.01401: the kernel
+inception distance). The cubic kernel sees differences in the first three moments. With pairs of a row and itself left
+out of the means the estimate is unbiased, so it may fall below 0 where the distributions are equal: that is no error.
+It is computed on disjoint random subsets, whose estimates are independent; their mean and its deviation are reported.
+
+Legend: N rows (images), D features, S subsets.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-CELLS = 2**23  # distances in one block: 64 MB in float64
-SLACK = 1e-12  # of the summed squares |a|^2 + |b|^2: rounding takes some 1e-15 of them
+from fabulate.errors import DataError
+from fabulate.metrics.intervals import Estimate, checked
+from fabulate.seeds import generator, permutation
+
+ROWS_PER_FEATURE = 10  # n = 10 D: a bias of about 5 % of the summed variance, by the rule in the docstring above
+FEWEST = 10  # subsets, where the images are enough: of fewer the deviation is not known well
 
 
-class Block(NamedTuple):
-    """Squared distances from some rows of a set to all rows of another."""
+class Moments(NamedTuple):
+    """How many rows, their mean (D,) and their unbiased covariance (D, D), float64."""
 
-    rows: slice
-    squares: Tensor
-    """(rows, M), at least 0."""
-    slack: Tensor
-    """What rounding may have changed in any of a row's squares, and more: (rows, 1)."""
+    n: int
+    mean: Tensor
+    cov: Tensor
+
+    @classmethod
+    def of(cls, features: Tensor, name: str = "features") -> "Moments":
+        """The moments of features (N, D), N >= 2; `name` is what an error calls them."""
+        (features,) = checked(2, **{name: features})
+        return cls._weighted(features, torch.ones(len(features), dtype=torch.float64))
+
+    @classmethod
+    def _weighted(cls, features: Tensor, counts: Tensor) -> "Moments":
+        """The moments when each row is there as often as `counts` (N,) says."""
+        n = int(counts.sum())
+        mean = counts @ features / n
+        rows = (features - mean) * counts.sqrt()[:, None]
+        return cls(n, mean, rows.T @ rows / (n - 1))
 
 
-def blocks(a: Tensor, b: Tensor) -> Iterator[Block]:
-    """Squared distances between the rows of a (N, D) and b (M, D), float64, some rows of a at a time."""
-    centre = b.mean(0)
-    b = b - centre
-    b_squares = b.square().sum(1)
-    step = max(1, CELLS // len(b))
-    for start in range(0, len(a), step):
-        part = a[start : start + step] - centre
-        squares = part.square().sum(1, keepdim=True)
-        block = torch.addmm(b_squares[None], part, b.T, alpha=-2).add_(squares).clamp_(min=0)
-        yield Block(slice(start, start + len(part)), block, SLACK * (squares + b_squares.max()))
+def frechet_distance(a: Tensor | Moments, b: Tensor | Moments) -> float:
+    """The squared Fréchet distance of two sets of features (N, D), or of their moments; 0 or more, lower is closer.
 
+    Errors: `DataError` for fewer than 2 rows, unequal D or numbers that are not finite.
 
-def nearest_rows(a: Tensor, b: Tensor, *, but: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """The nearest row of b (M, D) to each row of a (N, D), and how far it is: (N,) int64 and (N,) float64.
-
-    `but`: for each row of a the number of a row of b that does not count (N,), such as the row itself.
-
-    >>> a = torch.tensor([[0.0], [10.0]]).double()
-    >>> nearest_rows(a, torch.tensor([[10.0], [1.0], [0.0]]).double())
-    (tensor([2, 0]), tensor([0., 0.], dtype=torch.float64))
-    >>> nearest_rows(a, a, but=torch.arange(2))
-    (tensor([1, 0]), tensor([10., 10.], dtype=torch.float64))
+    >>> a = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0]])
+    >>> round(frechet_distance(a, a + torch.tensor([3.0, 4.0])), 9)
+    25.0
     """
-    found = []
-    for block in blocks(a, b):
-        if but is not None:
-            block.squares.scatter_(1, but[block.rows, None], torch.inf)
-        found.append(block.squares.argmin(1))
-    indices = torch.cat(found)
-    step = max(1, CELLS // a.shape[1])
-    parts = zip(torch.split(a, step), torch.split(indices, step), strict=True)
-    return indices, torch.cat([(part - b[index]).norm(dim=1) for part, index in parts])
+    return _distance(*_moments(a, b))
 
 
-def radii(features: Tensor, k: int) -> Tensor:
-    """Squared distances from each row (N, D) to its k nearest other rows, nearest first: (N, k)."""
-    found = []
-    for block in blocks(features, features):
-        own = torch.arange(block.rows.start, block.rows.stop)
-        block.squares.scatter_(1, own[:, None], torch.inf)  # a row is no neighbour of itself; an equal row is
-        found.append(block.squares.topk(k, dim=1, largest=False).values)
-    return torch.cat(found)
+def frechet_interval(a: Tensor, b: Tensor, *, resamples: int = 50, seed: int = 0) -> Estimate:
+    """The squared Fréchet distance of features (N, D) with its chance: that of drawing these images and not others.
+
+    Both sets are drawn anew from themselves, `resamples` times (the bootstrap). Each redraw adds the bias of a finite
+    sample once more, so the redrawn distances lie too high, and only their deviation is used, about the plain value.
+    The interval holds what other samples of the same size would show; it does not remove their common bias, which
+    `frechet_bias` tells. For equal distributions it is too wide, up to about twice.
+    """
+    a, b = checked(2, a=a, b=b)
+    plain = frechet_distance(a, b)
+    redrawn = []
+    for i in range(resamples):
+        chance = generator(seed, "frechet", i)
+        moments = [Moments._weighted(features, _redraw(len(features), chance)) for features in (a, b)]
+        redrawn.append(_distance(*moments))
+    return Estimate.about(plain, float(torch.tensor(redrawn, dtype=torch.float64).std()))
+
+
+def frechet_bias(a: Tensor | Moments, b: Tensor | Moments) -> float:
+    """What two samples as large as these show on average though they come from one Gaussian, to first order in 1/n.
+
+    With e_i the eigenvalues of their mean covariance it is (1/n_a + 1/n_b) times tr S for the means, and
+    (sum_ij e_i e_j / (e_i + e_j) + sum_i e_i / 2) / 2 for the covariances: from their variance e_i e_j / n and the
+    distance's second order, sum_ij dS_ij^2 / (e_i + e_j) / 2.
+
+    >>> a = Moments(1000, torch.zeros(1), torch.ones(1, 1))
+    >>> round(frechet_bias(a, a), 9)  # 2/n (1 + 1/2): mean, deviation
+    0.003
+    """
+    a, b = _moments(a, b)
+    e = torch.linalg.eigvalsh((a.cov + b.cov) / 2).clamp(min=0)
+    e = e[e > 0]
+    pairs = (e[:, None] * e / (e[:, None] + e)).sum()
+    return float((1 / a.n + 1 / b.n) * (e.sum() + (pairs + e.sum() / 2) / 2))
+
+
+def frechet_warning(n: int, dimensions: int) -> str:
+    """In words, why n rows (of the smaller set) are too few for a Fréchet distance of so many features; else "".
+
+    >>> frechet_warning(10_000, 128)
+    ''
+    >>> frechet_warning(100, 128)  # doctest: +ELLIPSIS
+    'a Fréchet distance of 128 features from 100 images is mostly bias: the covariance cannot have full rank...'
+    """
+    if n >= ROWS_PER_FEATURE * dimensions:
+        return ""
+    if n <= dimensions:
+        reason = "is mostly bias: the covariance cannot have full rank"
+    else:
+        reason = f"is biased upwards, by some {dimensions / (2 * n):.0%} of the features' summed variance"
+    return (
+        f"a Fréchet distance of {dimensions:,} features from {n:,} images {reason}. "
+        f"Compare it only at equal numbers of images, or use {ROWS_PER_FEATURE * dimensions:,} or more"
+    )
+
+
+def _moments(a: Tensor | Moments, b: Tensor | Moments) -> tuple[Moments, Moments]:
+    a = a if isinstance(a, Moments) else Moments.of(a, "a")
+    b = b if isinstance(b, Moments) else Moments.of(b, "b")
+    if a.mean.shape != b.mean.shape:
+        raise DataError(f"a has {len(a.mean)} features a row and b has {len(b.mean)}; compute both with the same ones")
+    return a, b
+
+
+def _distance(a: Moments, b: Moments) -> float:
+    means = (a.mean - b.mean).square().sum()
+    roots = torch.linalg.svdvals(_factor(a.cov).T @ _factor(b.cov)).sum()
+    return max(float(means + a.cov.trace() + b.cov.trace() - 2 * roots), 0.0)  # rounding may end below 0
+
+
+def _factor(cov: Tensor) -> Tensor:
+    """F with cov = F F^T (D, D)."""
+    eigenvalues, vectors = torch.linalg.eigh(cov)
+    return vectors * eigenvalues.clamp(min=0).sqrt()  # below 0 by rounding only
+
+
+def _redraw(n: int, chance: torch.Generator) -> Tensor:
+    """How often each of n rows comes up in n draws with replacement (n,)."""
+    return torch.bincount(torch.randint(n, (n,), generator=chance), minlength=n).double()
+
+
+def kernel_distance(a: Tensor, b: Tensor, *, size: int = 1000, seed: int = 0) -> Estimate:
+    """The squared kernel distance of two sets of features (N, D); about 0 for equal distributions, lower is closer.
+
+    Subsets hold `size` rows, or fewer so that there are ten of them. Below 40 rows in a set they are fewer than ten,
+    and below 8 there is one, without an interval.
+    Errors: `DataError` for fewer than 2 rows, unequal D or numbers that are not finite.
+    """
+    return Estimate.of_mean(kernel_distances(a, b, size=size, seed=seed))
+
+
+def kernel_distances(a: Tensor, b: Tensor, *, size: int = 1000, seed: int = 0) -> Tensor:
+    """The estimates on disjoint random subsets of both sets (N, D): (S,), float64."""
+    a, b = checked(2, a=a, b=b)
+    rows = min(len(a), len(b))
+    size = min(size, max(rows // FEWEST, min(rows, 4)))
+    order_a, order_b = (permutation(len(x), seed, "kernel", name) for name, x in (("a", a), ("b", b)))
+    starts = range(0, rows - size + 1, size)
+    parts = [(a[order_a[start : start + size]], b[order_b[start : start + size]]) for start in starts]
+    return torch.stack([mmd2(*part) for part in parts])
+
+
+def mmd2(a: Tensor, b: Tensor) -> Tensor:
+    """The unbiased estimate of MMD^2 from all pairs of rows of a (N, D) and b (M, D), as a tensor without dimensions.
+
+    >>> float(mmd2(torch.zeros(3, 2), torch.zeros(4, 2)))
+    0.0
+    """
+    return _within(a) + _within(b) - 2 * _kernel(a, b).mean()
+
+
+def _kernel(a: Tensor, b: Tensor) -> Tensor:
+    return (a @ b.T / a.shape[1] + 1) ** 3
+
+
+def _within(a: Tensor) -> Tensor:
+    """The mean of the kernel over pairs of different rows."""
+    k = _kernel(a, a)
+    return (k.sum() - k.trace()) / (len(a) * (len(a) - 1))

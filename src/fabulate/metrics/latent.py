@@ -16,8 +16,7 @@ from typing import NamedTuple
 from torch import Tensor
 
 from fabulate.errors import DataError
-from fabulate.metrics.inputs import checked
-from fabulate.metrics.intervals import Estimate
+from fabulate.metrics.intervals import Estimate, checked
 
 ACTIVE = 0.01  # the variance over images above which a code dimension is active (Burda et al. 2016)
 

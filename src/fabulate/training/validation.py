@@ -22,7 +22,7 @@ from fabulate.types import Batch, BatchSource
 
 if TYPE_CHECKING:
     from fabulate.features import Features
-    from fabulate.metrics.frechet import Moments
+    from fabulate.metrics.distances import Moments
 
 VALIDATIONS = 40  # times in a run that the validation loss is measured
 PATIENCE = 10  # validations without a better one, a quarter of the budget, before training may stop
@@ -157,7 +157,7 @@ class SampleQuality:
 
     def measure(self, sample: Callable[[int], Tensor]) -> float:
         """The distance of 1,000 samples to the training images; `sample` gives the first n (N, C, H, W)."""
-        from fabulate.metrics.frechet import Moments, frechet_distance
+        from fabulate.metrics.distances import Moments, frechet_distance
 
         began = time.perf_counter()
         distance = frechet_distance(Moments.of(self.features(sample(SAMPLES)), "samples"), self.real)

@@ -29,7 +29,7 @@ from fabulate.errors import DataError
 from fabulate.features import Classifier, predict, train_classifier
 from fabulate.features.base import NetworkFeatures, Pixels
 from fabulate.features.classifier import enough_steps
-from fabulate.metrics.distances import nearest_rows
+from fabulate.metrics.manifold import nearest_rows
 from fabulate.models import GenerativeModel
 from fabulate.models.base import TILE
 from fabulate.seeds import seed_at

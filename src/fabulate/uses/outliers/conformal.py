@@ -35,8 +35,8 @@ import torch
 from torch import Tensor
 
 from fabulate.errors import ConfigError
-from fabulate.metrics.distances import blocks
 from fabulate.metrics.intervals import Estimate
+from fabulate.metrics.manifold import blocks
 from fabulate.seeds import permutation
 
 Numbers = npt.NDArray[np.float64]

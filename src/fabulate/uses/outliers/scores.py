@@ -31,7 +31,7 @@ from torch import Tensor
 
 from fabulate.config import nearest
 from fabulate.errors import CapabilityError, ConfigError
-from fabulate.metrics.distances import blocks
+from fabulate.metrics.manifold import blocks
 from fabulate.models import family
 from fabulate.models.base import able
 from fabulate.models.capabilities import Encodes, Reconstructs, Scores
