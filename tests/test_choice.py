@@ -144,14 +144,6 @@ def test_a_run_says_what_it_took_and_why_and_the_same_command_continues(colour, 
     assert fabulate.load(tmp_path / "run").config.network == family("vae").networks["conv"]
 
 
-def test_a_run_of_before_continues_when_its_network_is_named(colour, tmp_path, capsys):
-    command = ["train", "gan", "--data", colour, *BRIEF, "--out", tmp_path / "run"]
-    assert ends(*command, "--network", "mlp") == 0
-    assert ends(*command) == 2
-    assert 'model.network.kind was "mlp", now "conv"' in capsys.readouterr().err
-    assert ends(*command, "--network", "mlp") == 0
-
-
 def test_options_of_a_network_need_its_kind(colour, tmp_path, capsys):
     command = ["train", "vae", "--data", colour, *BRIEF, "--out", tmp_path / "run"]
     assert ends(*command, "--network.width", "4") == 2

@@ -48,7 +48,7 @@ def test_at_the_true_posterior_the_path_gradient_is_still_and_the_whole_one_is_n
 def test_both_gradients_agree_on_average_and_the_path_has_less_noise(k):
     model, exact = linear_vae(0.8)
     batch = Batch(exact.sample((10,)).view(-1, *SMALL))
-    n = 500  # draws of the codes
+    n = 200  # draws of the codes
     draws = {
         kind: torch.stack([gradients(model, batch, k, kind, seed)[0] for seed in range(n)]) for kind in ("full", "path")
     }

@@ -5,6 +5,7 @@ Maths in float64. A statistic says its n and is allowed five standard errors.
 Legend: N images or samples, D numbers of an image.
 """
 
+from itertools import islice
 from math import e, log, pi
 
 import pytest
@@ -192,7 +193,7 @@ def test_only_small_images_are_seen_as_a_whole():
 
 
 @over("classes", [(), CLASSES], ids=["one", "classes"])
-@over("shape", [*SHAPES, ImageShape(1, 9, 11), ImageShape(1, 12, 20), PAIR], ids=str)
+@over("shape", [*SHAPES[:3], ImageShape(1, 12, 20), PAIR], ids=str)
 @over("variant", VARIANTS)
 def test_the_model_is_undone_by_its_inverse(variant, shape, classes):
     n = 2
@@ -289,8 +290,8 @@ def test_a_flow_that_learns_a_gaussian_comes_within_a_hundredth_of_its_entropy()
     with seeded(0):
         model = MultiScale(PAIR, 1, 0, 1, 16, "swap", 0).train()
         optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
-        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 250)
-        for _ in range(250):
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 150)
+        for _ in range(150):
             optimizer.zero_grad()
             cost(model, exact.sample((256,))).mean().backward()
             optimizer.step()
@@ -314,13 +315,10 @@ def test_a_run_that_continues_gives_the_weights_of_one_that_never_stopped():
         return Learner(model, Training(steps=6, batch_size=8), pictures(SMALL, 24))
 
     whole, half, rest = learner(), learner(), learner()
-    for _ in range(6):
-        whole.advance()
-    for _ in range(3):
-        half.advance()
+    assert len(list(whole.steps())) == 6
+    assert len(list(islice(half.steps(), 3))) == 3
     rest.restore(half.state())
-    for _ in range(3):
-        rest.advance()
+    assert len(list(rest.steps())) == 3
     for one, other in ((whole.model, rest.model), (whole.sampler(), rest.sampler())):
         assert one.weights_hash() == other.weights_hash()
 
@@ -370,8 +368,5 @@ def test_temperature_is_the_standard_deviation_of_the_codes(temperature):
         torch.testing.assert_close(model.prior(7, None, generator(0)), temperature * codes)
     spread = [model.sample(32, temperature=t).std(0).mean() for t in (1e-3, 0.5, 1.0)]
     assert spread[0] < 0.01 < spread[1] < spread[2]
-
-
-def test_a_temperature_of_nothing_is_refused():
     with pytest.raises(ConfigError, match="temperature"):
-        flow(NFConfig(**SLIM), SMALL).sample(1, temperature=0)
+        model.sample(1, temperature=0)

@@ -49,7 +49,7 @@ def test_a_linear_autoencoder_spans_the_principal_components():
         model = AE(AEConfig(latent_dim=Z, network=LINEAR), SMALL).eval()
     batch = Batch(x.view(n, *SMALL))
     optimizer = torch.optim.LBFGS(
-        model.parameters(), max_iter=500, history_size=100, tolerance_change=0, line_search_fn="strong_wolfe"
+        model.parameters(), max_iter=250, history_size=100, tolerance_change=0, line_search_fn="strong_wolfe"
     )
 
     def closure() -> torch.Tensor:
@@ -188,16 +188,6 @@ def test_dimensions_cheaper_than_the_free_bits_all_cost_the_same_and_get_no_grad
     torch.testing.assert_close(gradient, torch.zeros_like(gradient), atol=1e-12, rtol=0)
 
 
-def test_a_posterior_that_is_the_prior_costs_nothing():
-    model, exact = linear_vae()
-    nn.init.zeros_(model.encoder.layers[0].weight)
-    nn.init.zeros_(model.encoder.layers[0].bias)
-    terms = model.loss(Batch(exact.sample((10,)).view(-1, *SMALL)))
-    assert terms["kl"] == 0
-    assert terms["active_units"] == 0
-    assert terms["loss"] == terms["reconstruction"]
-
-
 def test_active_units_counts_the_code_dimensions_whose_mean_varies():
     model, exact = linear_vae()
     batch = Batch(exact.sample((100,)).view(-1, *SMALL))
@@ -226,12 +216,6 @@ def test_a_decoder_that_says_nothing_draws_the_mean_image(network):
     mean = images.batch(torch.arange(40)).x.mean(0, keepdim=True)
     assert mean.std() > 0.1  # of the range -1 to 1: there is something to draw
     assert torch.allclose(model.sample(3, codes="prior"), mean.expand(3, -1, -1, -1).to(model.sample(1)), atol=2e-3)
-
-
-@pytest.mark.parametrize("other", [{"beta": 2.0}, {"free_bits": 0.1}])
-def test_the_importance_weighted_bound_takes_no_beta_and_no_free_bits(other):
-    with pytest.raises(ValueError, match="has no KL term"):
-        VAEConfig(samples=2, **other)
 
 
 def test_scores_repeat_and_depend_on_their_seed():
@@ -345,14 +329,14 @@ def small_gan(**config: object) -> GAN:
         return GAN(GANConfig(latent_dim=Z, network=MLP(hidden=(8,)), **config), SMALL)
 
 
-@pytest.mark.parametrize("name", GAMES)
+@pytest.mark.parametrize("name", ["nonsaturating", "relativistic"])
 def test_each_player_moves_alone_and_gives_the_other_no_gradient(name):
     for mover, other in (("critic", "generator"), ("generator", "critic")):
         model = small_gan(game=name)
         learner = Learner(model, Training(batch_size=6, warmup=0, compile="off"), Pixels(pictures(SMALL, 6).x))
         player = learner.players[mover]
         before = {name: [p.clone() for p in learner.parameters[name]] for name in learner.players}
-        learner.turn(mover, player, learner.micro_batches(), rate=1e-2)
+        learner.update(mover, player, learner.micro_batches(), rate=1e-2)
         assert all(p.grad is None for p in learner.parameters[other])
         assert all(map(torch.equal, before[other], learner.parameters[other]))
         assert not all(map(torch.equal, before[mover], learner.parameters[mover]))

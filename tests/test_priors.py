@@ -22,9 +22,10 @@ from fabulate.models.families.vae import VAE, VAEConfig, VAESampling
 from fabulate.models.mixture import Mixture
 from fabulate.models.priors import PRIORS, Gaussians, StandardNormal
 from fabulate.nets import MLP
-from fabulate.prob import BINARISATIONS, Gaussian
+from fabulate.prob import BINARISATIONS
 from fabulate.seeds import generator, seeded
 from fabulate.types import Batch, ImageShape
+from test_oracles import LinearGaussian
 from tiny import CLASSES, SMALL, pictures, within_five_errors
 
 LINEAR = MLP(hidden=())
@@ -275,13 +276,6 @@ def test_learned_gaussians_begin_as_about_the_standard_normal():
     assert -5 * gain.std() / n**0.5 < gain.mean() < 0.1
 
 
-class LinearGaussian(Gaussian):
-    """x = raw + noise, without the sigmoid."""
-
-    def mean(self, raw: torch.Tensor) -> torch.Tensor:
-        return raw
-
-
 def test_with_learned_gaussians_bounds_rise_with_the_codes_and_stay_below_the_log_likelihood():
     """With a linear decoder p(x) is a mixture of Gaussians too: N(W m_k + b, W S_k W' + s^2)."""
     model, n = vae_of_gaussians(), 4000
@@ -326,21 +320,6 @@ def test_an_estimated_divergence_below_zero_counts_as_it_is():
         torch.testing.assert_close(term["loss"], term["reconstruction"] + term["kl"])
 
 
-def test_samples_of_learned_gaussians_are_addressed_and_its_model_comes_back(tmp_path):
-    torch.set_default_dtype(torch.float32)
-    model = vae_of_gaussians(CLASSES)
-    model.save_pretrained(tmp_path)
-    loaded = GenerativeModel.from_pretrained(str(tmp_path))
-    both = loaded.sample(50, seed=3)
-    assert torch.equal(both, model.sample(50, seed=3))
-    assert torch.equal(both[20:], model.sample(30, seed=3, start=20))
-
-
-def test_free_bits_need_a_divergence_of_each_dimension():
-    with pytest.raises(ValueError, match="free_bits"):
-        VAEConfig(prior="gaussians", free_bits=0.1)
-
-
 # Binary images
 
 
@@ -369,11 +348,6 @@ def test_the_loss_and_the_bound_are_those_of_the_binarised_images(name):
         torch.testing.assert_close(loss, expected)
 
 
-def test_only_the_bernoulli_likelihood_is_of_binary_images():
-    with pytest.raises(ValueError, match="bernoulli"):
-        VAEConfig(binarise="dynamic")
-
-
 def test_scores_are_those_of_the_models_prior_wherever_samples_come_from():
     model = settled(VAE)
     x = pictures(SMALL, 4).batch(torch.arange(4)).x
@@ -382,6 +356,20 @@ def test_scores_are_those_of_the_models_prior_wherever_samples_come_from():
     with model.drawing({"codes": "prior"}):
         assert torch.equal(model.score(x), scores)
     assert torch.equal(model.score(x), scores)
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"samples": 2, "beta": 2.0}, "has no KL term"),
+        ({"gradient": "path", "free_bits": 0.1}, "has no KL term"),
+        ({"prior": "gaussians", "free_bits": 0.1}, "free_bits must be 0"),
+        ({"binarise": "dynamic"}, "need likelihood='bernoulli'"),
+    ],
+)
+def test_hyperparameters_that_do_not_go_together_are_refused_in_words(fields, words):
+    with pytest.raises(ValueError, match=words):
+        VAEConfig(**fields)
 
 
 @pytest.mark.parametrize("preset", VAE.presets)

@@ -146,9 +146,9 @@ def test_discretised_logistic_has_finite_gradients_in_float32_however_wrong_the_
 
 @pytest.mark.parametrize("case", [case for case in cases(HasLikelihood) if not case.classes], ids=str)
 def test_the_bits_of_an_image_are_those_of_its_pixels_with_a_bin_of_noise(case):
-    model, x = make(case), pictures(SMALL, 4).x
+    model, x = make(case), pictures(SMALL, 2).x
     bits = model.bits_per_dim(x, seed=1)
-    noise = torch.rand(4, *SMALL, generator=generator(1, "dequantise"))
+    noise = torch.rand(2, *SMALL, generator=generator(1, "dequantise"))
     noisy = to_float(x) + (noise - 0.5) * 2 / 255
     torch.testing.assert_close(bits, -(model.log_prob(noisy).detach() / SMALL.size + log(2 / 255)) / log(2))
     assert torch.equal(bits, model.bits_per_dim(to_float(x), seed=1))

@@ -171,7 +171,7 @@ def test_transport_is_exact_for_images_of_the_spread_d():
 
 def test_the_log_density_of_a_gaussian_is_the_gaussians():
     x, d = STD * normal(20, 1, 2, 3), 6
-    levels = [*reversed(grid(400)[:-1])]
+    levels = [*reversed(grid(200)[:-1])]
     # What the flow knows is the image with the lowest level's noise.
     exact = -(x**2).flatten(1).sum(1) / (2 * (STD**2 + LOWEST**2)) - d * log(2 * pi * (STD**2 + LOWEST**2)) / 2
     tolerance = d * STD**2 / HIGHEST**2 + 2e-3  # the end taken for N(0, HIGHEST^2); Heun's error
@@ -186,7 +186,7 @@ def test_the_log_density_of_a_mixture_is_the_mixtures():
     variance = std**2 + LOWEST**2
     parts = -(x.flatten(1)[:, None] - means).square().sum(2) / (2 * variance) - d * log(2 * pi * variance) / 2
     exact = parts.logsumexp(1) - log(3)
-    found = log_density(lambda u, s: mixture(u, s, means, std), x, [*reversed(grid(400)[:-1])], exact_divergence)
+    found = log_density(lambda u, s: mixture(u, s, means, std), x, [*reversed(grid(200)[:-1])], exact_divergence)
     off = (
         float(means.norm(dim=1).max()) * 5 / HIGHEST
     )  # the end, five standard deviations out, taken for N(0, HIGHEST^2)

@@ -290,7 +290,13 @@ def test_a_low_temperature_draws_less_various_samples():
     assert spread[0] < spread[1] < spread[2]
 
 
-@pytest.mark.parametrize("quantiser", [FSQ(levels=(3, 3)), Codebook(size=8, dim=2)], ids=lambda spec: spec.kind)
+@pytest.mark.parametrize(
+    "quantiser",
+    [
+        pytest.param(FSQ(levels=(3, 3)), id="fsq"),
+        pytest.param(Codebook(size=8, dim=2), marks=pytest.mark.slow, id="codebook"),
+    ],
+)
 def test_two_equally_likely_images_cost_log_two_and_are_drawn_equally_often(quantiser):
     torch.set_default_dtype(torch.float32)
     steps = 220  # dead codes begin anew at step 230, which costs nats for a while

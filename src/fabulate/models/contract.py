@@ -145,12 +145,13 @@ def hyperparameters_are_declared(case: Case) -> Iterator[str]:
 
 
 def helped(spec: type) -> set[str]:
-    """The fields of a spec that have a docstring."""
-    (body,) = ast.parse(textwrap.dedent(inspect.getsource(spec))).body
-    assert isinstance(body, ast.ClassDef)
+    """The fields of a spec, and of those that it builds on, that have a docstring."""
+    classes = [ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0] for cls in spec.__mro__[:-1]]
     return {
         field.target.id
-        for field, text in pairwise(body.body)
+        for cls in classes
+        if isinstance(cls, ast.ClassDef)
+        for field, text in pairwise(cls.body)
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
         if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
     }
