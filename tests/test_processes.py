@@ -18,30 +18,34 @@ from fabulate.files import read_json
 from fabulate.models import family
 from fabulate.nets import MLP
 from fabulate.processes import Processes
-from fabulate.training import InterruptedTraining, read_config
+from fabulate.training import InterruptedTraining, read_config, session
 from fabulate.training.devices import arithmetic, rounding
 from fabulate.training.loop import Learner
+from fabulate.training.session import PICTURES
 from tiny import SMALL, in_two, pictures
 
 # What is trained in both ways, and its steps: one player, two, and a flow whose scales the first batch sets.
-CASES = {"vae": 200, "gan": 200, "nf": 3}
+CASES = {"vae": 60, "gan": 60, "nf": 3}
+KINDS = {"float32": (torch.float32, 1e-6), "float64": (torch.float64, 1e-12)}
 NARROW = {name: {"network": MLP(hidden=(32,))} for name in ("vae", "gan")}
 needs_proc = pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="finds processes in /proc")
 
 
 def train(name, kind, out, accumulate):
-    torch.set_default_dtype(kind)
+    torch.set_default_dtype(KINDS[kind][0])
+    session.PICTURES = 1  # to be quick
     try:
         options = {"steps": CASES[name], "batch_size": 16, "accumulate": accumulate, **NARROW.get(name, {})}
         return fabulate.train(name, "digits", out=out, quiet=True, **options)
     finally:
+        session.PICTURES = PICTURES
         torch.set_default_dtype(torch.float32)
 
 
 def all_cases(folder, processes):
     """The weights of every case, as this process has them at the end."""
     for name in CASES:
-        for kind in (torch.float32, torch.float64):
+        for kind in KINDS:
             model = train(name, kind, f"{folder}/{name}-{kind}", accumulate=1)
             torch.save(model.state_dict(), f"{folder}/{name}-{kind}-{processes.rank}.pt")
     stop_the_second_process(folder, processes)
@@ -58,7 +62,7 @@ def stop_the_second_process(folder, processes):
 
     Learner.micro_batches = advance
     with pytest.raises(InterruptedTraining) as stopped:
-        train("vae", torch.float32, f"{folder}/stopped", accumulate=1)
+        train("vae", "float32", f"{folder}/stopped", accumulate=1)
     Learner.micro_batches = honest
     assert stopped.value.code == 128 + signal.SIGTERM
 
@@ -71,30 +75,25 @@ def two(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize(("kind", "most"), [(torch.float32, 1e-6), (torch.float64, 1e-12)], ids=["float32", "float64"])
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", CASES)
-def test_two_processes_end_with_the_weights_of_one_with_two_micro_batches(two, tmp_path, name, kind, most):
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)  # as each of the two has
-    try:
-        one = train(name, kind, tmp_path / "one", accumulate=2).state_dict()
-    finally:
-        torch.set_num_threads(threads)
+def test_two_processes_end_with_the_weights_of_one_with_two_micro_batches(two, tmp_path, name, kind):
+    one = train(name, kind, tmp_path / "one", accumulate=2).state_dict()
     first = torch.load(two / f"{name}-{kind}-0.pt")
     second = torch.load(two / f"{name}-{kind}-1.pt")
     settled = [key for key in one if key.startswith("mixture")]  # fitted after the training, by the first alone
     assert one.keys() == first.keys() and len(settled) < len(one)
     for key in one.keys() - settled:
         assert torch.equal(first[key], second[key]), key
-        assert (first[key].double() - one[key].double()).abs().max() < most, key
+        assert (first[key].double() - one[key].double()).abs().max() < KINDS[kind][1], key
 
 
 def test_a_signal_to_one_process_stops_all_at_that_step_and_one_continues_as_two_would(two):
     out = two / "stopped"
     assert newest(out) == 30
     assert read_config(out)["arithmetic"] == {"micro_batches": 2, "threads": 1}
-    alone = train("vae", torch.float32, out, accumulate=1).state_dict()
-    unbroken = torch.load(two / f"vae-{torch.float32}-0.pt")
+    alone = train("vae", "float32", out, accumulate=1).state_dict()
+    unbroken = torch.load(two / "vae-float32-0.pt")
     for key in alone.keys() - [key for key in alone if key.startswith("mixture")]:
         assert (alone[key] - unbroken[key]).abs().max() < 1e-6, key
 
@@ -215,14 +214,3 @@ def listening(process):
             words = line.split()
             if words[3] == "0A" and f"socket:[{words[9]}]" in mine:
                 yield words[1].split(":")
-
-
-@pytest.mark.parametrize("n", [0, 1, 7, 64, 100])
-@pytest.mark.parametrize("block", [1, 8, 32])
-def test_parts_are_whole_blocks_that_cover_everything_in_order(n, block):
-    for count in range(1, 6):
-        parts = [Processes(rank, count).part(n, block) for rank in range(count)]
-        assert [i for part in parts for i in part] == list(range(n))
-        assert all(part.start % block == 0 for part in parts if part)
-        blocks = [-(-len(part) // block) for part in parts]
-        assert max(blocks) - min(blocks) <= 1

@@ -22,20 +22,26 @@ from fabulate.training.folder import RunFolder
 from tiny import ends, small
 
 
+@pytest.fixture(autouse=True)
+def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """To be quick."""
+    monkeypatch.setattr("fabulate.training.session.PICTURES", 2)
+
+
 def tiny(name: str, out: Path, data: Data, **options: object) -> fabulate.GenerativeModel:
-    return fabulate.train(name, data, out=out, quiet=True, **{**small(name), "steps": 24, "batch_size": 16, **options})
+    return fabulate.train(name, data, out=out, quiet=True, **{**small(name), "steps": 12, "batch_size": 16, **options})
 
 
 @pytest.mark.parametrize("name", names())
 def test_a_run_holds_everything_and_the_same_call_knows_it_is_done(name: str, digits: Data, tmp_path: Path) -> None:
-    model = tiny(name, tmp_path / "run", digits)
+    model = tiny(name, tmp_path / "run", digits, steps=6)
     run = tmp_path / "run"
     present = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
     assert {"config.json", "log.jsonl", "curves.png", "samples.png", "checkpoints/latest.json"} <= present
     assert {"model/config.json", "model/model.safetensors", "model/README.md", "model/samples.png"} <= present
     assert not [path for path in present if path.endswith((".tmp", ".pt", ".pkl"))]
     stamp = (run / "model" / "model.safetensors").stat().st_mtime_ns
-    again = tiny(name, run, digits)
+    again = tiny(name, run, digits, steps=6)
     assert torch.equal(again.sample(3), model.sample(3))
     assert (run / "model" / "model.safetensors").stat().st_mtime_ns == stamp
     assert torch.equal(fabulate.load(run).sample(3), model.sample(3))
@@ -114,8 +120,8 @@ def test_divergence_keeps_the_last_good_checkpoint(
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "flipped"])
 def test_reading_walks_back_to_the_newest_good_checkpoint(damage: str, digits: Data, tmp_path: Path) -> None:
-    whole = tiny("ae", tmp_path / "whole", digits, save_every=8)
-    tiny("ae", tmp_path / "run", digits, save_every=8)
+    whole = tiny("ae", tmp_path / "whole", digits, save_every=4)
+    tiny("ae", tmp_path / "run", digits, save_every=4)
     run = tmp_path / "run"
     latest = json.loads((run / "checkpoints" / "latest.json").read_text())
     path = run / "checkpoints" / latest["name"]
@@ -130,7 +136,7 @@ def test_reading_walks_back_to_the_newest_good_checkpoint(damage: str, digits: D
     assert state["step"] < latest["step"]
     assert len(passed) == 1
     assert latest["name"] in passed[0]
-    again = tiny("ae", run, digits, save_every=8)
+    again = tiny("ae", run, digits, save_every=4)
     assert torch.equal(again.sample(3), whole.sample(3))
 
 
@@ -217,7 +223,7 @@ def test_six_frames_lead_from_the_command_to_the_loss(tmp_path: Path, monkeypatc
 
 
 def test_reports_are_the_lines_of_the_log_and_a_loop_that_is_left_saves(digits: Data, tmp_path: Path) -> None:
-    options = {**small("vae"), "steps": 24, "batch_size": 16, "quiet": True}
+    options = {**small("vae"), "steps": 12, "batch_size": 16, "quiet": True}
     whole = fabulate.train("vae", digits, out=tmp_path / "whole", **options)
     reports = fabulate.steps("vae", digits, out=tmp_path / "run", **options)
     for report in reports:

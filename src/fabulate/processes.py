@@ -6,8 +6,8 @@
 P processes with one micro-batch each do what one process does with P micro-batches: the same images, the same noise (it
 is addressed by the micro-batch), the same sums. Weights begin equal, since they are seeded, and stay equal, since all
 take the same step: gradients and logged terms are added up in one message, and the buffers (running statistics of batch
-norms, say) are those of the first process, as in PyTorch's own DistributedDataParallel. Test images and samples are
-shared in whole blocks as one process would take them. The first process alone writes and speaks.
+norms, say) are those of the first process, as in PyTorch's own DistributedDataParallel. The first process alone tests,
+draws, writes and speaks.
 
 gloo carries the messages of CPUs, nccl those between GPUs. A process that dies ends the others: its launcher stops
 them, and each ends when the launcher is gone.
@@ -63,18 +63,6 @@ class Processes:
         """Whether this is the one that writes and speaks."""
         return self.rank == 0
 
-    def part(self, n: int, block: int = 1) -> range:
-        """This process's part of 0..n-1: as many whole blocks as others have, or one more; without gaps, in order.
-
-        >>> [Processes(rank, 3).part(10, block=4) for rank in range(3)]
-        [range(0, 4), range(4, 8), range(8, 10)]
-        >>> [len(Processes(rank, 3).part(2)) for rank in range(3)]
-        [1, 1, 0]
-        """
-        whole, more = divmod(-(-n // block), self.count)
-        first, last = (rank * whole + min(rank, more) for rank in (self.rank, self.rank + 1))
-        return range(min(first * block, n), min(last * block, n))
-
     def add_(self, tensors: Sequence[Tensor]) -> None:
         """Give each tensor, in place, its sum over all processes; tensors of one type travel in one message."""
         self._together(tensors, dist.all_reduce)
@@ -99,15 +87,6 @@ class Processes:
         with peer_failure():
             dist.broadcast_object_list(message, 0)
         return message[0]
-
-    def all_gather(self, value: T) -> list[T]:
-        """The objects of all processes, in their order; no process goes on before all have come here."""
-        if self.alone:
-            return [value]
-        values: list[Any] = [None] * self.count
-        with peer_failure():
-            dist.all_gather_object(values, value)
-        return values
 
     def leads(self, work: Callable[[], T]) -> T | None:
         """Do something in the first process alone, while the others wait: what it gives there, None in the others.

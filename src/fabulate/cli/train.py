@@ -17,7 +17,7 @@ from fabulate.files import outside
 from fabulate.nets import Auto
 
 EVALUATE = (
-    "Steps between looks at the samples, in a tenth of the time at most; the best model is kept (default: never)."
+    "Steps between measurements of samples, a tenth of the time at most; the best model is kept (default: never)."
 )
 CONFIG = "A config.json, as every run folder has one: its hyperparameters and images; flags replace them."
 LOG = "Also write the log for TensorBoard, into the run folder's tensorboard/ (pip install tensorboard)."

@@ -421,23 +421,15 @@ def moved(values: Tensor, device: torch.device) -> Tensor:
 
 
 @torch.no_grad()
-def score_images(
-    model: GenerativeModel, images: BatchSource, seed: int, processes: Processes = ALONE
-) -> dict[str, float]:
-    """The mean of the model's test terms over all images, each counted once; noise is addressed by the seed.
-
-    Each process asks about some batches, and all have the mean, summed in the order of the images.
-    """
+def score_images(model: GenerativeModel, images: BatchSource, seed: int) -> dict[str, float]:
+    """The mean of the model's test terms over all images, each counted once; noise is addressed by the seed."""
     model.eval()
-    found: list[dict[str, float]] = []
+    sums: dict[str, float] = {}
     together = model.shape.together(TEST_BATCH)
-    for first in processes.part(len(images), together)[::together]:
+    for first in range(0, len(images), together):
         batch = take(images, torch.arange(first, min(first + together, len(images))), model, model.device).floats()
         with seeded(seed, "test", first, device=model.device):
             terms = model.test_terms(batch)
-        found.append({name: float(value) * len(batch.x) / len(images) for name, value in terms.items()})
-    sums: dict[str, float] = {}
-    for terms_of_batch in (terms for part in processes.all_gather(found) for terms in part):
-        for name, value in terms_of_batch.items():
-            sums[name] = sums.get(name, 0.0) + value
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + float(value) * len(batch.x) / len(images)
     return sums

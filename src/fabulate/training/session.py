@@ -1,24 +1,20 @@
 """What happens between the steps of a training: log, validation, tests, pictures, checkpoints.
 
-`Session` is the first process's: it alone has the clock, the folder and the screen. Where there are others, all agree
-before each step on one number, the largest that a process gives: go on, leave with a signal that one of them had, or
-help with a task that the first one wants done (`follow`). They have the data, and weights equal to its own; what a
-family fits once the weights stand still the first fits alone and hands over.
+`Session` is the first process's: it alone has the clock, the folder and the screen, and does all of this. The others
+(`follow`) take the same steps and wait meanwhile: before each step all agree on one number, the largest that a process
+gives, to go on or to leave with a signal that one of them had.
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
-import torch
 from torch import Tensor
 
 from fabulate.data import Data
 from fabulate.errors import DivergedError
-from fabulate.files import own_folder, place_file
+from fabulate.files import own_folder
 from fabulate.models import GenerativeModel
 from fabulate.models.base import SHOWN
 from fabulate.models.capabilities import Reconstructs
@@ -40,7 +36,7 @@ RECONSTRUCTIONS = 32  # in a picture
 FEWEST_TESTS = 500  # test images, however little time there is
 SHARE = 0.1  # of a budget in minutes that pictures, validation and tests between the steps may take
 
-GO_ON, TEST, SAMPLE, VALIDATE, OVER = 0, 1001, 1002, 1003, 1004  # above all signals: what the first wants comes first
+GO_ON, OVER = 0, 1000  # above all signals: what is over is not interrupted any more
 
 Report = dict[str, Any]
 """A line of the log."""
@@ -102,6 +98,7 @@ class Session:
             )
             self.tested = next((row["test"] for row in reversed(self.log) if "test" in row), {})
             self.restore_best()
+            share(learner)
             return False
         self.start = learner.seconds
         self.interval = max(1, learner.total // REPORTS) if learner.total else 50
@@ -140,12 +137,13 @@ class Session:
             self.display.say(self.quality.summary(learner.seconds - self.start))
         for sentence in self.restore_best():
             self.display.say(sentence)
-        self.picture(last=True)
         self.agree(OVER)
+        share(learner)
+        self.picture(last=True)
         last = self.log[-1] if self.log else {}
         if not ("test" in last and last["step"] == learner.step):  # else a session told it, and was killed then
             yield self.report(test=self.tested)
-        self.summary_pictures()
+        self.curves()
         self.save()
         self.save_model()
         yield self.report(finished=True)
@@ -229,9 +227,10 @@ class Session:
     def validate(self) -> Report:
         """Measure the validation loss of this step, and keep the weights when none before were better."""
         learner, began = self.learner, time.perf_counter()
+        assert learner.held_out is not None
         if self.fitted_at != learner.step:
             learner.sampler()
-        terms = validate(learner)
+        terms = score_images(learner.average, learner.held_out, learner.training.seed)
         learner.validation.record(learner.step, terms["loss"], learner.average)
         row = self.report(validation=terms)
         learner.model.train()
@@ -255,12 +254,7 @@ class Session:
     def measure(self, quality: SampleQuality) -> Report:
         """Measure the samples of this step, and keep the model in best/ when none before were better."""
         before = best_samples(read_log(self.folder.path))
-
-        def samples(n: int) -> Tensor:
-            self.fitted()
-            return sample(self.learner, n)
-
-        distance = quality.measure(samples)
+        distance = quality.measure(self.fitted())
         row = self.report(samples={"frechet_distance": distance})
         if before is None or distance < before["samples"]["frechet_distance"]:
             with self.folder.writing():
@@ -333,101 +327,56 @@ class Session:
         model, step = self.fitted(), f"step-{self.learner.step:08d}"
         title = f"{self.folder.path.name}, step {self.learner.weights_of:,}"
         if self.data.test is not None:
-            n = self.tests
-            self.tested = test(self.learner, self.data, n)
-            if last and n < len(self.data.test):
+            n, test = self.tests, self.data.test
+            images = test if n == len(test) else Selected(test, some_of(test, n, "test"))
+            self.tested = score_images(model, images, self.learner.training.seed)
+            if last and n < len(test):
                 self.display.say(
-                    f"The test numbers are of {n:,} of the {len(self.data.test):,} test images, as many as the minutes "
+                    f"The test numbers are of {n:,} of the {len(test):,} test images, as many as the minutes "
                     f"allow; fabulate evaluate {self.folder.path} asks more."
                 )
+        pictures = {"samples": model.show(title=f"{title}: samples")}
+        # A family without an encoder searches for codes, which takes too long now and then.
+        if not isinstance(model, EncodesBySearch) and isinstance(model, Reconstructs) and (last or not model.slow):
+            subset = some_of(self.shown, RECONSTRUCTIONS, "shown").sort().values  # a folder's come class after class
+            batch = take(self.shown, subset, model, model.device)
+            both = (batch.x, model.reconstruct(batch.x, batch.y))
+            real, reconstructions = (to_uint8(x).cpu().numpy() for x in both)
+            which = "of training images" if self.data.test is None else "of test images"
+            pictures["reconstructions"] = pairs(real, reconstructions, f"{title}: reconstructions", which)
         with self.folder.writing():
-            save_png(model.show(title=f"{title}: samples"), self.folder.samples / f"{step}.png")
-            # A family without an encoder searches for codes, which takes too long now and then.
-            if not isinstance(model, EncodesBySearch) and isinstance(model, Reconstructs) and (last or not model.slow):
-                subset = some_of(self.shown, RECONSTRUCTIONS, "shown").sort().values  # a folder's: class after class
-                batch = take(self.shown, subset, model, model.device)
-                both = (batch.x, model.reconstruct(batch.x, batch.y))
-                real, reconstructions = (to_uint8(x).cpu().numpy() for x in both)
-                part = "training" if self.data.test is None else "test"
-                picture = pairs(real, reconstructions, f"{title}: reconstructions", f"of {part} images")
-                save_png(picture, self.folder.samples / f"reconstructions-{step}.png")
+            for name, picture in pictures.items():
+                save_png(picture, self.folder.samples / f"{'' if name == 'samples' else name + '-'}{step}.png")
+                if last:
+                    save_png(picture, self.folder.path / f"{name}.png")
 
-    def summary_pictures(self) -> None:
-        """The run's last pictures under plain names, and its curves."""
-        step = f"step-{self.learner.step:08d}.png"
+    def curves(self) -> None:
+        """Draw how the losses went."""
         with self.folder.writing():
-            for old, new in ((step, "samples.png"), (f"reconstructions-{step}", "reconstructions.png")):
-                if (self.folder.samples / old).exists():
-                    place_file(self.folder.path / new, partial(copy, self.folder.samples / old))
             log, title = read_log(self.folder.path), f"{self.folder.path.name}: how the training went"
             save_curves(log, self.folder.path / "curves.png", title, self.learner.model.units)
 
 
-def copy(picture: Path, file: IO[bytes]) -> None:
-    """Write a picture's bytes into another file."""
-    file.write(picture.read_bytes())
-
-
-def follow(learner: Learner, data: Data, stop: Stop) -> GenerativeModel:
-    """In a process that is not the first: its steps until it says otherwise, and all that it wants help with."""
-    state = learner.processes.broadcast_object(None)
+def follow(learner: Learner, stop: Stop) -> GenerativeModel:
+    """In a process that is not the first: its steps, until all agree to leave; returns the first one's weights."""
+    processes = learner.processes
+    state = processes.broadcast_object(None)
     if state is not None:
         learner.restore(state)
-    if agreed(learner, data, stop) == OVER:
-        return learner.sampler()
-    for _ in learner.steps():
-        number = agreed(learner, data, stop)
-        if number == OVER:  # stopped early
-            return learner.sampler()
-        if number != GO_ON:
-            agreed(learner, data, stop)  # until the first has saved
-            raise InterruptedTraining(number, "")
-    agreed(learner, data, stop)  # the last test, and that it is over
-    return learner.sampler()
+    if processes.most(GO_ON, learner.device) != OVER:
+        for _ in learner.steps():
+            number = int(processes.most(stop.number or GO_ON, learner.device))
+            if number == OVER:  # stopped early
+                break
+            if number != GO_ON:
+                processes.most(GO_ON, learner.device)  # until the first has saved
+                raise InterruptedTraining(number, "")
+        else:
+            processes.most(GO_ON, learner.device)  # that it is over
+    share(learner)
+    return learner.average
 
 
-def agreed(learner: Learner, data: Data, stop: Stop) -> int:
-    """What all agree on next, once the first process wants no more help."""
-    while (number := int(learner.processes.most(stop.number or GO_ON, learner.device))) in HELP:
-        HELP[number](learner, data)
-        learner.model.train()
-    return number
-
-
-def test(learner: Learner, data: Data, n: int = 0) -> dict[str, float]:
-    """The mean test terms of the averaged weights over n test images, each process scoring a part of them."""
-    assert data.test is not None
-    ask(learner, TEST)
-    n = int(learner.processes.broadcast(n, learner.device))
-    images = data.test if n == len(data.test) else Selected(data.test, some_of(data.test, n, "test"))
-    return score_images(learner.average, images, learner.training.seed, learner.processes)
-
-
-def validate(learner: Learner) -> dict[str, float]:
-    """The mean test terms of the averaged weights over the validation images."""
-    assert learner.held_out is not None
-    ask(learner, VALIDATE)
-    return score_images(learner.average, learner.held_out, learner.training.seed, learner.processes)
-
-
-def sample(learner: Learner, n: int) -> Tensor:
-    """Samples 0 .. n - 1 of the averaged weights, in [-1, 1] (N, C, H, W) on the CPU; each process draws a part."""
-    ask(learner, SAMPLE)
-    n = int(learner.processes.broadcast(n, learner.device))
-    part = learner.processes.part(n, learner.average.rows)
-    drawn = learner.average.sample(len(part), start=part.start).cpu() if part else torch.empty(0, *learner.model.shape)
-    return torch.cat(learner.processes.all_gather(drawn))
-
-
-def ask(learner: Learner, task: int) -> None:
-    """Let the others begin a task with the first process's model, whose weights must stand still."""
-    if learner.processes.first:
-        learner.processes.most(task, learner.device)
-    learner.processes.share_([*learner.average.parameters(), *learner.average.buffers()])  # the best step's, perhaps
-
-
-HELP: dict[int, Callable[[Learner, Data], object]] = {
-    TEST: test,
-    VALIDATE: lambda learner, data: validate(learner),
-    SAMPLE: lambda learner, data: sample(learner, 0),
-}
+def share(learner: Learner) -> None:
+    """Give the averaged weights of the first process, perhaps those of the best step, to all."""
+    learner.processes.share_([*learner.average.parameters(), *learner.average.buffers()])

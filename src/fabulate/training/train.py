@@ -195,7 +195,7 @@ def run(
         settings = {**described(model, training, data), "arithmetic": how}
         folder = processes.leads(lambda: claimed(out, settings))
         if folder is None:
-            return follow(learner, data, stack.enter_context(catching(Stop())))
+            return follow(learner, stack.enter_context(catching(Stop())))
         stack.callback(folder.close)
         quality = None if evaluate_every is None else SampleQuality.of(evaluate_every, data, model.device)
         stop = stack.enter_context(catching(Stop()))

@@ -155,12 +155,12 @@ class SampleQuality:
         self.skipped += not fits
         return fits
 
-    def measure(self, sample: Callable[[int], Tensor]) -> float:
-        """The distance of 1,000 samples to the training images; `sample` gives the first n (N, C, H, W)."""
+    def measure(self, model: GenerativeModel) -> float:
+        """The distance of a model's first 1,000 samples to the training images."""
         from fabulate.metrics.distances import Moments, frechet_distance
 
         began = time.perf_counter()
-        distance = frechet_distance(Moments.of(self.features(sample(SAMPLES)), "samples"), self.real)
+        distance = frechet_distance(Moments.of(self.features(model.sample(SAMPLES)), "samples"), self.real)
         self.expected = time.perf_counter() - began
         self.spent += self.expected
         self.measured += 1
