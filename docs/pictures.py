@@ -21,7 +21,7 @@ from PIL import Image, ImageDraw, ImageFont
 import fabulate
 from fabulate import cli, rare
 from fabulate.metrics import class_shares
-from fabulate.metrics.shares import nearest
+from fabulate.metrics.classes import nearest
 from fabulate.pictures import grid, paired_rows, save_png
 from fabulate.seeds import permutation
 from fabulate.training import read_log

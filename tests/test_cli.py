@@ -12,6 +12,9 @@ from PIL import Image
 
 import fabulate
 from fabulate.cli import VERBS
+from fabulate.evaluation import gallery
+from fabulate.models import capabilities
+from fabulate.models.base import able
 from tiny import ends
 
 TINY = ["--network", "mlp", "--network.hidden", "16", "--latent-dim", "4", "--steps", "20", "--batch-size", "16"]
@@ -307,11 +310,10 @@ def test_a_capability_that_a_family_lacks_is_said(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     """Which family lacks what changes; here the verb is shown a capability that none of its model's bases is."""
-    code = import_module(f"fabulate.cli.{verb}")
-    able = code.able
-    real = getattr(code, capability)
-    monkeypatch.setattr(code, capability, type(capability, (), {}))
-    monkeypatch.setattr(code, "able", lambda _: able(real))
+    real = getattr(capabilities, capability)
+    for code in (gallery, import_module(f"fabulate.cli.{verb}")):
+        monkeypatch.setattr(code, capability, type(capability, (), {}), raising=False)
+    monkeypatch.setattr(gallery, "able", lambda _: able(real))
     extra = {"Encodes": {"interpolate": ["--images", "a", "b"], "traverse": ["--directions", "axes"]}}
     options = extra.get(capability, {}).get(verb, [])
     assert ends(verb, runs / "vae", *options, "--out", tmp_path / "x.png") == 2

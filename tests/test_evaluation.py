@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from html.parser import HTMLParser
+from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -433,7 +434,7 @@ def test_compare_makes_a_page_and_uses_reports_again(
     assert sum(load.startswith("data:") for load in found.loads) == len(found.loads) == 2
     assert {"ae/index.html"} <= {*found.links}
     assert all((out / link).exists() for link in found.links)
-    monkeypatch.setattr("fabulate.cli.compare.evaluate", None)  # nothing is evaluated again
+    monkeypatch.setattr(import_module("fabulate.evaluation.compare"), "evaluate", None)  # nothing is evaluated again
     assert ends("compare", runs / "vae", runs / "ae", *QUICK, "--out", out) == 2
     assert ends("compare", runs / "vae", runs / "ae", *QUICK, "--out", out, "--overwrite") == 0
     numbers = json.loads((out / "metrics.json").read_text())

@@ -4,20 +4,14 @@ from pathlib import Path
 from typing import Literal
 
 import tyro
-from torch import Tensor
 
-from fabulate.cli.shared import named, off_images, own_reading, parse, where
+from fabulate.cli.shared import drawn_file, named, own_reading, parse, where
 from fabulate.config import spec
-from fabulate.data import read_image
-from fabulate.errors import CapabilityError
+from fabulate.evaluation.gallery import code_at, interpolation, need, walked
 from fabulate.files import vacant_file
-from fabulate.models.base import able
-from fabulate.models.capabilities import Encodes, HasLatent
-from fabulate.pictures import grid, save_gif, save_png, table
+from fabulate.models.capabilities import HasLatent
+from fabulate.pictures import save_gif, save_png
 from fabulate.training import load
-from fabulate.types import to_uint8
-
-BETWEEN = 6  # frames of the GIF for each step of the strip
 
 
 @spec
@@ -44,32 +38,16 @@ class Arguments:
 
 def main(argv: list[str]) -> None:
     flags = parse(Arguments, argv, "fabulate interpolate")
-    ends = [path.stem for path in flags.images] if flags.images else [str(seed) for seed in flags.seeds]
-    model = load(flags.run)
-    if not isinstance(model, HasLatent):
-        raise CapabilityError(f"{model.family} has no codes to walk between; {able(HasLatent)}")
-    label = flags.label if flags.label is not None or not model.classes else model.classes[0]
-    file = f"interpolation-{'-'.join(ends)}{named(flags.label, model.classes)}.png"
-    out = vacant_file(off_images(flags.out or flags.run / "drawn" / file, flags.run), flags.overwrite)
+    names = [path.stem for path in flags.images] if flags.images else [str(seed) for seed in flags.seeds]
+    model = need(load(flags.run), HasLatent, "has no codes to walk between")
+    label, own = walked(model, flags.label), own_reading(flags.run)
+    out = drawn_file(flags, f"interpolation-{'-'.join(names)}{named(flags.label, model.classes)}.png")
     gif = vacant_file(out.with_suffix(".gif"), flags.overwrite)
-    start, end = codes(model, flags, label)
-    frames = model.interpolate(start, end, (flags.steps - 1) * BETWEEN + 1, label, flags.path)
-    pixels = to_uint8(frames).numpy()
+    start, end = (code_at(model, at, label, own, "use --seeds") for at in flags.images or flags.seeds)
     first, last = [str(path.name) for path in flags.images] if flags.images else [f"seed {s}" for s in flags.seeds]
     title = f"{flags.run.name}: from {first} to {last}" + ("" if label is None else f", class {label}")
-    columns = ["from", *[f"{step / (flags.steps - 1):.2f}" for step in range(1, flags.steps - 1)], "to"]
-    save_png(table(pixels[::BETWEEN], columns, title, f"columns: parts of the {flags.path} way between the codes"), out)
-    save_gif([grid(frame[None]) for frame in pixels], gif)
+    strip, frames = interpolation(model, start, end, flags.steps, flags.path, label, title)
+    save_png(strip, out)
+    save_gif(frames, gif)
     where("strip", out)
     where("animation", gif)
-
-
-def codes(model: HasLatent, flags: Arguments, label: str | None) -> tuple[Tensor, Tensor]:
-    """The two ends of the walk."""
-    if flags.images is None:
-        return model.code(flags.seeds[0], label), model.code(flags.seeds[1], label)
-    if not isinstance(model, Encodes):
-        raise CapabilityError(f"{model.family} cannot find the codes of images (use --seeds); {able(Encodes)}")
-    own = own_reading(flags.run)  # their range is these images' too
-    first, second = (model.encode(read_image(path, model.shape, own)[None], label) for path in flags.images)
-    return first, second

@@ -3,22 +3,16 @@
 from pathlib import Path
 from typing import Annotated
 
-import torch
 import tyro
 from pydantic import Field
 
-from fabulate.cli.shared import Other, OtherImages, image_codes, load_images, named, off_images, parse, run_data, where
-from fabulate.config import PositiveInt, nearest, spec
-from fabulate.data import Data, Images
-from fabulate.errors import CapabilityError, ConfigError
-from fabulate.files import vacant_file
-from fabulate.models.base import able
+from fabulate.cli.shared import Other, OtherImages, counting, drawn_file, load_images, named, parse, run_data, where
+from fabulate.config import PositiveInt, spec
+from fabulate.evaluation.gallery import class_number, morphing, need, walked
 from fabulate.models.capabilities import Encodes
-from fabulate.models.directions import as_classes, check_size, difference, morph
-from fabulate.pictures import save_png, table
-from fabulate.seeds import permutation
+from fabulate.models.directions import check_size
+from fabulate.pictures import save_png
 from fabulate.training import load
-from fabulate.types import to_uint8
 
 
 @spec
@@ -53,56 +47,14 @@ class Arguments:
 
 def main(argv: list[str]) -> None:
     flags = parse(Arguments, argv, "fabulate morph")
-    model = load(flags.run)
-    if not isinstance(model, Encodes):
-        raise CapabilityError(f"{model.family} cannot find the codes of images; {able(Encodes)}")
-    check_size(model, model.code(0, model.classes[0] if model.classes else None))
+    model = need(load(flags.run), Encodes, "cannot find the codes of images")
+    check_size(model, model.code(0, walked(model, None)))
     data = load_images(run_data(flags.run, model, flags.data))
-    first, second = class_number(data, flags.first, "--from"), class_number(data, flags.second, "--to")
-    names = data.classes[first], data.classes[second]
-    picture = flags.out or flags.run / "drawn" / f"morph{''.join(named(name, data.classes) for name in names)}.png"
-    out = vacant_file(off_images(picture, flags.run, flags.data.source), flags.overwrite)
-
-    shown = data.unseen(labelled=True)
-    x = shown.batch(some(shown, first, flags.rows, flags.seed)).x
-    images, columns, legend = (retold if model.classes else turned)(model, flags, data, x, (first, second))
-    pictures = torch.cat([x[:, None], images.cpu()], dim=1)
-    title = f"{flags.run.name}: {names[0]} turned towards {names[1]}"
-    save_png(table(to_uint8(pictures).numpy(), ["real", *columns], title, legend), out)
+    classes = class_number(data, flags.first, "--from"), class_number(data, flags.second, "--to")
+    file = f"morph{''.join(named(data.classes[c], data.classes) for c in classes)}.png"
+    out = drawn_file(flags, file, flags.data.source)
+    asked = {name: getattr(flags, name) for name in ("rows", "steps", "reach", "n", "seed")}
+    with counting("finding codes") as progress:
+        picture = morphing(model, data, classes, title=flags.run.name, progress=progress, **asked)
+    save_png(picture, out)
     where("picture", out)
-
-
-Turned = tuple[torch.Tensor, list[str], str]  # images (N, S, C, H, W), the S columns' names, and a line about them
-
-
-def turned(model: Encodes, flags: Arguments, data: Data, x: torch.Tensor, classes: tuple[int, int]) -> Turned:
-    """Images (N, C, H, W) on their way along the difference of the mean codes of two classes."""
-    codes = [image_codes(model, data, data.train, some(data.train, c, flags.n, flags.seed)) for c in classes]
-    strengths = torch.linspace(0, flags.reach, flags.steps)
-    images = morph(model, model.encode(x), difference(*codes), strengths.to(model.device))
-    legend = "columns: parts of the way between the mean codes of both, 0 is the reconstruction"
-    return images, [f"{value:.3g}" for value in strengths.tolist()], legend
-
-
-def retold(model: Encodes, flags: Arguments, data: Data, x: torch.Tensor, classes: tuple[int, int]) -> Turned:
-    """Images (N, C, H, W) encoded as one class, and decoded as that and as another."""
-    names = [data.classes[c] for c in classes]
-    images = as_classes(model, model.encode(x, names[0]), names)
-    return images, [f"as {name}" for name in names], f"columns: codes found as {names[0]}, decoded as each class"
-
-
-def class_number(data: Data, name: str | None, flag: str) -> int:
-    """The number of a class of the data."""
-    if not data.classes:
-        raise ConfigError(f"the images of {data.name} have no classes; give others with --data, in folders by class")
-    if name not in data.classes:
-        given = f"there is no class {name!r}{nearest(name, list(data.classes))}" if name else f"{flag} is not given"
-        raise ConfigError(f"{given} (classes: {', '.join(data.classes)})")
-    return data.classes.index(name)
-
-
-def some(images: Images, label: int, n: int, seed: int) -> torch.Tensor:
-    """The places of n images of a class, chosen by a seed; all of them if there are fewer."""
-    assert images.y is not None
-    members = torch.where(torch.from_numpy(images.y) == label)[0]
-    return members[permutation(len(members), seed, "morph")[:n]]

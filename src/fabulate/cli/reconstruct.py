@@ -5,15 +5,12 @@ from typing import Annotated
 
 import tyro
 
-from fabulate.cli.shared import Other, OtherImages, class_names, load_images, off_images, parse, run_data, where
+from fabulate.cli.shared import Other, OtherImages, drawn_file, load_images, parse, run_data, say, where
 from fabulate.config import PositiveInt, spec
-from fabulate.errors import CapabilityError
-from fabulate.files import vacant_file
-from fabulate.models.base import able
+from fabulate.evaluation.gallery import need, reconstructions
 from fabulate.models.capabilities import Reconstructs
-from fabulate.pictures import pairs, save_png
+from fabulate.pictures import save_png
 from fabulate.training import load
-from fabulate.types import some_of, to_uint8
 
 
 @spec
@@ -35,19 +32,11 @@ class Arguments:
 
 def main(argv: list[str]) -> None:
     flags = parse(Arguments, argv, "fabulate reconstruct")
-    picture = flags.out or flags.run / "drawn" / f"reconstructions-seed-{flags.seed}.png"
-    out = vacant_file(off_images(picture, flags.run, flags.data.source), flags.overwrite)
-    model = load(flags.run)
-    if not isinstance(model, Reconstructs):
-        raise CapabilityError(f"{model.family} cannot reconstruct images; {able(Reconstructs)}")
+    out = drawn_file(flags, f"reconstructions-seed-{flags.seed}.png", flags.data.source)
+    model = need(load(flags.run), Reconstructs, "cannot reconstruct images")
     data = load_images(run_data(flags.run, model, flags.data), streams=True)
-    images = data.unseen(labelled=bool(model.classes))
-    chosen = some_of(images, flags.n, flags.seed, "reconstruct")
-    x, y = images.batch(chosen)
-    copies = model.reconstruct(x, class_names(model, data, y))
-    error = float((copies - x).square().mean()) / 4  # from [-1, 1] to pixels in [0, 1]
-    told = f"mean squared error {error:.5f} (pixels in [0, 1], {len(chosen)} images)"
     title = f"{flags.run.name}: images of {data.name} and their reconstructions"
-    save_png(pairs(to_uint8(x).numpy(), to_uint8(copies).cpu().numpy(), title, told), out)
-    print(told)
+    picture, words = reconstructions(model, data, flags.n, flags.seed, title)
+    save_png(picture, out)
+    say(words)
     where("picture", out)

@@ -7,26 +7,21 @@ from itertools import groupby
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-import torch
 import tyro
 from pydantic import Field, ValidationError
 from rich.console import Console
-from torch import Tensor
 
 from fabulate import models
 from fabulate.cli.progress import counting as counting  # verbs count by it
 from fabulate.config import UNSAID, DataSpec, Megapixels, Range, from_json, override, spec
-from fabulate.data import Data, Images, load_spec
+from fabulate.data import Data, load_spec
 from fabulate.errors import ConfigError
-from fabulate.files import folder_names, outside, read_json, replaceable_folder
+from fabulate.files import folder_names, outside, read_json, replaceable_folder, vacant_file
 from fabulate.models.base import GenerativeModel, NoChoice
-from fabulate.models.capabilities import Encodes
 from fabulate.models.saving import Description
 from fabulate.training import is_run, own_data
 
 T = TypeVar("T")
-
-PORTION = 64  # images encoded at a time: between them the bar moves
 
 Flat = tyro.conf.arg(name="")  # flags of a spec within another are called as if they were its own
 Device = Annotated[
@@ -112,22 +107,6 @@ def load_images(spec: DataSpec, streams: bool = False) -> Data:
     if data.report.warning:
         told(data.report.warning)
     return data if streams else data.whole()
-
-
-def image_codes(model: Encodes, data: Data, images: Images, chosen: Tensor) -> Tensor:
-    """The codes (N, Z) of chosen images, with a bar: some families search for each."""
-    codes = []
-    with counting("finding codes") as progress:
-        for first in range(0, len(chosen), PORTION):
-            x, y = images.batch(chosen[first : first + PORTION])
-            codes.append(model.encode(x, class_names(model, data, y)))
-            progress(first + len(x), len(chosen))
-    return torch.cat(codes)
-
-
-def class_names(model: GenerativeModel, data: Data, y: Tensor | None) -> list[str] | None:
-    """The classes of images for a conditional model, by name: other images may number them otherwise."""
-    return [data.classes[int(c)] for c in y] if model.classes and y is not None else None
 
 
 def named(label: str | None, classes: Sequence[str]) -> str:
@@ -230,3 +209,8 @@ def off_images(out: Path, run: str | Path, source: str | None = None) -> Path:
     folder = Path(run)
     place = source if source is not None or not is_run(folder) else own_data(folder).source
     return out if place is None else outside(out, place)
+
+
+def drawn_file(flags: Any, name: str, source: str | None = None) -> Path:
+    """The file for a picture of a run, vacant: `flags.out`, or RUN/drawn/NAME."""
+    return vacant_file(off_images(flags.out or flags.run / "drawn" / name, flags.run, source), flags.overwrite)

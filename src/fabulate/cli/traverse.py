@@ -1,39 +1,32 @@
 """`fabulate traverse RUN`: what each direction of the code does, one row for each."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any
 
-import torch
 import tyro
 from pydantic import Field
-from torch import Tensor
 
 from fabulate.cli.shared import (
     Other,
     OtherImages,
-    image_codes,
+    counting,
+    drawn_file,
     load_images,
     named,
-    off_images,
     own_reading,
     parse,
     run_data,
+    say,
     where,
 )
 from fabulate.config import PositiveFloat, PositiveInt, spec
-from fabulate.data import read_image
-from fabulate.errors import CapabilityError, ConfigError
-from fabulate.files import vacant_file
-from fabulate.models.base import able
+from fabulate.errors import ConfigError
+from fabulate.evaluation.gallery import Kind, code_at, codes_of, need, traversal, usual_walk, walked
 from fabulate.models.capabilities import Encodes, HasLatent
-from fabulate.models.directions import Directions, axes, check_size, jacobian, principal, traverse
-from fabulate.models.search import EncodesBySearch
-from fabulate.pictures import save_png, table
-from fabulate.seeds import generator
+from fabulate.models.directions import check_size
+from fabulate.pictures import save_png
 from fabulate.training import load
-from fabulate.types import some_of, to_uint8
-
-PROBES = 2048  # pairs of decoded images on which the Jacobian directions rest, or one code's where it has more numbers
+from fabulate.types import some_of
 
 
 @spec
@@ -43,7 +36,7 @@ class Arguments:
     run: tyro.conf.Positional[Path]
     """A run folder or a model folder."""
     data: Other = OtherImages()
-    directions: Literal["axes", "principal", "jacobian"] | None = None
+    directions: Kind | None = None
     """The numbers of the code, the directions in which codes of images differ most, or those that change the image most
     (default: axes; jacobian where codes have to be searched for)."""
     axes: PositiveInt = 10
@@ -70,75 +63,31 @@ def main(argv: list[str]) -> None:
     flags = parse(Arguments, argv, "fabulate traverse")
     if flags.image is not None and flags.seed is not None:
         raise ConfigError("give --image (a file) or --seed (a sample) to start from, not both")
-    model = load(flags.run)
-    if not isinstance(model, HasLatent):
-        raise CapabilityError(f"{model.family} has no codes to walk among; {able(HasLatent)}")
-    label = flags.label if flags.label is not None or not model.classes else model.classes[0]
+    model = need(load(flags.run), HasLatent, "has no codes to walk among")
+    label = walked(model, flags.label)
     check_size(model, model.code(0, label))
-    searched = not isinstance(model, Encodes) or isinstance(model, EncodesBySearch)
-    kind = flags.directions or ("jacobian" if searched else "axes")
-    base = "mean" if flags.seed is None else f"seed-{flags.seed}"
-    base = base if flags.image is None else flags.image.stem
-    of_class = named(flags.label, model.classes)
-    picture = flags.out or flags.run / "drawn" / f"traversal-{kind}-{base}{of_class}.png"
-    out = vacant_file(off_images(picture, flags.run, flags.data.source), flags.overwrite)
-    codes, directions = found(model, flags, kind, label)
-    directions = directions.first(flags.axes)
-    values = torch.linspace(-flags.reach, flags.reach, flags.steps, device=model.device)
-    images = traverse(model, start(model, flags, codes, label), directions, values, label)
-    shares = directions.shares.tolist()
-    columns = [f"{value:+.3g}" if abs(value) > 1e-6 else "0" for value in values.tolist()]
-    title = f"{flags.run.name}{'' if label is None else f', class {label}'}: {TITLES[kind]}"
-    legend = f"columns: standard deviations from {words(flags)}; bars: share of {HELD[kind]}"
-    pixels = to_uint8(images).cpu().numpy()
-    save_png(table(pixels, columns, title, legend, directions.names, shares), out)
-    print(f"{len(shares)} directions hold {sum(shares):.1%} of {HELD[kind]}")
+    kind = flags.directions or usual_walk(model)
+    at, base, words = start(flags)
+    out = drawn_file(flags, f"traversal-{kind}-{base}{named(flags.label, model.classes)}.png", flags.data.source)
+    codes = None
+    if kind != "jacobian":
+        need(model, Encodes, "cannot find the codes of images (use --directions jacobian)")
+        data = load_images(run_data(flags.run, model, flags.data), streams=True)
+        with counting("finding codes") as progress:
+            codes = codes_of(model, data, data.train, some_of(data.train, flags.n, 0, "traverse"), progress)
+    code = None if at is None else code_at(model, at, label, own_reading(flags.run), "use --seed")
+    title = f"{flags.run.name}{'' if label is None else f', class {label}'}"
+    asked: dict[str, Any] = {"rows": flags.axes, "steps": flags.steps, "reach": flags.reach, "n": flags.n}
+    picture, held = traversal(model, kind, codes, code, label=label, titles=(title, words), **asked)
+    save_png(picture, out)
+    say(held)
     where("picture", out)
 
 
-TITLES = {
-    "axes": "one number of the code at a time",
-    "principal": "one principal direction of the codes at a time",
-    "jacobian": "one direction of the code at a time, those that change the image most",
-}
-HELD = {
-    "axes": "the variance of the codes",
-    "principal": "the variance of the codes",
-    "jacobian": "the change of the image",
-}
-
-
-def found(model: HasLatent, flags: Arguments, kind: str, label: str | None) -> tuple[Tensor, Directions]:
-    """Codes (N, Z), of images or drawn, and their directions."""
-    if kind == "jacobian":
-        codes = drawn(model, flags.n, label)
-        return codes, jacobian(model, codes, label, max(1, PROBES // codes.shape[1]))
-    if not isinstance(model, Encodes):
-        raise CapabilityError(
-            f"{model.family} cannot find the codes of images (use --directions jacobian); {able(Encodes)}"
-        )
-    data = load_images(run_data(flags.run, model, flags.data), streams=True)
-    codes = image_codes(model, data, data.train, some_of(data.train, flags.n, 0, "traverse"))
-    return codes, {"axes": axes, "principal": principal}[kind](codes)
-
-
-def drawn(model: HasLatent, n: int, label: str | None) -> Tensor:
-    """Codes (N, Z) as samples are drawn from."""
-    labels = model.labels(label, n)
-    return model.prior(n, None if labels is None else labels.to(model.device), generator(0, "traverse"))
-
-
-def start(model: HasLatent, flags: Arguments, codes: Tensor, label: str | None) -> Tensor:
-    """The code (1, Z) from which each row walks to both sides."""
+def start(flags: Arguments) -> tuple[int | Path | None, str, str]:
+    """Where the walk starts: a seed, an image or the mean code; in a word, for a file's name; and in words."""
     if flags.image is not None:
-        if not isinstance(model, Encodes):
-            raise CapabilityError(f"{model.family} cannot find the codes of images (use --seed); {able(Encodes)}")
-        return model.encode(read_image(flags.image, model.shape, own_reading(flags.run))[None], label)
-    return codes.mean(0, keepdim=True) if flags.seed is None else model.code(flags.seed, label)
-
-
-def words(flags: Arguments) -> str:
-    """Where the walk starts."""
-    if flags.image is not None:
-        return f"the code of {flags.image.name}"
-    return "the mean code" if flags.seed is None else f"the first sample of seed {flags.seed}"
+        return flags.image, flags.image.stem, f"the code of {flags.image.name}"
+    if flags.seed is not None:
+        return flags.seed, f"seed-{flags.seed}", f"the first sample of seed {flags.seed}"
+    return None, "mean", "the mean code"

@@ -14,21 +14,29 @@ What all this knows of is the chance of drawing images. The chance of training i
 model is another model, and only runs with several seeds tell how far they vary.
 """
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from math import isnan, sqrt
 from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
 from PIL import Image
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
+from fabulate.data import Data
 from fabulate.errors import ConfigError
+from fabulate.evaluation.evaluate import evaluate, sampled, settings
+from fabulate.evaluation.fidelity import SHOWN, picture
 from fabulate.evaluation.likelihood import MEASURES
-from fabulate.evaluation.report import HTML, JSON, Head, Report
+from fabulate.evaluation.report import HTML, JSON, Head, Report, kept
+from fabulate.evaluation.report import write as write_report
 from fabulate.files import own_folder, write_json
 from fabulate.metrics.intervals import NORMAL_95, Estimate
+from fabulate.models import GenerativeModel
 from fabulate.report import (
     BETTER,
     Better,
@@ -45,6 +53,8 @@ from fabulate.report import (
     number,
     write_page,
 )
+from fabulate.training import is_run, read_config
+from fabulate.types import Stages
 
 CAVEAT = (
     "The intervals cover the chance of drawing images, not that of training: the same model trained with another seed "
@@ -116,6 +126,65 @@ def compare(reports: Mapping[str, Report]) -> Comparison:
     }
     verdicts = tuple(judge(metric, rows, wider[metric in DECIDING], refused[metric]) for metric, rows in tables.items())
     return Comparison(reports=reports, verdicts=verdicts, overall=overall(verdicts))
+
+
+def compare_runs(
+    runs: Mapping[str, Path],
+    models: Sequence[GenerativeModel],
+    data: Data,
+    out: Path,
+    *,
+    device: str = "auto",
+    progress: Stages,
+    **measuring: Any,
+) -> tuple[Comparison, dict[str, Image.Image], dict[str, str]]:
+    """Compare runs by their reports: those that are there, made alike, are used again; others are made in `out`.
+
+    Returns, by the runs' names, pictures of samples of the same seeds and links to the reports too. `measuring`: what
+    `settings` takes. `progress` hears (run and what is done, parts done, all parts).
+    """
+    asked = settings(data, **measuring)
+    reports, pictures, links = {}, {}, {}
+    for (name, run), model in zip(runs.items(), models, strict=True):
+        kept_ones = {place: kept(place, model, asked) for place in (run / "report", out / name)}
+        place = next((place for place, report in kept_ones.items() if report is not None), out / name)
+        report = kept_ones[place]
+        if report is None:
+            told = partial(_of_run, progress, name)
+            report = evaluate(run, data, device=device, progress=told, **measuring)
+            write_report(report, place)
+        reports[name] = report
+        pictures[name] = picture(name, *sampled(model, data, SHOWN, asked.seed), data.classes)
+        links[name] = Path(os.path.relpath(place / HTML, out)).as_posix()
+    return compare(reports), pictures, links
+
+
+def _of_run(progress: Stages, name: str, what: str, done: int, total: int) -> None:
+    progress(f"{name}: {what}", done, total)
+
+
+def unequal_names(runs: Sequence[Path]) -> list[str]:
+    """A name for each run: its folder's, and a number where two are equal.
+
+    >>> unequal_names([Path("a/vae"), Path("b/vae"), Path("gan")])
+    ['vae', 'vae (2)', 'gan']
+    """
+    names: list[str] = []
+    for run in runs:
+        name = run.resolve().name
+        taken = sum(other == name or other.startswith(f"{name} (") for other in names)
+        names.append(f"{name} ({taken + 1})" if taken else name)
+    return names
+
+
+def same_images(runs: Sequence[Path]) -> None:
+    """Refuse runs that were trained on different images. Errors: `ConfigError`."""
+    trained = {str(run): read_config(run)["data"] for run in runs if is_run(run)}
+    if len({data["fingerprint"] for data in trained.values()}) > 1:
+        told = ", ".join(f"{run} on {data['name']}" for run, data in trained.items())
+        raise ConfigError(
+            f"the runs were trained on different images ({told}); give --data to compare them on the same"
+        )
 
 
 def widening(comparisons: int) -> float:

@@ -27,7 +27,9 @@ from torch import Tensor
 from fabulate.errors import CapabilityError
 from fabulate.models.base import Labels, evaluating
 from fabulate.models.capabilities import HasLatent
+from fabulate.seeds import generator
 
+PAIRS = 2048  # of decoded images on which Jacobian directions rest, or one code's where it has more numbers
 LARGEST_CODE = 1024  # beyond it a code is an image of its own, and no few directions hold what varies
 STEP = (
     0.1  # of a finite difference, in standard deviations of the code: a slope that is meant, not an infinitesimal one
@@ -80,6 +82,13 @@ def jacobian(model: HasLatent, codes: Tensor, y: Labels = None, probes: int = 32
     changes, vectors = eigenvectors(metric)
     spreads = (codes @ vectors.T).std(0, correction=0)
     return Directions(numbered(vectors), vectors, spreads, share(changes * spreads.square()))
+
+
+def of_samples(model: HasLatent, n: int = 2000, y: str | None = None) -> tuple[Tensor, Directions]:
+    """Codes (n, Z) that samples of a class are drawn from, always the same, and their Jacobian directions."""
+    labels = model.labels(y, n)
+    codes = model.prior(n, None if labels is None else labels.to(model.device), generator(0, "traverse"))
+    return codes, jacobian(model, codes, y, max(1, PAIRS // codes.shape[1]))
 
 
 def eigenvectors(symmetric: Tensor) -> tuple[Tensor, Tensor]:

@@ -22,12 +22,9 @@ from fabulate.errors import CapabilityError, ConfigError
 from fabulate.features import ClassifierFeatures, features_for
 from fabulate.models.base import GenerativeModel, Labels, able
 from fabulate.models.capabilities import HasBound, HasLatent, HasLikelihood, Scores
-from fabulate.models.directions import check_size, jacobian
-from fabulate.seeds import generator
+from fabulate.models.directions import check_size, of_samples
 from fabulate.types import Progress, unit
 from fabulate.uses.rare.simulator import Score
-
-CODES, PROBES = 2000, 2048  # as of `fabulate traverse`: direction 3 is the same there and here
 
 
 def brightness(x: Tensor, z: Tensor) -> Tensor:
@@ -129,11 +126,10 @@ def along_direction(model: HasLatent, k: int, label: str | None) -> tuple[Score,
     Directions are those of `fabulate traverse`. Errors: `ConfigError` for a direction that there is not.
     """
     check_size(model, model.code(0, label))
-    labels = model.labels(label, CODES)
-    codes = model.prior(CODES, None if labels is None else labels.to(model.device), generator(0, "traverse"))
-    count = codes.shape[1]
+    directions = of_samples(model, y=label)[1].vectors  # as of `fabulate traverse`: direction 3 is the same there
+    count = len(directions)
     if not 1 <= abs(k) <= count:
         raise ConfigError(f"--direction is 1 to {count}, or -1 to -{count} for its other end, not {k}")
-    vector = jacobian(model, codes, label, max(1, PROBES // count)).vectors[abs(k) - 1]
+    vector = directions[abs(k) - 1]
     way = "along" if k > 0 else "against"
     return along(vector if k > 0 else -vector), f"how far the code lies {way} direction {abs(k)}"
