@@ -1,8 +1,8 @@
 """The docs tell the truth about the code: snippets, links, pictures and commands.
 
-A python block that follows a link to lines of a source file is those lines, to the letter (only their common
-indentation may be gone). `python tests/test_docs.py` mends line numbers after the source moved; words that changed are
-for people.
+A link into the code names symbols, [`prob.py`: `Gaussian.log_prob`](../src/fabulate/prob.py), which must be in that
+file. A python block that follows such a link is lines of these symbols, to the letter (only their common indentation
+may be gone).
 """
 
 import ast
@@ -30,10 +30,8 @@ OURS = [
 ]
 LARGEST_PICTURE = 150_000  # bytes: a page loads them all
 
-SNIPPET = re.compile(
-    r"\]\((?P<path>[^()#\s]+\.py)#L(?P<first>\d+)(?:-L(?P<last>\d+))?\)[^\n]*\n+```python\n(?P<text>.*?)^```",
-    re.M | re.S,
-)
+SYMBOLS = re.compile(r"\[`[^`\]]+`: (?P<names>`[\w.]+`(?:, `[\w.]+`)*)\]\((?P<path>[^()#\s]+\.py)\)")
+SNIPPET = re.compile(SYMBOLS.pattern + r"[^\n]*\n+```python\n(?P<text>.*?)^```", re.M | re.S)
 BLOCK = re.compile(r"^```(?P<language>\w*)\n(?P<text>.*?)^```", re.M | re.S)
 LINK = re.compile(r"\]\((?P<target>[^()\s]+)\)|<(?:img|a)\b[^>]*?(?:src|href)=\"(?P<html>[^\"]+)\"")
 ABSOLUTE = re.compile(r"(?<![\w.~:/$}])/(?:home|tmp|work|root|mnt|opt|Users|private)\b")
@@ -41,73 +39,58 @@ ABSOLUTE = re.compile(r"(?<![\w.~:/$}])/(?:home|tmp|work|root|mnt|opt|Users|priv
 over = pytest.mark.parametrize
 
 
-class Snippet(NamedTuple):
-    """A python block and the link above it."""
+class Quote(NamedTuple):
+    """A link to symbols of a source file, and the python block below it, if there is one."""
 
     page: Path
     source: Path
-    first: int
-    last: int
-    text: str
-    span: tuple[int, int]
-    """Where in the page its line numbers stand."""
+    symbols: tuple[str, ...]
+    text: str | None
 
     def __str__(self) -> str:
-        return f"{self.page.name}:{self.source.name}:{self.first}"
+        return f"{self.page.name}:{self.source.name}:{','.join(self.symbols)}"
 
 
-def snippets(page: Path) -> Iterator[Snippet]:
-    for match in SNIPPET.finditer(page.read_text()):
-        first, last = int(match["first"]), int(match["last"] or match["first"])
-        end = match.end("last") if match["last"] else match.end("first")
-        span = (match.start("first") - 2, end)  # with "#L" before it
-        yield Snippet(page, (page.parent / match["path"]).resolve(), first, last, textwrap.dedent(match["text"]), span)
+def quotes(page: Path, pattern: re.Pattern[str] = SYMBOLS) -> Iterator[Quote]:
+    for match in pattern.finditer(page.read_text()):
+        text = textwrap.dedent(match["text"]) if pattern is SNIPPET else None
+        yield Quote(page, (page.parent / match["path"]).resolve(), (*re.findall(r"`([\w.]+)`", match["names"]),), text)
 
 
-def places(snippet: Snippet) -> list[int]:
-    """The line numbers at which the snippet begins in its source, nearest first."""
-    source, length = snippet.source.read_text().splitlines(keepends=True), snippet.text.count("\n")
-    found = [
-        i + 1
-        for i in range(len(source) - length + 1)
-        if textwrap.dedent("".join(source[i : i + length])) == snippet.text
-    ]
-    return sorted(found, key=lambda line: abs(line - snippet.first))
+def spans(body: list[ast.stmt], before: str = "") -> Iterator[tuple[str, int, int]]:
+    """The functions, classes and assigned names of some code, with their first and last lines."""
+    for node in body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            first = min([node.lineno, *(decorator.lineno for decorator in node.decorator_list)])
+            yield f"{before}{node.name}", first, node.end_lineno or first
+            yield from spans(node.body, f"{before}{node.name}.")
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            for target in node.targets if isinstance(node, ast.Assign) else [node.target]:
+                if isinstance(target, ast.Name):
+                    yield f"{before}{target.id}", node.lineno, node.end_lineno or node.lineno
 
 
 def name(path: Path) -> str:
     return path.relative_to(ROOT).as_posix() if path.is_relative_to(ROOT) else path.name
 
 
-def lines(first: int, length: int) -> str:
-    return f"#L{first}" if length == 1 else f"#L{first}-L{first + length - 1}"
-
-
-def problem(snippet: Snippet) -> str | None:
-    """What is wrong with a snippet, in words."""
-    length, where = snippet.text.count("\n"), f"{name(snippet.page)}: the snippet of {name(snippet.source)}"
-    if not snippet.source.exists():
+def problem(quote: Quote) -> str | None:
+    """What is wrong with a link to symbols and what is quoted below it, in words."""
+    where = f"{name(quote.page)}: {name(quote.source)}"
+    if not quote.source.exists():
         return f"{where}: there is no such file"
-    found = places(snippet)
-    if snippet.first in found and snippet.last == snippet.first + length - 1:
+    source = quote.source.read_text()
+    found = {symbol: (first, last) for symbol, first, last in spans(ast.parse(source).body)}
+    if missing := [symbol for symbol in quote.symbols if symbol not in found]:
+        return f"{where} has no {', '.join(missing)}"
+    if quote.text is None:
         return None
-    said = f"is said to be at {lines(snippet.first, snippet.last - snippet.first + 1)}"
-    if found:
-        return f"{where} {said} and is now at {lines(found[0], length)}: run `python tests/test_docs.py` to mend it"
-    start = snippet.text.split("\n", 1)[0].strip()
-    return f"{where} that begins with {start!r} {said} and is nowhere in it: the source's words changed; copy them anew"
-
-
-def mend(page: Path) -> int:
-    """Write the right line numbers into a page; how many changed."""
-    text, changed = page.read_text(), 0
-    for snippet in reversed(list(snippets(page))):
-        if problem(snippet) and snippet.source.exists() and (found := places(snippet)):
-            first, last = snippet.span
-            text, changed = text[:first] + lines(found[0], snippet.text.count("\n")) + text[last:], changed + 1
-    if changed:
-        page.write_text(text)
-    return changed
+    first, last = (pick(found[symbol][i] for symbol in quote.symbols) for i, pick in enumerate((min, max)))
+    lines, length = source.splitlines(keepends=True)[first - 1 : last], quote.text.count("\n")
+    if any(textwrap.dedent("".join(lines[i : i + length])) == quote.text for i in range(len(lines) - length + 1)):
+        return None
+    start = quote.text.split("\n", 1)[0].strip()
+    return f"{where}: the block that begins with {start!r} is not in {', '.join(quote.symbols)}; copy it anew"
 
 
 def blocks(page: Path, *languages: str) -> list[str]:
@@ -135,10 +118,8 @@ def broken(page: Path, target: str) -> str | None:
         return f"{name(page)}: {target} does not exist"
     if anchor and there.suffix == ".md" and anchor not in headings(there):
         return f"{name(page)}: {name(there)} has no heading #{anchor}"
-    if numbers := re.fullmatch(r"L(\d+)(?:-L(\d+))?", anchor):
-        last = int(numbers[2] or numbers[1])
-        if last > len(there.read_text().splitlines()):
-            return f"{name(page)}: {name(there)} has no line {last}"
+    if anchor and there.suffix == ".py":
+        return f"{name(page)}: {target} leads to a line, which moves; name the symbol: [`file.py`: `symbol`](path)"
     return None
 
 
@@ -189,20 +170,20 @@ def understand(argv: list[str], monkeypatch: pytest.MonkeyPatch, families: Mappi
     sys.modules.pop("own_family", None)
 
 
-SNIPPETS = [snippet for page in PAGES for snippet in snippets(page)]
+QUOTES = [quote for page in PAGES for quote in [*quotes(page), *quotes(page, SNIPPET)]]
 COMMANDS = sorted({(page, shlex.join(words)) for page in PAGES for words in commands(page)})
 
 
 def test_the_docs_are_there_and_were_searched():
     assert {page.name for page in PAGES} >= {"README.md", *OURS}
-    assert len(SNIPPETS) > 20, SNIPPETS
+    assert sum(quote.text is not None for quote in QUOTES) > 20, QUOTES
     assert len(COMMANDS) > 10, COMMANDS
     assert sum(len(links(page)) for page in PAGES) > 40
 
 
-@over("snippet", SNIPPETS, ids=str)
-def test_snippets_are_the_lines_they_are_said_to_be(snippet):
-    wrong = problem(snippet)
+@over("quote", QUOTES, ids=str)
+def test_symbols_are_where_they_are_said_to_be_and_quoted_to_the_letter(quote):
+    wrong = problem(quote)
     assert wrong is None, wrong
 
 
@@ -258,28 +239,27 @@ def written(folder: Path, text: str) -> Path:
 
 
 @over(
-    ("numbers", "code", "words"),
+    ("symbols", "code", "words"),
     [
-        ("#L3-L4", "x = 1\ny = 2\n", None),
-        ("#L3-L4", "    x = 1\n    y = 2\n", None),
-        ("#L3", "x = 1\n", None),
-        ("#L2-L3", "x = 1\ny = 2\n", "now at #L3-L4"),
-        ("#L3-L3", "x = 1\ny = 2\n", "now at #L3-L4"),
-        ("#L3-L4", "x = 1\ny = 3\n", "nowhere in it"),
+        ("`f`", "x = 1\ny = 2\n", None),
+        ("`f`", "    x = 1\n    y = 2\n", None),
+        ("`f.x`", "x = 1\n", None),
+        ("`f.x`, `f.y`", "x = 1\ny = 2\n", None),
+        ("`f.x`", "y = 2\n", "the block that begins with 'y = 2' is not in f.x; copy it anew"),
+        ("`f`", "x = 1\ny = 3\n", "is not in f; copy it anew"),
+        ("`f`, `g`", "x = 1\n", "code.py has no g"),
     ],
 )
-def test_a_snippet_is_checked_and_its_numbers_are_mended(tmp_path, numbers, code, words):
-    page = written(tmp_path, f"In [`code.py`](code.py{numbers}):\n\n```python\n{code}```\n")
-    (snippet,) = snippets(page)
-    assert (problem(snippet) is None) == (words is None)
-    assert words is None or words in problem(snippet)
-    assert mend(page) == (words is not None and "now at" in words)
-    assert [problem(again) for again in snippets(page)] == [None] or "nowhere" in words
+def test_a_quote_is_checked(tmp_path, symbols, code, words):
+    page = written(tmp_path, f"In [`code.py`: {symbols}](code.py):\n\n```python\n{code}```\n")
+    (quote,) = quotes(page, SNIPPET)
+    assert [link.symbols for link in quotes(page)] == [quote.symbols]
+    assert (problem(quote) is None) if words is None else (words in problem(quote))
 
 
-@over("target", ["gone.md", "page.md#gone", "#gone", "code.py#L3-L5"])
+@over("target", ["gone.md", "page.md#gone", "#gone", "code.py#L3"])
 def test_a_broken_link_is_found(tmp_path, target):
-    page = written(tmp_path, f"# Here\n\n[`x`]({target}) [y](#here) [z](code.py#L4) `[not](a-link)`\n")
+    page = written(tmp_path, f"# Here\n\n[`x`]({target}) [y](#here) [z](code.py) `[not](a-link)`\n")
     assert len([words for link in links(page) if (words := broken(page, link))]) == 1
 
 
@@ -302,10 +282,3 @@ def test_the_family_of_a_run_is_told_by_its_training(tmp_path):
 @over(("text", "count"), [("see /home/me/x", 1), ("`/tmp/a`", 1), ("https://x.org/work/a", 0), ("out/tmp/a", 0)])
 def test_an_absolute_path_is_found(text, count):
     assert len(ABSOLUTE.findall(text)) == count
-
-
-if __name__ == "__main__":
-    print(f"{sum(mend(page) for page in PAGES)} line numbers mended")
-    unmended = [words for page in PAGES for snippet in snippets(page) if (words := problem(snippet))]
-    print("\n".join(unmended))
-    sys.exit(bool(unmended))
