@@ -98,6 +98,8 @@ def test_help_of_train_shows_the_flags_of_every_chosen_part(capsys: pytest.Captu
         (["sample", "nowhere"], "there is no run or model folder nowhere"),
         (["sample", "nowhere", "-n", "0"], "Input should be greater than 0"),
         (["sample", "a", "--out", "b", "--npz", "c"], "not both"),
+        (["sample", "--evals", "3", "a"], "Unrecognized options: --evals"),
+        (["interpolate", "--seed", "1", "a"], "did you mean --seeds?"),
     ],
 )
 def test_mistakes_end_in_one_clear_line(

@@ -17,7 +17,7 @@ from fabulate.models.base import TILE, GenerativeModel, NoChoice
 from fabulate.samples import Manifest, Order, Places, join, write_npz, write_samples
 from fabulate.samples.writing import DRAWING, Parts, lines, stream_npz
 from fabulate.types import ImageShape, to_uint8
-from tiny import Case, make
+from tiny import Case, ends, make
 
 MANY = 10**9
 
@@ -125,13 +125,6 @@ def test_links_in_the_folder_are_replaced_and_not_followed(tmp_path):
     assert not list(elsewhere.iterdir())
 
 
-def test_labels_of_an_npz_are_those_of_its_images(tmp_path):
-    model = make(Case("vae", "mlp", ("cat", "dog", "horse")))
-    arrays = np.load(write_npz(model, tmp_path / "a.npz", 7, batch_size=2))
-    assert arrays["labels"].tolist() == [0, 1, 2, 0, 1, 2, 0]
-    assert arrays["labels"].dtype == np.int64
-
-
 def test_overwriting_replaces_our_own_images_only(tmp_path):
     model = make(Case("vae", "mlp"))
     (tmp_path / "00000.png").write_text("mine")
@@ -181,27 +174,13 @@ def test_parts_are_joined_to_what_one_draws(form, classes, tmp_path):
     parts = [tmp_path / f"from {start}{form}" for start in PARTS]
     for part, (start, n) in zip(parts, PARTS.items(), strict=True):
         write(model, part, n, seed=3, start=start, batch_size=n % 7 + 1)
-    made = join(reversed(parts), tmp_path / f"all{form}", n=75)
+    made = tmp_path / f"all{form}"
+    assert ends("join", *reversed(parts), "--out", made, "-n", 75) == 0
     if form:
         assert made.read_bytes() == (tmp_path / "one.npz").read_bytes()
         return
     one, joined = ({p.relative_to(f): p.read_bytes() for p in f.rglob("*.*")} for f in (tmp_path / "one", made))
     assert one == joined and len(one) == 75 + 2 and not (made / DRAWING).exists()
-
-
-def test_numbers_are_as_long_as_the_whole_needs(tmp_path):
-    """As if one had drawn them: the names of a part's images are shorter where its last number is."""
-    model = make(Case("vae", "mlp"))
-    for start in (99_998, 100_000):
-        write_samples(model, tmp_path / f"{start}", 2, start=start)
-    assert sorted(path.name for path in (tmp_path / "99998").glob("9*.png")) == ["99998.png", "99999.png"]
-    head = read_json(tmp_path / "99998" / "manifest.json", Manifest)
-    for name in (tmp_path / "99998", tmp_path / "100000"):  # as if these were all there are
-        text = (name / "manifest.json").read_text()
-        (name / "manifest.json").write_text(text.replace('"start": 99998', '"start": 0').replace("100000,", "2,"))
-    assert head["start"] == 99_998
-    names = read_json(join([tmp_path / "99998", tmp_path / "100000"], tmp_path / "all") / "manifest.json", Manifest)
-    assert names["images"] == ["00000.png", "00001.png", "00002.png", "00003.png"]
 
 
 def test_only_the_parts_of_one_whole_are_joined(tmp_path):
