@@ -74,7 +74,7 @@ class Mixture(nn.Module):
 def fitted(codes: Array, components: int) -> tuple[Array, Array, Array]:
     """Weights (K,), means (K, Z) and square roots of covariances (K, Z, Z) for codes (N, Z), K at most `components`.
 
-    Each component has at least twice as many codes as numbers in a code, or it would learn them by heart.
+    Each component has at least twice as many codes as the latent dimension, or it would memorise them.
     """
     from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # has no stubs
 

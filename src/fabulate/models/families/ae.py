@@ -50,9 +50,7 @@ class AE(Encodes, Scores, Conditional, family="ae"):
     Config = AEConfig
     units = {"loss": "mean squared error"}
     presets = {
-        "default": Preset(
-            AEConfig(), Training(epochs=200, lr=3e-3)
-        ),  # few images: stop before they are learnt by heart
+        "default": Preset(AEConfig(), Training(epochs=200, lr=3e-3)),  # few images: stop before they are memorised
         "tutorial": Preset(
             AEConfig(latent_dim=64, components=1, network=MLP(hidden=(128,), activation="relu")),
             Training(

@@ -133,7 +133,7 @@ class GANConfig:
     critic_steps: Annotated[int, Field(ge=1)] = 1
     """Steps of the critic for each of the generator's."""
     augment: tuple[Change, ...] = ()
-    """Random changes of all that the critic sees, against learning few images by heart (Zhao et al. 2020)."""
+    """Random changes of all that the critic sees, against memorising few images (Zhao et al. 2020)."""
     network: NetworkOrAuto = Auto()
     """The critic (an encoder to one number) and the generator (a decoder)."""
 

@@ -69,7 +69,7 @@ class NF(Encodes, HasLikelihood, Conditional, family="nf"):
     renamed = {"boards": "checkerboards", "place": "position"}
     units = {"loss": "nats per image", "bits_per_dim": "bits per number"}
     presets = {
-        # At 10,000 steps, or where images are few after 40 epochs: it soon learns them by heart.
+        # At 10,000 steps, or where images are few after 40 epochs: it soon memorises them.
         "default": Preset(NFConfig(), Training(steps=10_000, epochs=40, batch_size=64)),
         # RealNVP's order of couplings, masks, bound scale and margin; for a laptop its networks are Glow's (3x3, 1x1,
         # 3x3) instead of deep residual ones, and Scale stands for its batch normalisation, as in Glow.

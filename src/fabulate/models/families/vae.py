@@ -131,7 +131,7 @@ class VAE(HasPosterior, ImportanceWeighted, Conditional, family="vae"):
         "active_units": "dimensions",
     }
     presets = {
-        "default": Preset(VAEConfig(), Training(epochs=200)),  # few images: stop before they are learnt by heart
+        "default": Preset(VAEConfig(), Training(epochs=200)),  # few images: stop before they are memorised
         "conv": Preset(
             VAEConfig(latent_dim=40, prior="gaussians", network=CONV),
             Training(epochs=200, steps=10_000, batch_size=64, lr=2e-3),

@@ -100,7 +100,7 @@ class VQVAE(Encodes, HasBound, Conditional, family="vqvae"):
         "perplexity": "codes",
     }
     presets = {
-        "default": Preset(VQVAEConfig(), Training(epochs=40, lr=3e-3)),  # few images are soon learnt by heart
+        "default": Preset(VQVAEConfig(), Training(epochs=40, lr=3e-3)),  # few images are soon memorised
         "tutorial": Preset(
             VQVAEConfig(cells=64, quantiser=Codebook()),
             Training(

@@ -16,7 +16,7 @@ as if they were independent, which principal axes come nearest to. Or it is a mi
 share, each class in shares of its own: bins of a shape that is learned. A density far from all codes is a guess. So
 p(f | y) has a small share of the target in it, and no image counts more than 1 / RAREST times what it did.
 
-Legend: N codes or images, D numbers in a code, A axes of them along which they vary, K classes, G Gaussians.
+Legend: N codes or images, D latent dimension, A axes of it along which codes vary, K classes, G Gaussians.
 """
 
 import warnings
