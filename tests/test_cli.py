@@ -1,6 +1,8 @@
 """The command line as a stranger uses it: what it prints, what it writes, and how it ends."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
 from importlib import import_module
@@ -50,6 +52,17 @@ def test_help_names_every_verb_and_does_not_import_torch() -> None:
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert all(verb in shown for verb in VERBS)
     assert shown.endswith("False\n")
+
+
+@pytest.mark.parametrize("words", [["models"], ["cache"], ["data", "digits"], ["train", "vae", "--help"]], ids=" ".join)
+def test_an_answer_that_nobody_reads_ends_as_the_shell_expects(
+    words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with open(writer, "w") as closed:  # noqa: PTH123  # by its number
+        monkeypatch.setattr(sys, "stdout", closed)
+        assert ends(*words) == 128 + signal.SIGPIPE
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -17,6 +17,7 @@ from fabulate.types import ImageShape
 from fabulate.uses.augment.split import split
 from fabulate.uses.outliers.detector import OutlierDetector
 from fabulate.uses.outliers.ranking import rank
+from tiny import ends
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -158,6 +159,15 @@ def test_files_ignored_are_counted_by_their_ending(folder):
     (texts / "a.doc").write_text("x")
     with pytest.raises(DataError, match=r"no images in .* \(1 file ignored, which is no image by its ending: .doc"):
         load_data(texts)
+
+
+def test_the_report_says_once_what_was_left_out(folder, capsys):
+    make(folder, {"cats": 5})
+    (folder / "a.txt").write_text("x")
+    (folder / "cats/broken.png").write_text("x")
+    assert ends("data", folder, "--limit-broken", 1) == 0
+    shown = "".join(capsys.readouterr())
+    assert [shown.count(what) for what in ("1 file ignored", "1 set aside", "broken.png")] == [1, 1, 1]
 
 
 def test_an_empty_training_folder(folder):

@@ -23,7 +23,7 @@ from tiny import Case, make, small
 
 
 def images(n: int, y: np.ndarray | None = None) -> Images:
-    return Images(np.arange(n, dtype=np.uint8).reshape(n, 1, 1, 1) % 251, y)
+    return Images(np.arange(n, dtype=np.uint32).view(np.uint8).reshape(n, 1, 2, 2), y)
 
 
 def test_every_image_is_in_one_part_and_rare_classes_lose_none() -> None:
@@ -36,6 +36,25 @@ def test_every_image_is_in_one_part_and_rare_classes_lose_none() -> None:
     again, other = split(images(len(y), y), 0.1, seed=3), split(images(len(y), y), 0.1, seed=4)
     assert again is not None and torch.equal(again[1], held)
     assert other is not None and not torch.equal(other[1], held)
+
+
+@pytest.mark.parametrize("times", [2, 5, 30])
+def test_copies_of_an_image_are_on_one_side(times: int) -> None:
+    """Whole data sets that repeat each image, and one with a single image that outnumbers the rest of its class."""
+    generator = np.random.default_rng(times)
+    for each in (np.full(200, times), np.where(np.arange(200) == 0, times * 10, 1)):
+        numbers = generator.permutation(np.repeat(np.arange(200), each))
+        x, y = numbers.astype(np.uint8).reshape(-1, 1, 1, 1), numbers % 3
+        found = split(Images(x, y), 0.1, seed=1)
+        assert found is not None
+        learnt, held = (part.numpy() for part in found)
+        assert sorted([*learnt, *held]) == list(range(len(x)))
+        assert not set(numbers[learnt]) & set(numbers[held])
+        counts, wanted = np.bincount(y[held], minlength=3), 0.1 * np.bincount(y)
+        assert (counts <= wanted).all() and (counts > wanted - times).all()
+    two_classes = np.arange(len(x)) % 2  # of copies
+    both = split(Images(x, two_classes), 0.1, seed=1)
+    assert both is None or not set(numbers[both[0]]) & set(numbers[both[1]])
 
 
 def test_too_few_images_are_not_split_and_of_many_no_more_than_needed() -> None:
@@ -58,7 +77,7 @@ def test_families_that_have_a_loss_to_compare_steps_by_hold_images_out(name: str
 def test_selected_images_are_those_of_their_numbers() -> None:
     whole = images(50, np.arange(50))
     chosen = Selected(whole, torch.tensor([40, 3, 7])).stored(torch.tensor([2, 0]))
-    assert chosen.x.flatten().tolist() == [7, 40]
+    assert chosen.x[:, 0, 0, 0].tolist() == [7, 40]
     assert chosen.y is not None and chosen.y.tolist() == [7, 40]
 
 

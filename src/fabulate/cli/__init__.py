@@ -85,6 +85,10 @@ def main(arguments: list[str] | None = None) -> None:
         fail(str(error) or "interrupted", code=getattr(error, "code", 130))
     except BrokenPipeError:  # the reader of our output has gone
         raise SystemExit(128 + BROKEN_PIPE) from None
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # rich's console ends with 1 at it
+            raise SystemExit(128 + BROKEN_PIPE) from None
+        raise
     except OSError as error:  # a disk that is full, a folder that may not be written
         fail(f"{error.filename or (argv or ['output'])[0]}: {error.strerror or error}", code=1)
     finally:

@@ -5,9 +5,9 @@ from typing import Annotated
 
 from rich.console import Console
 
-from fabulate.cli.shared import Flat, Source, load_images, parse, positional, where
+from fabulate.cli.shared import Flat, Source, counting, parse, positional, where
 from fabulate.config import DataSpec, override, spec
-from fabulate.data import render
+from fabulate.data import Data, load_spec, render
 from fabulate.errors import UndecidedError
 from fabulate.files import outside, vacant_file
 from fabulate.pictures import save_png
@@ -33,10 +33,11 @@ def main(argv: list[str]) -> None:
     if flags.out is not None:
         vacant_file(outside(flags.out, images.source), flags.overwrite)
     undecided: list[UndecidedError] = []
-    data = None
+    data: Data | None = None
     while data is None:
         try:
-            data = load_images(images, streams=True)
+            with counting("reading images") as progress:  # the report tells what `load_images` warns of
+                data = load_spec(images, progress)
         except UndecidedError as error:  # look at everything all the same, as it would be with --size or --range
             undecided.append(error)
             images = override(images, error.options)

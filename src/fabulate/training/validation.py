@@ -12,10 +12,12 @@ from math import isfinite
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from fabulate.data import Data, Images
+from fabulate.files import digest
 from fabulate.models import GenerativeModel
 from fabulate.seeds import permutation
 from fabulate.types import Batch, BatchSource
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 VALIDATIONS = 40  # times in a run that the validation loss is measured
 PATIENCE = 10  # validations without a better one, a quarter of the budget, before training may stop
 RISE = 0.02  # of the way that the loss fell from the first validation to the best: a rise that is no noise
+PORTION = 4096  # images hashed at a time: they may lie on the disk
 FEWEST, MOST = 10, 2000  # validation images: a loss of fewer says too little, of more it costs too much
 
 SHARE = 0.1  # of the training time that measuring samples may take
@@ -56,25 +59,44 @@ def split(images: BatchSource, share: float, seed: int) -> tuple[Tensor, Tensor]
     """Numbers of the images to learn from and of those to validate with; None where these would be too few.
 
     The same share of each class is held out, rounded down, so that a rare class loses none of a handful of images.
+    Images with equal pixels go to one side together, since on both memorising would look like generalising; one that
+    has several classes is learnt from.
     `images`: those of a data set; streamed or weighted ones, which are read in an order of their own, are not split.
 
-    >>> [len(part) for part in split(Images(np.zeros((200, 1, 8, 8), np.uint8)), 0.1, seed=0)]
+    >>> [len(part) for part in split(Images(np.arange(200, dtype=np.uint8).reshape(200, 1, 1, 1)), 0.1, seed=0)]
     [180, 20]
     """
     if type(images) is not Images:  # its subclasses read in ways of their own
         return None
     n = len(images)
-    share = min(share, MOST / n)
-    order = permutation(n, seed, "validation").numpy()
     y = np.zeros(n, np.int64) if images.y is None else images.y
-    by_class = order[np.argsort(y[order], kind="stable")]  # class after class, at random within each
-    counts = np.bincount(y)
-    place = np.arange(n) - np.repeat(np.cumsum(counts) - counts, counts)  # of each within its class
-    held = np.zeros(n, bool)
-    held[by_class[place < np.repeat((share * counts).astype(int), counts)]] = True
-    if held.sum() < FEWEST:
+    first = first_copies(images)
+    copies = np.bincount(first, minlength=n)  # of each that is the first
+    copies[first[y != y[first]]] = 0
+    left = (min(share, MOST / n) * np.bincount(y)).astype(int)  # places of each class
+    held = []
+    for i in permutation(n, seed, "validation").tolist():
+        if 0 < copies[i] <= left[y[i]]:
+            left[y[i]] -= copies[i]
+            held.append(i)
+    validating = np.isin(first, held)
+    if validating.sum() < FEWEST:
         return None
-    return torch.from_numpy(np.flatnonzero(~held)), torch.from_numpy(np.flatnonzero(held))
+    return torch.from_numpy(np.flatnonzero(~validating)), torch.from_numpy(np.flatnonzero(validating))
+
+
+def first_copies(images: Images) -> npt.NDArray[np.int64]:
+    """For each of N images the number (N,) of the first one whose pixels equal its own.
+
+    >>> first_copies(Images(np.array([7, 3, 7], np.uint8).reshape(3, 1, 1, 1))).tolist()
+    [0, 1, 0]
+    """
+    seen: dict[str, int] = {}
+    numbers = np.zeros(len(images), np.int64)
+    for start in range(0, len(images), PORTION):
+        part = torch.arange(start, min(start + PORTION, len(images)))
+        numbers[part] = [seen.setdefault(digest(image), start + i) for i, image in enumerate(images.pixels(part))]
+    return numbers
 
 
 class Validation:
