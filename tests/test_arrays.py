@@ -57,7 +57,7 @@ def test_the_three_layouts_of_an_array_are_one(own_cache):
         (np.full((2, 8, 8), np.nan), "given: float64 .*values nan..nan"),
         (np.full((2, 8, 8), 9, np.uint16), "16-bit integers above 255; given: uint16"),
         (np.zeros((2, 64), np.uint8), r"must have the shape \(N, H, W\).*given: uint8 of shape \(2, 64\)"),
-        (np.zeros((2, 8, 8, 2), np.uint8), "C 1, 3 or 4"),
+        (np.zeros((2, 8, 8, 5), np.uint8), "C 1 to 4"),
         (np.zeros((0, 8, 8), np.uint8), "holds no images"),
         (np.full((2, 8, 8), "a"), "given: <U1"),
         (np.zeros((2, 3, 8, 3), np.uint8), "first or last"),

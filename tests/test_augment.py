@@ -274,14 +274,14 @@ def test_a_given_run_must_be_of_the_same_training_images(made: Path, data: Data,
         ({"to": "cow=5"}, ConfigError, "no class 'cow'"),
         ({"share": 1.0}, ConfigError, "0 to 1; given 1.0"),
         ({"hyperparameters": {"latent_dims": 5}}, ConfigError, "did you mean 'latent_dim'"),
-        ({"large": True}, ConfigError, "8 to 64 pixels a side, given 80x80 gray: --size"),
+        ({"large": True}, ConfigError, "8 to 256 pixels a side, given 264x264 gray: --size"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_written(
     options: dict[str, Any], error: type[Exception], message: str, data: Data, tmp_path: Path
 ) -> None:
     if options.pop("large", False):
-        data = replace(data, train=Images(np.zeros((30, 1, 80, 80), np.uint8), np.arange(30) % 3))
+        data = replace(data, train=Images(np.zeros((30, 1, 264, 264), np.uint8), np.arange(30) % 3))
     with pytest.raises(error, match=message):
         augment(data, tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()

@@ -35,7 +35,7 @@ def test_values_of_training_that_do_not_fit_are_refused_in_words(values, words):
         override(Training(), values)
 
 
-@pytest.mark.parametrize("values", [{"size": 0}, {"size": 1025}, {"channels": 2}, {"limit_broken": 1.5}])
+@pytest.mark.parametrize("values", [{"size": 0}, {"size": 1025}, {"channels": 5}, {"limit_broken": 1.5}])
 def test_values_of_data_that_do_not_fit_are_refused_by_name(values):
     (name,) = values
     with pytest.raises(ConfigError, match=f"^{name}"):

@@ -391,8 +391,44 @@ def test_a_path_that_does_not_exist_and_names_nearly_right(tmp_path):
         load_data(tmp_path / "flowers" / "000.png")
 
 
+def test_the_report_tells_what_a_crop_cuts_away_and_of_which(folder):
+    fill(folder, 9, height=20, width=20)
+    save(picture(99, 20, 80), folder / "wide.png")
+    data = load_data(folder, size=16)
+    assert data.report.cut == (pytest.approx(0.075), 0.75, "wide.png")
+    assert any(
+        line.startswith("cut away 8 % of the area on average, at most 75 % (wide.png)") for line in lines(data.report)
+    )
+    for options in ({"size": 16, "fit": "pad"}, {"size": 16, "fit": "stretch"}):
+        assert load_data(folder, **options).report.cut is None
+
+
+def test_sizes_of_any_shape_and_channels_with_alpha(folder):
+    fill(folder, 20, height=20, width=30)
+    for size in ("12x18", (12, 18), "12X18"):
+        data = load_data(folder, size=size, channels=4)
+        assert (data.shape, data.spec.size, str(data.shape)) == ((4, 12, 18), "12x18", "12x18 colour with alpha")
+    found = [load_data(folder, **options) for options in ({"size": 8}, {"size": "8x8"}, {"size": (8, 8)})]
+    assert len({data.fingerprint for data in found}) == 1 and {data.spec.size for data in found} == {8}
+    options = [{"size": 8, "fit": fit} for fit in ("crop", "pad", "stretch")] + [{"size": 8, "channels": 2}]
+    assert len({load_data(folder, **each).fingerprint for each in options}) == 4
+    image = read_image(folder / "000.png", data.shape, data.spec)
+    assert (image.numpy() == data.train.x).all((1, 2, 3)).any() or (image.numpy() == data.test.x).all((1, 2, 3)).any()
+
+
+@pytest.mark.parametrize("size", ["0x8", "8x", "x", "8x8x8", "8x1025", "12by8", 8.5, "-8", True, (8,) * 3, ()])
+def test_sizes_that_are_none_are_refused_in_words(size):
+    with pytest.raises(ConfigError, match=r"^size: must be N or HEIGHTxWIDTH, sides from 1 to 1024, such as .* 96x128"):
+        load_data("digits", size=size)
+
+
+def test_fit_without_a_size_is_refused():
+    with pytest.raises(ConfigError, match=r"fit pad needs a size"):
+        load_data("digits", fit="pad")
+
+
 def test_options_out_of_bounds_are_refused():
-    for options in ({"size": 0}, {"channels": 2}, {"limit_broken": 1.5}):
+    for options in ({"size": 0}, {"channels": 5}, {"limit_broken": 1.5}):
         with pytest.raises(ConfigError, match=next(iter(options))):
             load_data("digits", **options)
 
@@ -631,6 +667,7 @@ def test_one_image_is_read_by_the_range_of_those_that_were_learnt(folder):
 
 def test_a_record_without_range_still_reads():
     old = {"source": "digits", "size": None, "channels": None, "limit_broken": 0.1, "name": "digits"}
+    assert data_spec(old | {"size": 8}) == DataSpec(size=8)
     assert data_spec(old) == DataSpec() and DataSpec(range=" 0.0:4095.50").range == "0:4095.5"
 
 

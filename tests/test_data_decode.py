@@ -10,11 +10,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from PIL import Image, PngImagePlugin, TiffImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin
 
 from data_files import bomb, encoded, picture, pixels
 from fabulate.data import decode as decoding
-from fabulate.data.decode import Budget, UnreadableError, Values, decode, fit
+from fabulate.data.decode import Budget, UnreadableError, Values, cut_away, decode, fitted
 
 
 def stand(image: Image.Image, format: str = "PNG", **options: object) -> np.ndarray:
@@ -127,12 +127,93 @@ def test_channels():
 def test_resizing_keeps_the_mean_and_crops_the_centre():
     left, right = np.zeros((8, 8), np.uint8), np.full((8, 8), 255, np.uint8)
     middle = pixels(0)
-    assert (np.asarray(fit(Image.fromarray(np.hstack([left, middle, right])), 8)) == middle).all()
+    assert (np.asarray(fitted(Image.fromarray(np.hstack([left, middle, right])), (8, 8), "crop")) == middle).all()
     checks = Image.fromarray((np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8))
-    small = np.asarray(fit(checks, 8))  # without antialiasing this would be all black or all white
+    small = np.asarray(fitted(checks, (8, 8), "crop"))  # without antialiasing this would be all black or all white
     assert np.abs(small.astype(int) - 127).max() <= 8
-    assert decode(encoded(picture(0, 100, 300, 3), "JPEG"), size=8).pixels.shape == (3, 8, 8)
-    assert decode(encoded(picture(0, 1, 1)), size=8).pixels.shape == (1, 8, 8)
+    assert decode(encoded(picture(0, 100, 300, 3), "JPEG"), size=(8, 8)).pixels.shape == (3, 8, 8)
+    assert decode(encoded(picture(0, 1, 1)), size=(8, 8)).pixels.shape == (1, 8, 8)
+
+
+def test_pad_keeps_the_whole_image_between_white_or_transparent_bars():
+    x = decode(encoded(picture(0, 4, 8)), size=(8, 8), fit="pad").pixels[0]
+    assert (x[2:6] == pixels(0, 4, 8)).all() and (x[[0, 1, 6, 7]] == 255).all()
+    x = decode(encoded(picture(0, 8, 4, 3)), size=(8, 8), channels=4, fit="pad").pixels
+    assert (x[:3, :, 2:6] == pixels(0, 8, 4, 3).transpose(2, 0, 1)).all() and (x[3, :, 2:6] == 255).all()
+    assert (x[:3, :, [0, 1, 6, 7]] == 255).all() and not x[3, :, [0, 1, 6, 7]].any()
+
+
+def test_stretch_takes_all_of_the_image_and_crop_its_middle():
+    halves = encoded(Image.fromarray(np.repeat(np.array([[0, 255]], np.uint8), 16, axis=1).repeat(8, axis=0)))  # 8x32
+    stretched = decode(halves, size=(8, 8), fit="stretch").pixels[0].astype(int)
+    assert abs(stretched.mean() - 127.5) < 2 and (stretched[:, 0] == 0).all() and (stretched[:, -1] == 255).all()
+    assert decode(halves, size=(8, 16)).pixels.shape == (1, 8, 16)
+    assert (decode(halves, size=(8, 16)).pixels[0][:, [0, 7, 8, 15]] == [0, 0, 255, 255]).all()
+    assert (cut_away((8, 32), (8, 16)), cut_away((8, 32), (4, 16)), cut_away((32, 8), (8, 8))) == (0.5, 0, 0.75)
+
+
+@pytest.mark.parametrize("fit", ["crop", "pad", "stretch"])
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "TIFF"])
+def test_what_lies_on_its_side_is_turned_before_it_is_fitted(fit, format):
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    upright = Image.fromarray(np.linspace(0, 255, 40).astype(np.uint8)[:, None].repeat(24, axis=1))  # 40x24
+    buffer = io.BytesIO()
+    upright.transpose(Image.Transpose.ROTATE_90).save(buffer, format=format, exif=exif)
+    x = decode(buffer.getvalue(), size=(16, 24), fit=fit).pixels[0].astype(int)
+    expected = np.asarray(fitted(upright, (16, 24), fit)).astype(int)
+    assert x.shape == (16, 24) and np.abs(x - expected).max() <= 6  # of a JPEG; the others are equal
+    assert format == "JPEG" or (x == expected).all()
+
+
+# Alpha
+
+
+def with_alpha(mode: str) -> np.ndarray:
+    """Random pixels (H, W, C) with alpha, opaque on the left, and a column that is transparent."""
+    x = pixels(0, 6, 8, len(mode))
+    x[:, :4, -1], x[:, 6, -1] = 255, 0
+    return x
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("LA", 2), ("RGBA", 4)])
+def test_alpha_is_kept_and_what_is_transparent_is_white(mode, channels):
+    given = with_alpha(mode)
+    x = decode(encoded(Image.fromarray(given)), channels=channels).pixels.transpose(1, 2, 0)
+    seen = given[..., -1] > 0
+    assert (x[seen] == given[seen]).all() and (x[..., -1] == given[..., -1]).all()
+    assert (x[~seen, :-1] == 255).all() and not seen.all()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "RGB", "CMYK", "I;16"])
+@pytest.mark.parametrize("channels", [2, 4])
+def test_what_has_no_alpha_is_opaque(mode, channels):
+    image = (
+        Image.fromarray(pixels(0).astype(np.uint16) * 257) if mode == "I;16" else picture(0, channels=3).convert(mode)
+    )
+    data = encoded(image, "TIFF")
+    x = decode(data, channels=channels).pixels
+    assert (x[-1] == 255).all() and (x[:-1] == decode(data, channels=channels - 1).pixels).all()
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "RGB"])
+def test_a_transparent_colour_becomes_alpha(mode):
+    image = Image.new(mode, (4, 4), 7 if mode != "RGB" else (7, 7, 7))
+    image.paste(9 if mode != "RGB" else (9, 9, 9), (0, 0, 2, 4))
+    if mode == "P":
+        image.putpalette(bytes(np.arange(256, dtype=np.uint8).repeat(3)))
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG", transparency=9 if mode != "RGB" else (9, 9, 9))
+    x = decode(buffer.getvalue(), channels=4).pixels
+    assert (x[3, :, :2] == 0).all() and (x[3, :, 2:] == 255).all() and (x[:3, :, :2] == 255).all()
+
+
+def test_alpha_weighs_what_is_resized():
+    x = np.zeros((16, 16, 4), np.uint8)
+    x[:, :8] = (200, 100, 50, 255)  # the rest is black, and not seen
+    small = decode(encoded(Image.fromarray(x)), size=(4, 4), channels=4).pixels
+    seen = small[3] > 40
+    assert seen.any() and np.abs(small[:3, seen].astype(int) - [[200], [100], [50]]).max() <= 4
 
 
 @pytest.mark.parametrize(
@@ -299,8 +380,8 @@ def test_a_jpeg_for_a_small_target_is_decoded_small(monkeypatch):
     monkeypatch.setattr(Budget, "holding", lambda self, n: taken.append(n) or holding(self, n))
     smooth = Image.fromarray(np.tile(np.arange(800) // 4, (800, 1)).astype(np.uint8)).convert("RGB")
     data = encoded(smooth, "JPEG")
-    small = decode(data, size=16)
-    whole = fit(smooth, 16)
+    small = decode(data, size=(16, 16))
+    whole = fitted(smooth, (16, 16), "crop")
     assert taken == [100 * 100]  # an eighth of each side
     assert np.abs(small.pixels.transpose(1, 2, 0).astype(int) - np.asarray(whole)).max() <= 3
     gray = decode(data, channels=1)

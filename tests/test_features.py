@@ -132,7 +132,7 @@ def test_what_no_classifier_can_learn_is_refused(digits):
     with pytest.raises(ConfigError, match="at least two classes"):
         train_classifier(digits.train, ("all",))
     with pytest.raises(ConfigError, match="--size"):
-        train_classifier(images_of(ImageShape(3, 80, 80), 4, classes=3), "abc")
+        train_classifier(images_of(ImageShape(3, 8, 257), 4, classes=3), "abc")
     with pytest.raises(DataError, match="at least two images"):
         train_encoder(Images(digits.train.x[:1]))
     with pytest.raises(DataError, match="have none"):

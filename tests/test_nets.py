@@ -69,22 +69,28 @@ def test_sizes_halve_rounding_up_until_a_side_is_at_most_four(side):
         assert (lower, narrower) == (-(-height // 2), -(-width // 2))
 
 
+@pytest.mark.parametrize("net", [Conv(width=2), DCGAN(width=2)], ids=lambda net: net.kind)
 @pytest.mark.parametrize("side", [65, 100, 127, 255, 256])
-def test_conv_takes_sides_up_to_256(side):
-    for shape in ((1, side, side), (3, 8, side), (1, side, 47)):
-        check_shapes(Conv(width=2), ImageShape(*shape))
+def test_convolutional_networks_take_sides_up_to_256_and_any_channels(net, side):
+    for shape in ((1, side, side), (2, 8, side), (4, side, 47)):
+        check_shapes(net, ImageShape(*shape))
+
+
+def test_the_channels_of_dcgan_stop_at_eight_times_its_width():
+    assert DCGAN().channels(ImageShape(3, 64, 64)) == [3, 128, 256, 512, 1024]  # the paper's
+    assert DCGAN().channels(ImageShape(3, 256, 256)) == [3, 128, 256, 512, 1024, 1024, 1024]
 
 
 @pytest.mark.parametrize(
     ("net", "shape", "words"),
     [
-        (net, shape, f"the {net.kind} network takes sides from 8 to {largest}, .*--size 32, or --network {other}")
-        for net, largest, other in ((Conv(), 256, "mlp"), (DCGAN(), 64, "conv"))
-        for shape in ((1, 7, 7), (1, largest + 1, largest + 1), (3, 8, largest + 1), (3, 7, largest))
+        (net, shape, f"the {net.kind} network takes sides from 8 to 256, .*--size 32, or --network {other}")
+        for net, other in ((Conv(), "mlp"), (DCGAN(), "conv"))
+        for shape in ((1, 7, 7), (1, 257, 257), (3, 8, 257), (3, 7, 256))
     ],
 )
 def test_convolutional_networks_refuse_other_sides_in_words(net, shape, words):
-    assert (SMALLEST_SIDE, LARGEST_SIDE) == (8, 64)
+    assert (SMALLEST_SIDE, LARGEST_SIDE) == (8, 256)
     shape = ImageShape(*shape)
     for build in (lambda: net.encoder(shape, 5), lambda: net.decoder(5, shape)):
         with pytest.raises(ConfigError, match=words):

@@ -187,9 +187,9 @@ def test_one_images_grid_does_not_depend_on_the_others():
     assert not x.grad[1:].any()
 
 
-@pytest.mark.parametrize("shape", [(1, 7, 9), (3, 8, 65)], ids=str)
+@pytest.mark.parametrize("shape", [(1, 7, 9), (3, 8, 257)], ids=str)
 def test_other_sides_are_refused_in_words(shape):
-    with pytest.raises(ConfigError, match=r"takes sides from 8 to 64, and the images are .*; use --size"):
+    with pytest.raises(ConfigError, match=r"takes sides from 8 to 256, and the images are .*; use --size"):
         VQVAE(VQVAEConfig(), ImageShape(*shape))
 
 

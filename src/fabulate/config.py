@@ -12,7 +12,7 @@ from math import isfinite
 from typing import Annotated, Any, Literal, NamedTuple, TypeVar, cast, dataclass_transform
 
 import tyro
-from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked_dataclass
 
 from fabulate.errors import ConfigError
@@ -113,7 +113,29 @@ def written_range(low: float, high: float) -> str:
     return ":".join(str(int(value)) if value == int(value) else repr(float(value)) for value in (low, high))
 
 
+def _size(given: Any) -> int | str:
+    """A size in its one form: a number for a square, HEIGHTxWIDTH for what is none."""
+    words = [*map(str, given)] if isinstance(given, tuple | list) else str(given).lower().split("x")
+    sides = [int(word) for word in words if word.isdecimal() and 1 <= int(word) <= LARGEST_SIZE]
+    if len(sides) != len(words) or len(sides) not in (1, 2):
+        raise ValueError(f"must be N or HEIGHTxWIDTH, sides from 1 to {LARGEST_SIZE}, such as 128 or 96x128")
+    return written_size(sides[0], sides[-1])
+
+
+def written_size(height: int, width: int) -> int | str:
+    """The size that brings images to these sides.
+
+    >>> written_size(96, 128), written_size(128, 128)
+    ('96x128', 128)
+    """
+    return height if height == width else f"{height}x{width}"
+
+
 Range = Annotated[str, AfterValidator(_range)]
+LARGEST_SIZE = 1024
+Size = Annotated[int | str, BeforeValidator(_size)]
+Fit = Literal["crop", "pad", "stretch"]
+Channels = Literal[1, 2, 3, 4]
 Megapixels = Annotated[float, Field(gt=0, le=10_000)]
 
 
@@ -121,10 +143,14 @@ Megapixels = Annotated[float, Field(gt=0, le=10_000)]
 class Reading:
     """How images are read."""
 
-    size: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Resize so that the shorter side is this many pixels (antialiased), then crop the centre to a square."""
-    channels: Literal[1, 3] | None = None
-    """1 makes every image gray, 3 makes every image colour (default: gray only when all images are gray)."""
+    size: Annotated[Size | None, tyro.conf.arg(metavar="N|HEIGHTxWIDTH")] = None
+    """Resize (antialiased) to a square of N pixels a side, or to HEIGHTxWIDTH: 96x128 is wider than high."""
+    fit: Fit = "crop"
+    """How images of other proportions get there: crop keeps the centre and cuts the rest away; pad keeps all of it
+    between bars, white or, with alpha, transparent; stretch distorts."""
+    channels: Channels | None = None
+    """1 gray, 2 gray and alpha, 3 colour, 4 colour and alpha; without alpha transparent images are put on white
+    (default: gray when all images are gray, else colour)."""
     limit_broken: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Largest share of unreadable files that may be set aside; above it, intake stops and lists them."""
     range: Annotated[Range, tyro.conf.arg(metavar="LOW:HIGH|auto")] | None = None
@@ -132,6 +158,22 @@ class Reading:
     found over all of them (default: the whole range of the numbers a file holds them in)."""
     max_megapixels: Megapixels = 200
     """Images of more millions of pixels are set aside unread: decoding takes up to 16 bytes for each pixel."""
+
+    def __post_init__(self) -> None:
+        if self.fit != "crop" and self.size is None:
+            raise ValueError(f"fit {self.fit} needs a size to bring images to: --size N, or HEIGHTxWIDTH")
+
+    @property
+    def sides(self) -> tuple[int, int] | None:
+        """Height and width that images are brought to, if they are.
+
+        >>> Reading(size="96x128").sides, Reading(size=32).sides
+        ((96, 128), (32, 32))
+        """
+        if self.size is None:
+            return None
+        height, *width = (int(word) for word in str(self.size).split("x"))
+        return height, width[0] if width else height
 
     @property
     def span(self) -> tuple[float, float] | None:

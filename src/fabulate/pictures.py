@@ -41,18 +41,34 @@ _WHITE = "background: white; width: fit-content; max-width: 100%; overflow-x: au
 
 
 def to_image(pixels: Pixels) -> Image.Image:
-    """One uint8 image (C, H, W), C 1 or 3, as a Pillow image (mode L or RGB)."""
-    return Image.fromarray(pixels[0] if pixels.shape[0] == 1 else pixels.transpose(1, 2, 0))
+    """One uint8 image (C, H, W), C 1 to 4, as a Pillow image (mode L, LA, RGB or RGBA)."""
+    return Image.fromarray(pixels[0] if pixels.shape[0] == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
+
+
+def on_board(images: Pixels) -> Pixels:
+    """Images (N, C, H, W) with alpha, C 2 or 4, on a light chequerboard that shows through: (N, C - 1, H, W).
+
+    >>> on_board(np.array([10, 0, 10, 255], np.uint8).reshape(2, 2, 1, 1)).tolist()
+    [[[[255]]], [[[10]]]]
+    """
+    *_, height, width = images.shape
+    square = max(2, max(height, width) // 12)
+    rows, columns = np.arange(height)[:, None] // square, np.arange(width) // square
+    board = np.where((rows + columns) % 2 == 0, 255, 214)
+    colour, alpha = images[:, :-1].astype(np.uint16), images[:, -1:].astype(np.uint16)
+    return ((colour * alpha + board * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
 def grid(images: Pixels, columns: int | None = None, below: int = 0) -> Image.Image:
     """Lay uint8 images (N, C, H, W) out in rows on white, small ones enlarged by a whole factor without smoothing.
 
+    What is transparent shows a chequerboard.
     `columns`: by default as many as make a square; `below`: white pixels below each row, for words.
 
     >>> grid(np.zeros((10, 1, 8, 8), np.uint8), columns=5).size
     (330, 132)
     """
+    images = on_board(images) if images.shape[1] in (2, 4) else images
     n, channels, height, width = images.shape
     columns = columns or ceil(sqrt(n))
     rows = ceil(n / columns)

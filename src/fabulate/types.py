@@ -28,14 +28,19 @@ FARTHEST = 10.0  # from 0, of what is meant to be in [-1, 1]: images with noise 
 
 
 class ImageShape(NamedTuple):
-    """The shape of one image: channels (1 or 3), height and width in pixels."""
+    """The shape of one image: channels (1 to 4), height and width in pixels.
+
+    >>> str(ImageShape(1, 28, 28)), str(ImageShape(4, 96, 128))
+    ('28x28 gray', '96x128 colour with alpha')
+    """
 
     channels: int
     height: int
     width: int
 
     def __str__(self) -> str:
-        return f"{self.height}x{self.width} {'gray' if self.channels == 1 else 'colour'}"
+        words = {1: "gray", 2: "gray with alpha", 3: "colour", 4: "colour with alpha"}
+        return f"{self.height}x{self.width} {words.get(self.channels, f'{self.channels} channels')}"
 
     @property
     def size(self) -> int:

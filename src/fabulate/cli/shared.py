@@ -5,7 +5,7 @@ from contextlib import redirect_stderr, redirect_stdout, suppress
 from io import StringIO
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import tyro
 from pydantic import Field, ValidationError
@@ -13,7 +13,19 @@ from rich.console import Console
 
 from fabulate import models
 from fabulate.cli.progress import counting as counting  # verbs count by it
-from fabulate.config import UNSAID, DataSpec, Megapixels, Range, from_json, override, spec
+from fabulate.config import (
+    UNSAID,
+    Channels,
+    DataSpec,
+    Fit,
+    Megapixels,
+    Range,
+    Size,
+    from_json,
+    override,
+    spec,
+    written_size,
+)
 from fabulate.data import Data, load_spec
 from fabulate.errors import ConfigError
 from fabulate.files import folder_names, outside, read_json, replaceable_folder, vacant_file
@@ -159,10 +171,12 @@ class OtherImages:
 
     source: Annotated[str | None, tyro.conf.arg(name="data", metavar="SOURCE")] = None
     """Other images than the run's own: a name such as mnist, a folder or an .npz file, brought to the model's size."""
-    size: Annotated[int, Field(ge=1, le=1024)] | None = None
-    """Resize so that the shorter side is this many pixels (antialiased), then crop the centre to a square."""
-    channels: Literal[1, 3] | None = None
-    """1 makes every image gray, 3 makes every image colour."""
+    size: Annotated[Size | None, tyro.conf.arg(metavar="N|HEIGHTxWIDTH")] = None
+    """Resize (antialiased) to a square of N pixels a side, or to HEIGHTxWIDTH."""
+    fit: Fit | None = None
+    """How images of other proportions get there: crop, pad or stretch."""
+    channels: Channels | None = None
+    """1 gray, 2 gray and alpha, 3 colour, 4 colour and alpha."""
     limit_broken: Annotated[float, Field(ge=0, le=1)] | None = None
     """Largest share of unreadable files that may be set aside; above it, intake stops and lists them."""
     range: Annotated[Range, tyro.conf.arg(metavar="LOW:HIGH|auto")] | None = None
@@ -182,7 +196,7 @@ def run_data(run: Path, model: GenerativeModel, given: OtherImages) -> DataSpec:
     spec = own_reading(run)
     if given.source is not None:
         channels, height, width = model.shape
-        spec = override(spec, {"channels": channels, "size": height if height == width else None})
+        spec = override(spec, {"channels": channels, "size": written_size(height, width)})
     elif not is_run(run):
         raise ConfigError(f"{run} is a model without its run: give --data, the images it was trained on")
     return override(spec, {name: value for name, value in vars(given).items() if value is not None})

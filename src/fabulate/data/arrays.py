@@ -10,8 +10,8 @@
 | other numbers, and a span          | its first is black, its second white, what lies beyond is clipped        |
 | anything else                      | refused: 0..255 as int64 or float may be pixels, counts or probabilities |
 
-Layouts (N, H, W), (N, H, W, C) and (N, C, H, W), told apart by where 1, 3 or 4 stands; where it stands in both places
-the array is refused.
+Layouts (N, H, W), (N, H, W, C) and (N, C, H, W), told apart by where 1, 3 or 4 stands, or else 2; where it stands in
+both places the array is refused.
 
 Of an `.npz` only the arrays that are used are opened. Their headers are read first: what would not fit is refused, or
 unpacked into a file that is mapped, before anything is allocated.
@@ -69,7 +69,7 @@ _LABELS["train"] += ("y", "labels", "label", "target")
 def to_pixels(
     x: AnyArray, what: str, span: Span | None = None, beside: AnyArray | None = None
 ) -> tuple[Pixels, tuple[str, ...]]:
-    """Any accepted array as uint8 (N, C, H, W), C 1, 3 or 4, and notes on what was done.
+    """Any accepted array as uint8 (N, C, H, W), C 1 to 4, and notes on what was done.
 
     `span`: the values of black and white, for what holds more than 8 bits. `beside`: the other part of a data set, if
     there is one: both have one scale. Errors: `DataError` naming the type, shape and range that were given.
@@ -109,15 +109,16 @@ def channels_first(x: AnyArray, what: str) -> AnyArray:
     given = f"given: {x.dtype} of shape {x.shape}"
     if x.ndim == 3:
         x = x[:, None]
-    elif x.ndim == 4 and x.shape[3] in _CHANNELS:
-        if x.shape[1] in _CHANNELS and x.shape[1:] != (1, 1, 1):
+    elif x.ndim == 4:
+        places = [axis for axis in (1, 3) if x.shape[axis] in _CHANNELS] or [a for a in (1, 3) if x.shape[a] == 2]
+        if len(places) == 2 and x.shape[1:] != (1, 1, 1):
             raise DataError(
                 f"{what} may have its channels first or last; {given}. Give (N, C, H, W) with more than 4 columns, or "
                 "(N, H, W, C) with more than 4 rows, or (N, H, W)"
             )
-        x = x.transpose(0, 3, 1, 2)
-    if x.ndim != 4 or x.shape[1] not in _CHANNELS:
-        raise DataError(f"{what} must have the shape (N, H, W), (N, H, W, C) or (N, C, H, W), C 1, 3 or 4; {given}")
+        x = x.transpose(0, 3, 1, 2) if 3 in places else x
+    if x.ndim != 4 or x.shape[1] not in (2, *_CHANNELS):
+        raise DataError(f"{what} must have the shape (N, H, W), (N, H, W, C) or (N, C, H, W), C 1 to 4; {given}")
     if not x.size:
         raise DataError(f"{what} holds no images; {given}")
     return x

@@ -8,14 +8,16 @@
 | 16-bit colour               | its upper 8 bits: more Pillow does not read; refused where a span is given |
 | floats, 32-bit integers     | refused: they have no fixed range; gray where a span is given              |
 | palette                     | colour; gray when all colours it uses are gray                             |
-| alpha, transparent colour   | composited on white; gray with alpha stays gray                            |
+| alpha, transparent colour   | composited on white; gray with alpha stays gray; kept with 2 or 4 channels |
 | CMYK, YCbCr, LAB, HSV       | RGB, by Pillow's formula (colour profiles are not applied)                 |
 | several frames              | the first frame                                                            |
 | EXIF or XMP orientation     | applied, so that the image stands upright                                  |
 | more pixels than the cap    | refused on the word of the header, before anything is decoded              |
 | `span` (low, high)          | of what holds more than 8 bits low becomes 0 and high 255, beyond: clipped |
-| `size`                      | centre square, resized with antialiasing (Lanczos); see `fit`              |
-| `channels`                  | 1: gray by luma (ITU-R 601); 3: gray repeated                              |
+| `size`                      | resized with antialiasing (Lanczos), weighed by alpha; see `fitted`        |
+| `channels`                  | 1, 2: gray by luma (ITU-R 601); 3, 4: gray repeated; 2, 4: with alpha      |
+
+The colour of what is fully transparent is white, for nothing is seen of it and a model would have to learn it.
 
 Memory: an image takes up to 16 bytes a pixel while it is decoded. However many threads decode, their images together
 have at most `IN_FLIGHT` pixels; a larger one is decoded alone. Conversions go by bands of rows. A JPEG that is to be
@@ -33,6 +35,7 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from fabulate.config import Fit
 from fabulate.data.listing import Pixels, Raw
 from fabulate.data.reading import PIXEL_CAP, Header, UnreadableError, header, opened
 
@@ -54,6 +57,7 @@ _UPRIGHT = {
 }
 
 Span = tuple[float, float]
+Sides = tuple[int, int]  # height, width
 
 
 class Values(NamedTuple):
@@ -104,13 +108,14 @@ _pixels_in_flight = Budget(IN_FLIGHT)
 
 def decode(
     raw: Raw,
-    size: int | None = None,
+    size: Sides | None = None,
     channels: int | None = None,
-    only: tuple[int, int] | None = None,
+    only: Sides | None = None,
     span: Span | None = None,
     cap: int = PIXEL_CAP,
+    fit: Fit = "crop",
 ) -> Decoded:
-    """Decode one image, in the size and channels asked for, or as it is.
+    """Decode one image, in the size (height, width) and channels asked for, or as it is.
 
     `only` (height, width): an image of any other size is measured by its header and not decoded (pixels None).
     `span`: the values that become 0 and 255 in an image of more than 8 bits. `cap`: the most pixels that it may have.
@@ -123,10 +128,10 @@ def decode(
         if head.cut and span is not None:
             raise UnreadableError(_CUT_FOR_GOOD)
         # Of a JPEG only: a part of its sides, never below twice the target; and no colours where none are wanted.
-        sides = image.size if size is None else (2 * size, 2 * size)
-        image.draft("L" if channels == 1 and head.mode == "RGB" else None, sides)
+        high, wide = image.size[::-1] if size is None else (2 * side for side in _lying(size, head))
+        image.draft("L" if channels == 1 and head.mode == "RGB" else None, (wide, high))
         with _pixels_in_flight.holding(image.width * image.height):
-            decoded = _develop(image, head, size, channels, span)
+            decoded = _develop(image, head, size, channels, span, fit)
     assert decoded.pixels is not None
     if size is None and decoded.pixels.shape[1:] != head.size:
         raise UnreadableError("damaged: its header tells another size than its pixels have")
@@ -145,7 +150,14 @@ def measured(raw: Raw, cap: int = PIXEL_CAP) -> Values | None:
             return _values(image)
 
 
-def _develop(image: Image.Image, head: Header, size: int | None, channels: int | None, span: Span | None) -> Decoded:
+def _lying(size: Sides, head: Header) -> Sides:
+    """A size as it is before an image that lies on its side is turned."""
+    return size[::-1] if head.orientation >= 5 else size
+
+
+def _develop(
+    image: Image.Image, head: Header, size: Sides | None, channels: int | None, span: Span | None, fit: Fit
+) -> Decoded:
     changes = []
     if image.mode != head.mode:
         changes.append(_LUMA)
@@ -162,38 +174,70 @@ def _develop(image: Image.Image, head: Header, size: int | None, channels: int |
         values = _values(image)
         image, change = _from_numbers(image, values, span)
     else:
-        image, change = _plain(image)
-        if head.gray:
+        image, change = _with_alpha(image) if channels in (2, 4) else _plain(image)
+        if head.gray and channels not in (2, 4):
             image = image.getchannel(0)
     if head.cut:
-        values = _values(image)._replace(colour=True)
+        values = _values(image.convert(image.mode.removesuffix("A")))._replace(colour=True)
         changes.append("in 16-bit colour cut to their upper 8 bits")
     if change:
         changes.append(change)
-    wanted = {None: image.mode, 1: "L", 3: "RGB"}[channels]
+    wanted = {None: image.mode, 1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[channels]
     if image.mode != wanted:
+        if image.mode.removesuffix("A") != wanted.removesuffix("A"):
+            changes.append(_LUMA if wanted in ("L", "LA") else "in gray repeated to three channels")
         image = image.convert(wanted)
-        changes.append(_LUMA if wanted == "L" else "in gray repeated to three channels")
     if size is not None:
-        image = fit(image, size)
+        image = fitted(image, size if turn is None else _lying(size, head), fit)
     if turn is not None:
         image = image.transpose(turn)
     pixels = np.asarray(image)
     pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
+    if channels in (2, 4):
+        pixels = np.where((pixels[-1:] == 0) & (np.arange(len(pixels)) < len(pixels) - 1)[:, None, None], 255, pixels)
     return Decoded(pixels, head.size, head.mode, tuple(changes), values)
 
 
-def fit(image: Image.Image, size: int) -> Image.Image:
-    """The centre square of an L or RGB image, resized to size x size with antialiasing (Lanczos).
+def fitted(image: Image.Image, size: Sides, fit: Fit) -> Image.Image:
+    """An image of mode L, LA, RGB or RGBA brought to a size (height, width) with antialiasing (Lanczos).
 
-    The field of view is that of resizing the shorter side to `size` and cropping the centre, in one step.
+    `fit`: "crop", the centre as far as it has the size's proportions; "pad", all of it, in the middle of white bars, or
+    of transparent ones where it has alpha; "stretch", all of it, distorted.
 
-    >>> fit(Image.new("L", (40, 20)), 8).size
-    (8, 8)
+    >>> fitted(Image.new("L", (40, 20)), (8, 12), "crop").size
+    (12, 8)
     """
-    side = min(image.size)
-    left, top = (image.width - side) / 2, (image.height - side) / 2
-    return image.resize((size, size), Image.Resampling.LANCZOS, (left, top, left + side, top + side))
+    high, wide = size
+    if fit == "pad":
+        scale = min(high / image.height, wide / image.width)
+        inner = max(1, round(scale * image.width)), max(1, round(scale * image.height))
+        nothing: dict[str, Any] = {"LA": (255, 0), "RGBA": (255, 255, 255, 0)}
+        canvas = Image.new(image.mode, (wide, high), nothing.get(image.mode, "white"))
+        canvas.paste(image.resize(inner, Image.Resampling.LANCZOS), ((wide - inner[0]) // 2, (high - inner[1]) // 2))
+        return canvas
+    height, width = centre((image.height, image.width), size) if fit == "crop" else (image.height, image.width)
+    left, top = (image.width - width) / 2, (image.height - height) / 2
+    return image.resize((wide, high), Image.Resampling.LANCZOS, (left, top, left + width, top + height))
+
+
+def centre(found: Sides, size: Sides) -> tuple[float, float]:
+    """Height and width of the largest part of an image that has the proportions of a size.
+
+    >>> centre((480, 640), (96, 96)), centre((480, 640), (96, 128))
+    ((480, 480.0), (480, 640.0))
+    """
+    (height, width), (high, wide) = found, size
+    return (height, height * wide / high) if height * wide <= width * high else (width * high / wide, width)
+
+
+def cut_away(found: Sides, size: Sides) -> float:
+    """The share of an image's area that cropping it to the proportions of a size loses.
+
+    >>> cut_away((480, 640), (96, 96))
+    0.25
+    """
+    height, width = centre(found, size)
+    return 1 - height * width / (found[0] * found[1])
 
 
 def _bands(image: Image.Image) -> Iterator[tuple[int, Image.Image]]:
@@ -262,6 +306,18 @@ def _from_palette(image: Image.Image) -> Image.Image:
 
 def _to_rgb(image: Image.Image) -> Image.Image:
     return image.convert("RGB")
+
+
+def _with_alpha(image: Image.Image) -> tuple[Image.Image, str]:
+    """The image in mode LA or RGBA, and the words for what was done to it ("" for nothing)."""
+    if "transparency" not in image.info and image.mode not in ("PA", "LA", "La", "RGBA", "RGBa"):
+        image, change = _plain(image)
+        return image.convert(f"{image.mode}A"), change
+    if image.mode in ("LA", "RGBA"):
+        return image, ""
+    if image.mode == "La":
+        return image.convert("LA"), ""
+    return _by_bands(image, lambda band: band.convert("RGBA")), _PALETTE if image.mode in ("P", "PA") else ""
 
 
 _LUMA = "converted to gray by luma"

@@ -43,7 +43,7 @@ class Images(BatchSource):
     y: Labels | None = None
 
     def __post_init__(self) -> None:
-        if self.x.ndim != 4 or self.x.dtype != np.uint8 or self.x.shape[1] not in (1, 3):
+        if self.x.ndim != 4 or self.x.dtype != np.uint8 or self.x.shape[1] not in (1, 2, 3, 4):
             object.__setattr__(self, "x", to_pixels(self.x, "the images")[0])
         if self.y is None:
             return

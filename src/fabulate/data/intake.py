@@ -18,10 +18,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fabulate.config import DataSpec, Training
+from fabulate.config import DataSpec, Fit, Reading, Training
 from fabulate.data.arrays import scale, to_pixels, values_of
 from fabulate.data.cache import allocate
-from fabulate.data.decode import Decoded, Values, decode, measured
+from fabulate.data.decode import Decoded, Sides, Values, cut_away, decode, measured
 from fabulate.data.images import Images, Stored
 from fabulate.data.listing import Contents, Labels, Part, Pixels, Raw
 from fabulate.data.reading import UnreadableError, formats
@@ -35,6 +35,13 @@ WORKERS = min(4, os.cpu_count() or 1)
 _CHUNK = 64  # images per job: enough to make the job worth its while
 _COPY = 4096  # rows copied at a time between mapped arrays
 _PAIRS = 5  # duplicates named in the report
+
+
+FITS: dict[Fit, str] = {
+    "crop": "centre-cropped",
+    "pad": "kept whole between bars, white or transparent",
+    "stretch": "stretched",
+}
 
 
 class Outcome(NamedTuple):
@@ -82,6 +89,7 @@ def take_in(contents: Contents, spec: DataSpec, workspace: Path | None, progress
         height=intake.target[0],
         width=intake.target[1],
         sizes=sizes_of(kept),
+        cut=cropped(((intake.names[row], intake.outcomes[row].size) for row in sound), spec),
         modes=frequencies(outcome.mode for outcome in kept),
         train_classes=per_class(images[0].y, contents.classes),
         test_classes=per_class(images[1].y, contents.classes),
@@ -175,7 +183,8 @@ class Intake:
         return [self._decode_row(start + i, raw, only) for i, raw in enumerate(self._raws(start, stop))]
 
     def _decoded(self, raw: Raw, only: tuple[int, int] | None) -> Decoded:
-        return decode(raw, self.spec.size, self.spec.channels, only, self.spec.span, self.spec.cap)
+        spec = self.spec
+        return decode(raw, spec.sides, spec.channels, only, spec.span, spec.cap, spec.fit)
 
     def _decode_row(self, row: int, raw: Raw, only: tuple[int, int] | None) -> Outcome:
         try:
@@ -186,7 +195,7 @@ class Intake:
             return Outcome(size, mode)
         if pixels.shape[1:] == self.target and len(pixels) <= self.rows.shape[1]:
             self.rows[row] = pixels  # a gray image spreads over three channels
-        return Outcome(size, mode, changes, values, colour=len(pixels) == 3)
+        return Outcome(size, mode, changes, values, colour=len(pixels) >= 3)
 
     def _check_sizes(self) -> None:
         """Images of another size were only measured: the first sound one among them proves that sizes are mixed."""
@@ -241,7 +250,8 @@ def mixed(sizes: Counter[tuple[int, int]]) -> MixedSizesError:
     size = max([n for n in (8, 16, 32, 64) if n <= middle], default=middle)
     return MixedSizesError(
         f"the images differ in size: {', '.join(listed(told, limit=5))} (height x width, and how many); "
-        f"give --size N to resize and crop them all, for example --size {size}",
+        f"give --size N or HEIGHTxWIDTH to bring them all to it, for example --size {size}; "
+        "--fit crop, pad or stretch says how",
         size=size,
     )
 
@@ -269,6 +279,15 @@ def held_out(n: int) -> tuple[list[int], list[int]]:
 def sizes_of(images: Iterable[Outcome | Decoded]) -> dict[str, int]:
     """How many images there are of each size, as they were found."""
     return frequencies(f"{height}x{width}" for height, width in (image.size for image in images))
+
+
+def cropped(found: Iterable[tuple[str, Sides]], spec: Reading) -> tuple[float, float, str] | None:
+    """What cropping cuts away of images, given by name and size as found: see `Report.cut`."""
+    if spec.sides is None or spec.fit != "crop":
+        return None
+    cut = [(cut_away(size, spec.sides), name) for name, size in found]
+    most, name = max(cut, default=(0.0, ""))
+    return (sum(share for share, _ in cut) / len(cut), most, name) if most else None
 
 
 def frequencies(values: Iterable[str]) -> dict[str, int]:
@@ -340,11 +359,12 @@ def _conversions(kept: Sequence[Outcome], channels: int, spec: DataSpec) -> list
         notes.append(
             f"gray and colour are mixed ({gray:,} gray, {len(kept) - gray:,} colour): gray repeated to three channels"
         )
-    size = spec.size
-    if size is not None and (resized := [o.size for o in kept if o.size != (size, size)]):
-        enlarged = sum(min(found) < size for found in resized)
+    if spec.sides is not None and (resized := [o.size for o in kept if o.size != spec.sides]):
+        high, wide = spec.sides
+        smaller = all if spec.fit == "pad" else any  # a side that has to grow; of one that is filled up, both
+        enlarged = sum(smaller((found[0] < high, found[1] < wide)) for found in resized)
         notes.append(
-            f"{counted(len(resized), 'image')} resized to {size}x{size} with antialiasing (Lanczos), centre-cropped"
+            f"{counted(len(resized), 'image')} resized to {high}x{wide} with antialiasing (Lanczos), {FITS[spec.fit]}"
             + (f"; {enlarged:,} of them enlarged" if enlarged else "")
         )
     return notes

@@ -22,7 +22,7 @@ Labels = npt.NDArray[np.int64]
 Label = str | int
 
 Raw = Path | bytes | Pixels
-"""An image not yet decoded: a file, the bytes of one, or an array (C, H, W), C 1, 3 or 4."""
+"""An image not yet decoded: a file, the bytes of one, or an array (C, H, W), C 1 to 4."""
 
 Numbers = npt.NDArray[Any]
 """Images (N, C, H, W) of any numbers that can be made pixels."""

@@ -77,6 +77,8 @@ class Data:
             chosen = chosen[in_turn(self.train.y[chosen])]
         x, y = self.train.stored(chosen[:n])
         legend = f"{len(x):,} of {len(self.train):,} training images, seed {seed}"
+        if self.report.cut is not None:
+            legend += f"; cropped: {100 * self.report.cut[0]:.0f} % of the area is cut away"
         return sheet(x.numpy(), f"{self.name}: training images", legend, None if y is None else y.numpy(), self.classes)
 
     def _repr_html_(self) -> str:
@@ -127,7 +129,8 @@ def in_turn(y: Labels) -> npt.NDArray[np.int64]:
 def load_data(
     source: str | Path | npt.NDArray[Any] = "digits",
     *,
-    size: int | None = None,
+    size: int | str | tuple[int, int] | None = None,
+    fit: str = "crop",
     channels: int | None = None,
     limit_broken: float = 0.1,
     range: str | None = None,
@@ -136,9 +139,11 @@ def load_data(
 ) -> Data:
     """Load a data set, decoding and checking every image, or from the cache when that was done before.
 
-    `source`: a string or path as in `DataSpec.source`, or an array (N, H, W), (N, H, W, C) or (N, C, H, W). `range`:
-    "LOW:HIGH", the values that become black and white in images of more than 8 bits, or "auto": what is found.
-    `progress`: called now and then with (images decoded, images in all).
+    `source`: a string or path as in `DataSpec.source`, or an array (N, H, W), (N, H, W, C) or (N, C, H, W). `size`:
+    N for a square, (height, width) or "HEIGHTxWIDTH"; `fit`: how images of other proportions get there, "crop", "pad"
+    or "stretch"; `channels`: 1 to 4, with alpha when even. `range`: "LOW:HIGH", the values that become black and white
+    in images of more than 8 bits, or "auto": what is found. `progress`: called now and then with (images
+    decoded, images in all).
     Errors: `DataError` when the source cannot be found or read, holds images of mixed sizes, or more than the share
     `limit_broken` of unreadable ones; `ConfigError` for options out of bounds.
 
@@ -147,7 +152,7 @@ def load_data(
     (1618, 179, ImageShape(channels=1, height=8, width=8), 10)
     """
     held = isinstance(source, np.ndarray)
-    options: dict[str, Any] = {"size": size, "channels": channels, "limit_broken": limit_broken}
+    options: dict[str, Any] = {"size": size, "fit": fit, "channels": channels, "limit_broken": limit_broken}
     options |= {"range": range, "max_megapixels": max_megapixels}
     spec = override(DataSpec(), {"source": "array" if held else str(source), **options})
     return _loaded(array(source), spec, progress) if isinstance(source, np.ndarray) else load_spec(spec, progress)
@@ -179,15 +184,14 @@ def _loaded(listing: Listing, spec: DataSpec, progress: Progress | None) -> Data
 
 
 def read_image(path: str | Path, shape: ImageShape, spec: DataSpec | None = None) -> Tensor:
-    """One image file as uint8 (C, H, W), read as a data set's images are and fitted to a square model's size.
+    """One image file as uint8 (C, H, W), read as a data set's images are and brought to a model's size and channels.
 
     `spec`: how the images were read that the model learnt from; their range is this image's too.
     Errors: `DataError` when it cannot be read, or its range leaves it black.
     """
-    size = shape.height if shape.height == shape.width else None
     spec = spec or DataSpec()
     try:
-        pixels, *_, values = decode.decode(Path(path), size, shape.channels, None, spec.span, spec.cap)
+        pixels, *_, values = decode.decode(Path(path), shape[1:], shape.channels, None, spec.span, spec.cap, spec.fit)
         if values is not None and spec.span is not None:
             within(values.low, values.high, spec.span, str(path))
         elif values is not None and not values.bright:
@@ -247,7 +251,7 @@ def _take_in(listing: Listing, spec: DataSpec, workspace: Path | None, progress:
 
 def _fingerprint(listing: str, spec: DataSpec) -> str:
     # Not the source's name, so that a moved folder stays the same data; not limit_broken, which changes no pixel.
-    options = [(name, getattr(spec, name)) for name in ("range", "max_megapixels")]
+    options = [(name, getattr(spec, name)) for name in ("range", "max_megapixels", "fit")]
     changed = [(name, value) for name, value in options if value != getattr(DataSpec(), name)]
     return key((decode.VERSION, spec.size, spec.channels, listing, *changed))
 

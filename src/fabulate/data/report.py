@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from fabulate.config import spec
+from fabulate.types import ImageShape
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,13 +34,15 @@ class Report:
     test: int
     """Test images."""
     channels: int
-    """1 gray, 3 colour."""
+    """1 gray, 2 gray and alpha, 3 colour, 4 colour and alpha."""
     height: int
     """Pixels from top to bottom, after resizing."""
     width: int
     """Pixels from left to right, after resizing."""
     sizes: dict[str, int]
     """Images of each size, height x width as found, the most frequent first."""
+    cut: tuple[float, float, str] | None = None
+    """Shares (0..1) of the images' area that cropping cuts away: on average, at most, and of which; None: nothing."""
     modes: dict[str, int]
     """Images of each Pillow mode as found, the most frequent first."""
     train_classes: dict[str, int]
@@ -111,9 +114,20 @@ def ignored_files(ignored: Mapping[str, int]) -> str:
     return f"{counted(sum(ignored.values()), 'file')} ignored, {why}: {_counts(endings)}"
 
 
+def cut_in_words(cut: tuple[float, float, str]) -> str:
+    """What cropping cuts away.
+
+    >>> cut_in_words((0.25, 0.5, "wide.png"))
+    '25 % of the area on average, at most 50 % (wide.png); --fit pad or stretch keeps all of it'
+    """
+    mean, most, name = cut
+    shares = f"{100 * mean:.0f} % of the area on average, at most {100 * most:.0f} %"
+    return f"{shares} ({name}); --fit pad or stretch keeps all of it"
+
+
 def rows(report: Report) -> Iterator[tuple[str, str]]:
     """The report as (heading, text) rows; rows that continue the one above have no heading."""
-    shape = f"{report.height}x{report.width} {'gray' if report.channels == 1 else 'colour'}"
+    shape = ImageShape(report.channels, report.height, report.width)
     yield "images", f"{report.train:,} to train, {report.test:,} to test, {shape}"
     aside = f", {len(report.set_aside):,} set aside" if report.set_aside else ""
     other = [ignored_files(report.ignored)] if report.ignored else []
@@ -122,6 +136,8 @@ def rows(report: Report) -> Iterator[tuple[str, str]]:
     else:
         yield "files", f"{report.found:,} images found, {report.looked_at:,} looked at{aside}"
     yield "sizes", _counts(report.sizes)
+    if report.cut is not None:
+        yield "cut away", cut_in_words(report.cut)
     yield "modes", _counts(report.modes)
     yield from _under("classes", listed(list(_class_lines(report))))
     if report.duplicates:

@@ -30,7 +30,7 @@ from fabulate.config import DataSpec
 from fabulate.data.arrays import scale
 from fabulate.data.decode import Decoded, decode
 from fabulate.data.images import Images, Stored
-from fabulate.data.intake import WORKERS, check_broken, frequencies, mixed, per_class, sizes_of
+from fabulate.data.intake import WORKERS, check_broken, cropped, frequencies, mixed, per_class, sizes_of
 from fabulate.data.listing import Labels, Pixels, number
 from fabulate.data.parquet import Columns, Group, Reader, Shards, read_images, read_labels
 from fabulate.data.reading import UnreadableError, formats
@@ -182,7 +182,7 @@ class Stream(Images, Ordered):
             try:
                 only = None if fitted else self.shape[1:]
                 raw = cells[row].as_py() or b""
-                pixels, found, *_ = decode(raw, spec.size, self.shape.channels, only, spec.span, spec.cap)
+                pixels, found, *_ = decode(raw, spec.sides, self.shape.channels, only, spec.span, spec.cap, spec.fit)
             except UnreadableError as error:
                 self._set_aside(first + row, str(error))
                 continue
@@ -235,6 +235,7 @@ def look(shards: Shards, spec: DataSpec, progress: Progress | None = None) -> St
         height=shape.height,
         width=shape.width,
         sizes=sizes_of(sample),
+        cut=cropped(((f"one of {image.size[0]}x{image.size[1]}", image.size) for image in sample), spec),
         modes=frequencies(image.mode for image in sample),
         train_classes=per_class(train_y, classes),
         test_classes=per_class(held.y if held else None, classes),
@@ -271,7 +272,8 @@ def _sample(groups: list[Group], shards: Shards, spec: DataSpec) -> tuple[list[D
         cells = read_images(group, shards.columns)
         for row in np.unique(np.linspace(0, group.rows - 1, LOOKS // len(places)).round().astype(int)).tolist():
             try:
-                sound.append(decode(cells[row].as_py() or b"", spec.size, spec.channels, None, spec.span, spec.cap))
+                raw = cells[row].as_py() or b""
+                sound.append(decode(raw, spec.sides, spec.channels, None, spec.span, spec.cap, spec.fit))
             except UnreadableError as error:
                 broken.append((f"{group.shard.name}[{group.first + row}]", str(error)))
     if not sound:

@@ -113,7 +113,7 @@ def score(subject: Subject, progress: Progress | None = None) -> tuple[list[Row]
     if data.test is None or data.test.y is None:
         return [], [], {SCORE: "there are no test images with classes to test a classifier on"}
     if not all(8 <= side <= 64 for side in data.shape[1:]):
-        return [], [], {SCORE: f"the classifier takes sides from 8 to 64, and the images are {data.shape}"}
+        return [], [], {SCORE: f"the classifier takes sides from 8 to 256, and the images are {data.shape}"}
     perfect, held_out = subject.perfect, data.test
     assert data.train.y is not None
     real = Images(data.train.pixels(perfect), data.train.y[perfect.numpy()])

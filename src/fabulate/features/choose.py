@@ -51,7 +51,7 @@ def features_for(
     training images at the first call and kept in the cache. "pixels". A module of the user's takes floats in [-1, 1]
     (N, C, H, W), on the device it is on, and returns floats (N, D). `progress`: called with (steps done, all steps).
 
-    Errors: `ConfigError` for an unknown kind, and for sides outside 8..64 where a network must be trained; `DataError`
+    Errors: `ConfigError` for an unknown kind, and for sides outside 8..256 where a network must be trained; `DataError`
     for a classifier of unlabelled images, and for streamed ones.
     """
     data = data.whole()

@@ -70,7 +70,7 @@ def train_classifier(
 
     `steps`: of 128 images each; None: 40 epochs, but 300 to 2,000 steps. `weights` (K,): how much an image of a class
     counts. `augment`: images are shifted, and colour ones mirrored. `progress`: called with (steps done, all steps).
-    Errors: `DataError` without labels; `ConfigError` for fewer than two classes, wrong weights or sides outside 8..64.
+    Errors: `DataError` without labels; `ConfigError` for fewer than two classes, wrong weights or sides outside 8..256.
     """
     if images.y is None:
         raise DataError("a classifier needs the classes of its images, and these have none")
@@ -93,7 +93,7 @@ def train_classifier(
         if augment:
             chance = generator(seed, "changes", step)
             x = transforms.shift(x, chance)
-            x = transforms.flip(x, chance) if images.shape.channels == 3 else x
+            x = transforms.flip(x, chance) if images.shape.channels >= 3 else x
         y = y.to(device)
         # Each image is weighed as a whole: cross_entropy's own weights would weigh the smoothed part of its target by
         # class, and with it even plain images of a common class would be drawn to a rare one.

@@ -40,7 +40,7 @@ def train_encoder(
     """A network from images (N, C, H, W) in [-1, 1] to features (N, D), in evaluation mode, learnt without classes.
 
     Equal arguments give equal weights. `steps`: of 128 images each; None: 40 epochs, but 300 to 600 steps. `progress`:
-    called with (steps done, all steps). Errors: `ConfigError` for sides outside 8..64; `DataError` for a
+    called with (steps done, all steps). Errors: `ConfigError` for sides outside 8..256; `DataError` for a
     single image.
     """
     if len(images) < 2:
@@ -65,7 +65,7 @@ def train_encoder(
 def changed(x: Tensor, chance: torch.Generator) -> Tensor:
     """Images (B, C, H, W), each zoomed into, lit otherwise and noisier, colour ones mirrored too."""
     x = transforms.light(transforms.zoom(x, chance), chance)
-    if x.shape[1] == 3:
+    if x.shape[1] >= 3:
         x = transforms.flip(x, chance)
     return transforms.noise(x, chance)
 

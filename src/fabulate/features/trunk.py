@@ -1,4 +1,4 @@
-"""The small convolutional network behind trained features, for sides from 8 to 64, gray or colour.
+"""The small convolutional network behind trained features, for sides from 8 to 256 and any channels.
 
 A first layer with a wide kernel brings any image to 8 to 16 pixels a side, so that large images cost hardly more than
 small ones; three stages halve what is left while channels double, each convolution followed by batch normalisation
@@ -38,7 +38,7 @@ class Trunk(nn.Module):
     >>> trunk(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 128])
 
-    Errors: `ConfigError` for sides outside 8..64.
+    Errors: `ConfigError` for sides outside 8..256.
     """
 
     def __init__(self, shape: ImageShape) -> None:

@@ -17,7 +17,7 @@ from pydantic import ConfigDict, with_config
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from fabulate.config import PositiveInt, from_json, to_json
+from fabulate.config import Channels, PositiveInt, from_json, to_json
 from fabulate.errors import ConfigError, RunError
 from fabulate.files import read_json, read_weights, tensors_hash, write_file, write_json, write_weights
 from fabulate.types import ImageShape
@@ -32,7 +32,7 @@ class Description(TypedDict):
 
     format: Literal[1]
     family: str
-    shape: tuple[Literal[1, 3], PositiveInt, PositiveInt]
+    shape: tuple[Channels, PositiveInt, PositiveInt]
     classes: list[str]
     model: dict[str, Any]
     record: dict[str, Any]

@@ -30,16 +30,16 @@ NORMS: dict[Norm, Callable[[int], nn.Module]] = {
 }
 
 
-SMALLEST_SIDE, LARGEST_SIDE = 8, 64  # of images that networks with scales or patches take
+SMALLEST_SIDE, LARGEST_SIDE = 8, 256  # of images that networks with scales or patches take
 TIME_SCALE = 1001  # a time in [0, 1] as DDPM's step number: step i of 0..999 is the time (i + 1) / 1001
 LONGEST = 10_000  # period of the slowest wave (Vaswani et al. 2017, section 3.5)
 
 
-def check_sides(what: str, shape: ImageShape, otherwise: str = "", largest: int = LARGEST_SIDE) -> None:
-    """Errors: `ConfigError` for sides outside 8..largest, saying what takes no others and what to do."""
-    if min(shape.height, shape.width) < SMALLEST_SIDE or max(shape.height, shape.width) > largest:
+def check_sides(what: str, shape: ImageShape, otherwise: str = "") -> None:
+    """Errors: `ConfigError` for sides outside 8..256, saying what takes no others and what to do."""
+    if min(shape.height, shape.width) < SMALLEST_SIDE or max(shape.height, shape.width) > LARGEST_SIDE:
         raise ConfigError(
-            f"{what} takes sides from {SMALLEST_SIDE} to {largest}, and the images are {shape}; "
+            f"{what} takes sides from {SMALLEST_SIDE} to {LARGEST_SIDE}, and the images are {shape}; "
             f"use --size, e.g. --size 32{otherwise}"
         )
 

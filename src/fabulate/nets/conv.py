@@ -36,7 +36,6 @@ from fabulate.nets.blocks import (
 )
 from fabulate.types import ImageShape
 
-LARGEST_SIDE = 256  # beyond it a step of a batch takes a laptop longer than anybody waits
 SOFTLY = 0.3  # of a residual block's branch: two or three blocks in a row then add up to about the size of their input
 
 
@@ -79,7 +78,7 @@ class Conv:
 
 
 def _check(shape: ImageShape) -> None:
-    check_sides("the conv network", shape, otherwise=", or --network mlp", largest=LARGEST_SIDE)
+    check_sides("the conv network", shape, otherwise=", or --network mlp")
 
 
 def sizes(shape: ImageShape) -> list[tuple[int, int]]:

@@ -9,7 +9,8 @@ has 5x5; the authors' and most later code for torch has 4x4, which divide evenly
 and its critic is the mirror image. Batch normalisation and ReLU stand between the layers of the generator, batch
 normalisation and leaky ReLU between those of the critic, none at its input and none at the generator's output. Weights
 begin as N(0, 0.02^2). At other sizes the same rule has fewer or more layers: the image is halved, rounding up, until a
-side is at most 4, and a layer between an odd side and its half has 3 pixels there instead of 4.
+side is at most 4, with never more channels than 8 times the first's; a layer between an odd side and its half has 3
+pixels there instead of 4.
 
 In training the batch normalisation of an image looks at the whole batch; in use it takes the averages it has kept.
 
@@ -35,7 +36,7 @@ class DCGAN:
     per_sample: ClassVar[bool] = False  # in training an image's output depends on the other images of its batch
     kind: Annotated[Literal["dcgan"], tyro.conf.Suppress] = "dcgan"
     width: PositiveInt = 128
-    """Channels at half the image's size; they double at each halving."""
+    """Channels at half the image's size; they double at each halving, up to eight times this."""
 
     def encoder(self, shape: ImageShape, outputs: int, classes: int = 0) -> nn.Module:
         """A network from images (B, C, H, W) to vectors (B, outputs)."""
@@ -49,7 +50,7 @@ class DCGAN:
 
     def channels(self, shape: ImageShape) -> list[int]:
         """Channels at each size, from the whole image down."""
-        return [shape.channels, *(self.width * 2**level for level in range(len(sizes(shape)) - 1))]
+        return [shape.channels, *(self.width * 2 ** min(level, 3) for level in range(len(sizes(shape)) - 1))]
 
 
 def begin(network: nn.Module) -> None:

@@ -1,4 +1,4 @@
-"""Convolutional networks between an image and a grid of vectors, for any sides up to 64.
+"""Convolutional networks between an image and a grid of vectors, for any sides from 8 to 256.
 
 The encoder halves the image, rounding up, once and then until its grid has few enough cells (28 -> 14 -> 7 and
 32 -> 16 -> 8 for 64 cells); residual blocks think at the grid's resolution, where it is cheap; the decoder walks the
@@ -27,7 +27,7 @@ def scales(shape: ImageShape, cells: int) -> list[tuple[int, int]]:
     >>> scales(ImageShape(1, 28, 28), 64)
     [(28, 28), (14, 14), (7, 7)]
 
-    Errors: `ConfigError` for sides outside 8..64.
+    Errors: `ConfigError` for sides outside 8..256.
     """
     height, width = shape.height, shape.width
     check_sides("a grid of codes", shape)

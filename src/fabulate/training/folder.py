@@ -29,7 +29,7 @@ from filelock import FileLock, Timeout
 from pydantic import ConfigDict, with_config
 from typing_extensions import TypedDict
 
-from fabulate.config import DataSpec, PositiveInt, Preset, Training, data_spec, from_json, nearest
+from fabulate.config import Channels, DataSpec, PositiveInt, Preset, Training, data_spec, from_json, nearest
 from fabulate.errors import ConfigError, RunError
 from fabulate.files import (
     append_line,
@@ -72,7 +72,7 @@ class Config(TypedDict):
     model: dict[str, Any]
     training: dict[str, Any]
     data: Trained
-    shape: tuple[Literal[1, 3], PositiveInt, PositiveInt]
+    shape: tuple[Channels, PositiveInt, PositiveInt]
     classes: list[str]
     versions: dict[str, str]
     arithmetic: NotRequired[Arithmetic]

@@ -96,7 +96,7 @@ class Filters:
     ) -> "Filters":
         """Filters that know these labelled images. `progress`: called with (steps trained, in all).
 
-        Errors: `ConfigError` for images whose sides are not 8 to 64.
+        Errors: `ConfigError` for images whose sides are not 8 to 256.
         """
         classifier = train_classifier(
             images,

@@ -46,7 +46,7 @@ from fabulate.uses.augment.split import Labels, Split, digests, labels, rejoined
 MANIFEST, LEARNT_FROM, SYNTHETIC = "augment.json", "learnt-from.txt", "synthetic"
 KIND: Literal["augmented images"] = "augmented images"
 FORMAT: Literal[1] = 1
-LARGEST = 64  # pixels a side that the classifiers here take
+LARGEST = 256  # pixels a side that the classifiers here take
 MOST_DIGESTS = 1 << 30  # bytes: thirty million images
 Count = Annotated[int, Field(ge=0)]
 
@@ -299,7 +299,11 @@ def _pixels(path: Path, shape: tuple[int, ...] | None) -> np.ndarray[tuple[int, 
     try:
         with Image.open(path, formats=["PNG"]) as image:
             own = (len(image.getbands()), image.height, image.width)
-            if image.mode not in ("L", "RGB") or max(own) > LARGEST or (shape is not None and own != shape):
+            if (
+                image.mode not in ("L", "LA", "RGB", "RGBA")
+                or max(own) > LARGEST
+                or (shape is not None and own != shape)
+            ):
                 raise DataError(f"{path} is not as `fabulate augment` wrote it: it has {own} {image.mode}, not {shape}")
             array = np.asarray(image, np.uint8)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:

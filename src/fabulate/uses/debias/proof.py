@@ -81,7 +81,7 @@ def teach(
 ) -> Classifier:
     """A classifier that learns from what it is shown, in evaluation mode; images are also shifted.
 
-    Errors: `DataError` without classes, `ConfigError` for sides outside 8..64.
+    Errors: `DataError` without classes, `ConfigError` for sides outside 8..256.
     """
     if images.y is None:
         raise DataError("a classifier needs the classes of its images, and these have none")

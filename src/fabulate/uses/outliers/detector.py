@@ -191,7 +191,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         shape = tuple(self.image_shape or ()) if fitting else self.shape_
         if len(given) == 4 and (shape or fitting):
             X = np.asarray(X)  # noqa: N806  # scikit-learn's name
-            if not shape and X.shape[3] in (1, 3):
+            if not shape and X.shape[3] in (1, 3, 4):
                 X = channels_first(X, "the images")  # noqa: N806
             elif shape and X.shape[1:] != shape and X.shape[1:] == (*shape[1:], shape[0]):
                 X = X.transpose(0, 3, 1, 2)  # noqa: N806

@@ -14,7 +14,7 @@ from pydantic import ConfigDict, Field, with_config
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from fabulate.config import DataSpec, PositiveInt, data_spec, override, to_json
+from fabulate.config import DataSpec, PositiveInt, data_spec, override, to_json, written_size
 from fabulate.errors import ConfigError, RunError
 from fabulate.files import own_folder, read_json, read_weights, sha256, write_json, write_weights
 from fabulate.models import GenerativeModel, family
@@ -152,7 +152,7 @@ def spec_of(detector: OutlierDetector, folder: Path, source: str, limit_broken: 
         raise RunError(f"{folder} learnt rows of numbers; score them from Python: load_detector(...).predict(rows)")
     channels, height, width = detector.shape_
     own = data_spec(read_json(folder / CONFIG, dict[str, Any]).get("data", {}))  # with the range of its values
-    size = own.size or (height if height == width else None)
+    size = own.size or written_size(height, width)
     return override(own, {"source": source, "channels": channels, "size": size, "limit_broken": limit_broken})
 
 
