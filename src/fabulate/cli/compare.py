@@ -8,7 +8,7 @@ from rich.console import Console
 
 from fabulate.cli.evaluate import Measuring
 from fabulate.cli.progress import stages
-from fabulate.cli.shared import Device, Flat, Other, OtherImages, load_images, parse, run_data, say, where
+from fabulate.cli.shared import Device, Flat, Other, OtherImages, load_images, parse, run_data, say, told, where
 from fabulate.config import spec
 from fabulate.errors import ConfigError
 from fabulate.evaluation.compare import Record, compare_runs, same_images, table, unequal_names, write
@@ -54,6 +54,8 @@ def main(argv: list[str]) -> None:
         compared = compare_runs(runs, models, data, out, device=flags.device, progress=progress, **measuring)
     numbers, page = write(*compared, out)
     Console().print(table(compared[0]).to_console())
+    for warning in next(iter(compared[0].reports.values())).warnings:
+        told(f"Warning: {warning}")
     say(compared[0].overall)
     where("page", page)
     where("numbers", numbers)

@@ -22,7 +22,7 @@ class Measuring:
     n: Annotated[PositiveInt, tyro.conf.arg(aliases=["-n"])] = 10_000
     """How many samples, and at most as many real images; compare only reports of equal numbers."""
     features: str = "auto"
-    """What images are compared by: auto (learnt from these images), classifier, encoder or pixels."""
+    """What images are compared by: auto (learnt from these images), classifier, encoder, pixels or lite0 (ImageNet)."""
     seed: int = 0
     """Which samples, and which real images where there are more than n."""
     k: PositiveInt = 100
@@ -63,6 +63,8 @@ def main(argv: list[str]) -> None:
     numbers, page = write(report, out)
     console = Console()
     console.print(table(report).to_console())
+    for warning in report.warnings:
+        told(f"Warning: {warning}")
     for card in report.cards:
         console.print(str(card), highlight=False, markup=False)
     where("page", page)

@@ -323,7 +323,7 @@ def page(comparison: Comparison, pictures: Mapping[str, Image.Image], links: Map
         title=" · ".join(reports),
         about=f"{' · '.join(reports)}: comparison",
         sections=[
-            Section("", [Facts(facts), Notes([comparison.overall])]),
+            Section("", [Facts(facts), Notes([comparison.overall, *first.warnings])]),
             Section("Samples", [Figures(samples)]),
             Section("Numbers", [numbers(True), Folded("Numbers of which neither is better", [numbers(False)])]),
             Section("Cost", [Table(["", *names], costly)]),

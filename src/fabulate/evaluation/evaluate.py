@@ -193,4 +193,6 @@ def warnings(subject: Subject, own: bool) -> tuple[str, ...]:
         found.append(
             "These are not the images the model was trained on: distances tell the two sets of images apart too."
         )
+    if warning := subject.features.describe().get("warning"):
+        found.append(str(warning))
     return tuple(found)

