@@ -1,4 +1,4 @@
-"""What all tests share: one thread per process, a cache of their own, the digits, and the real data sets if present."""
+"""What all tests share: one thread per process, quick looks at trainings, a cache, the digits, real data if present."""
 
 import os
 import shutil
@@ -8,8 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from fabulate.data import Data, load_data
+from fabulate.features import classifier
+from fabulate.models import mixture
+from fabulate.models.families import flow
+from fabulate.models.search import EncodesBySearch
+from fabulate.pictures import save_png
+from fabulate.samplers import grid
+from fabulate.training import session
 
 torch.set_num_threads(1)  # several test processes run beside each other, and one thread rounds the same everywhere
 signal.signal(signal.SIGHUP, signal.SIG_DFL)  # under nohup it would be ignored, and tests of hanging up with it
@@ -25,6 +33,40 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
         del os.environ["FABULATE_CACHE"]
     else:
         os.environ["FABULATE_CACHE"] = before
+
+
+def no_curves(rows: object, path: Path, *_: object) -> None:
+    """Matplotlib's drawing of a training's losses takes longer than the training of a test."""
+    save_png(Image.new("L", (1, 1)), path)
+
+
+QUICK: list[tuple[object, str, object]] = [
+    (session, "PICTURES", 2),
+    (session, "save_curves", no_curves),
+    (mixture, "MOST_CODES", 300),
+    (EncodesBySearch.codes, "__defaults__", (10, 0)),  # steps and seed
+    (EncodesBySearch.encode, "__kwdefaults__", {"steps": 10, "seed": 0}),
+    (flow, "REVERSE", [*reversed(grid(5)[:-1])]),
+    (classifier, "FEWEST_STEPS", 60),
+    (classifier, "EPOCHS", 1),
+]  # what costs most of a small training and of its use, and changes no law that is asked of it
+WHOLE = [(module, name, getattr(module, name)) for module, name, _ in QUICK]
+
+
+@pytest.fixture(autouse=True, scope="session")
+def quick() -> Iterator[None]:
+    """Trainings are looked at twice, codes are found in few steps."""
+    with pytest.MonkeyPatch.context() as patch:
+        for setting in QUICK:
+            patch.setattr(*setting)
+        yield
+
+
+@pytest.fixture
+def whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All is as it is for users, for tests of how good it is."""
+    for setting in WHOLE:
+        monkeypatch.setattr(*setting)
 
 
 @pytest.fixture

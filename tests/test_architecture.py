@@ -6,6 +6,7 @@ functions and under `if TYPE_CHECKING` count: they are dependencies too.
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -34,6 +35,11 @@ def source() -> Texts:
     return {path.relative_to(SOURCE).as_posix(): path.read_text() for path in sorted(SOURCE.rglob("*.py"))}
 
 
+@cache
+def parsed(text: str) -> ast.Module:
+    return ast.parse(text)
+
+
 def room(file: str) -> str:
     return file.split("/")[0].removesuffix(".py")
 
@@ -41,7 +47,7 @@ def room(file: str) -> str:
 def modules(file: str, text: str) -> Iterator[str]:
     """The dotted names a file imports; `from fabulate import models` is `fabulate.models`."""
     here = ["fabulate", *file.removesuffix(".py").split("/")]
-    for node in ast.walk(ast.parse(text)):
+    for node in ast.walk(parsed(text)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -104,7 +110,7 @@ def nets_for_everything(texts: Texts) -> list[str]:
     return [
         f"{file}:{node.lineno} catches everything"
         for file, text in texts.items()
-        for node in ast.walk(ast.parse(text))
+        for node in ast.walk(parsed(text))
         if isinstance(node, ast.ExceptHandler)
         and (node.type is None or any(isinstance(n, ast.Name) and n.id == "Exception" for n in ast.walk(node.type)))
     ]

@@ -12,6 +12,7 @@ from fabulate.data import cache
 from fabulate.data.arrays import npz
 from fabulate.errors import ConfigError, DarkError, DataError
 from fabulate.types import ImageShape
+from fabulate.uses.augment import filters
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 
@@ -119,7 +120,8 @@ def test_a_detector_refuses_what_it_used_to_cut_to_8_bits():
 
 
 @pytest.mark.filterwarnings("ignore:class 1")  # how many samples pass the rules is not asked here
-def test_an_over_sampler_gives_back_the_numbers_it_was_given():
+def test_an_over_sampler_gives_back_the_numbers_it_was_given(monkeypatch):
+    monkeypatch.setattr(filters, "STEPS", 5)
     x, y = stack(40).reshape(40, -1), np.array([0] * 30 + [1] * 10)
     sampler = GenerativeOverSampler(image_shape=(1, 8, 8), hyperparameters={"steps": 2})
     made, _ = sampler.fit_resample(x / 255, y)

@@ -174,6 +174,7 @@ def test_a_cache_that_cannot_be_used_is_done_without(tmp_path, monkeypatch, plac
 
 
 @pytest.mark.skipif(sys.platform == "win32" or not hasattr(os, "setuid"), reason="this system has no other users")
+@pytest.mark.slow
 def test_a_home_that_may_not_be_entered_is_done_without(tmp_path):
     """As another user where we are root, whom no permission stops."""
     home = tmp_path / "home"

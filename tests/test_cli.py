@@ -410,8 +410,8 @@ def test_a_folder_of_ones_own_end_to_end(tmp_path: Path, capsys: pytest.CaptureF
     assert ends("data", tmp_path / "mine", "--size", 16) == 0
     shown = capsys.readouterr()
     assert all(f"broken{i}.png" in shown.out for i in range(4))
-    words = ["--data", tmp_path / "mine", "--size", 16, "--conditional", "--steps", 300, "--out", tmp_path / "run"]
-    assert ends("train", "vae", *words) == 0
+    words = ["--data", tmp_path / "mine", "--size", 16, "--conditional", "--out", tmp_path / "run"]
+    assert ends("train", "vae", *words, "--network", "mlp", "--network.hidden", 64, "--steps", 300) == 0
     assert "4 of 64 files cannot be read and are set aside" in capsys.readouterr().err
     for name, colour in (("red", 0), ("blue", 2)):
         assert ends("sample", tmp_path / "run", "--label", name, "-n", 10, "--out", tmp_path / name) == 0

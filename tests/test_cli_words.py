@@ -247,6 +247,7 @@ verb("export", run, code=2)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "locale",
     [{"PYTHONIOENCODING": "cp1252"}, {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}],

@@ -98,6 +98,7 @@ def test_outliers_finds_most_strays(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "strays called outliers" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_augment_says_whether_it_helped(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     import augment
 
@@ -112,6 +113,7 @@ def test_augment_says_whether_it_helped(capsys: pytest.CaptureFixture[str], monk
     assert "ynthetic images" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_debias(capsys: pytest.CaptureFixture[str]) -> None:
     import debias
 

@@ -70,7 +70,7 @@ def test_the_classifier_of_the_digits_is_right_on_digits_it_never_saw(digits, le
     assert accuracy(learned.classifier, digits.test) == pytest.approx((told["value"], told["low"], told["high"]))
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("shape", [*SHAPES[:-1], pytest.param(SHAPES[-1], marks=pytest.mark.slow)], ids=str)
 def test_a_classifier_learns_images_of_every_shape(shape):
     images = images_of(shape, 48, classes=3)
     classifier = train_classifier(images, "abc", steps=40, augment=True)

@@ -28,7 +28,7 @@ D = SMALL.size
 EVERY = [*product(PATHS, TARGETS)]
 
 
-pytestmark = pytest.mark.usefixtures("float64")
+pytestmark = pytest.mark.usefixtures("float64", "whole")
 
 
 def normal(*size, seed=0):

@@ -34,7 +34,7 @@ def check_shapes(net: MLP | Conv | DCGAN, shape: ImageShape, classes: int = 0) -
 
 
 @pytest.mark.parametrize("net", [Conv(width=2, blocks=1), DCGAN(width=2)], ids=lambda net: net.kind)
-@pytest.mark.parametrize("side", range(8, 65))
+@pytest.mark.parametrize("side", [8, 9, 15, 16, 17, 31, 32, 33, 50, 63, 64])
 def test_convolutional_networks_take_every_side_from_8_to_64(side, net):
     for channels in (1, 3):
         check_shapes(net, ImageShape(channels, side, side))

@@ -75,6 +75,7 @@ def two(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("name", CASES)
 def test_two_processes_end_with_the_weights_of_one_with_two_micro_batches(two, tmp_path, name, kind):
@@ -88,6 +89,7 @@ def test_two_processes_end_with_the_weights_of_one_with_two_micro_batches(two, t
         assert (first[key].double() - one[key].double()).abs().max() < KINDS[kind][1], key
 
 
+@pytest.mark.slow
 def test_a_signal_to_one_process_stops_all_at_that_step_and_one_continues_as_two_would(two):
     out = two / "stopped"
     assert newest(out) == 30
@@ -169,6 +171,7 @@ def wait(process, until):
         time.sleep(0.1)
 
 
+@pytest.mark.slow
 @needs_proc
 def test_a_process_that_dies_ends_the_others_and_so_does_a_launcher_that_is_killed(tmp_path):
     out = tmp_path / "run"

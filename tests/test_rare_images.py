@@ -296,6 +296,7 @@ def test_the_verb_refuses_in_words(runs, capsys, words, said):
     assert not (runs / "refused").exists()
 
 
+@pytest.mark.slow
 def test_the_example(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "examples")
     import rare_images

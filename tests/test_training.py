@@ -10,6 +10,7 @@ from types import ModuleType
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 import fabulate
@@ -22,14 +23,16 @@ from fabulate.training.folder import RunFolder
 from tiny import ends, small
 
 
-@pytest.fixture(autouse=True)
-def few_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """To be quick."""
-    monkeypatch.setattr("fabulate.training.session.PICTURES", 2)
-
-
 def tiny(name: str, out: Path, data: Data, **options: object) -> fabulate.GenerativeModel:
     return fabulate.train(name, data, out=out, quiet=True, **{**small(name), "steps": 12, "batch_size": 16, **options})
+
+
+@pytest.mark.usefixtures("whole")
+def test_a_run_draws_curves_and_looks_at_itself_eight_times(digits: Data, tmp_path: Path) -> None:
+    tiny("vae", tmp_path, digits, steps=8)
+    assert len([*(tmp_path / "samples").glob("step-*.png")]) == 8
+    with Image.open(tmp_path / "curves.png") as curves:
+        assert curves.width > 500
 
 
 @pytest.mark.parametrize("name", names())

@@ -157,6 +157,7 @@ def test_a_resumed_validation_is_what_it_was(digits: Data) -> None:
     assert (other.validation.since, other.validation.latest) == (1, 6.0)
 
 
+@pytest.mark.slow
 def test_minutes_are_by_the_clock(digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Pictures that take long are few, and the end is in time."""
     honest = VAE.sample

@@ -320,12 +320,12 @@ def its_own_class_is_likelier(case: Case) -> Iterator[str]:
     model, images = make(case), pictures(SMALL, 96, case.classes)
     if len(model.players()) != 1:
         return
-    for _ in trained(model, images, 100):
+    for _ in trained(model, images, 50):
         pass
     assert images.y is not None
     own, other = tested(model, images), tested(model, Pixels(images.x, (images.y + 1) % len(case.classes)))
     if not own < other:
-        yield f"after 100 steps the loss is {own:.4g} with the right classes and {other:.4g} with wrong ones"
+        yield f"after 50 steps the loss is {own:.4g} with the right classes and {other:.4g} with wrong ones"
 
 
 @law(needs=HasLatent)
