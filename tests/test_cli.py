@@ -65,13 +65,6 @@ def test_an_answer_that_nobody_reads_ends_as_the_shell_expects(
         assert ends(*words) == 128 + signal.SIGPIPE
 
 
-@pytest.mark.parametrize("verb", VERBS)
-def test_every_verb_has_help(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    words = [verb, "vae", "--help"] if verb == "train" else [verb, "--help"]
-    assert ends(*words) == 0
-    assert f"fabulate {verb}" in capsys.readouterr().out
-
-
 def test_help_of_train_shows_the_flags_of_the_chosen_network(capsys: pytest.CaptureFixture[str]) -> None:
     ends("train", "vae", "--network", "conv", "--help")
     shown = capsys.readouterr().out

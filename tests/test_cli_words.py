@@ -144,12 +144,12 @@ def test_train_takes_its_images_as_a_word(runs, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("verb", VERBS)
-def test_help_of_a_verb_is_its_help_flag(verb, capsys):
+def test_every_verb_has_help_by_its_flag_and_by_its_name(verb, capsys):
     words = [verb, "vae"] if verb == "train" else [verb, "fit"] if verb == "outliers" else [verb]
     assert ends("help", *words) == ends(*words, "--help") == 0
     shown = capsys.readouterr().out
     assert shown[: len(shown) // 2] == shown[len(shown) // 2 :]
-    assert "None" not in shown
+    assert f"fabulate {verb}" in shown and "None" not in shown
 
 
 def test_help_alone_and_of_an_unknown_verb(capsys):

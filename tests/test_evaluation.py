@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from html.parser import HTMLParser
 from importlib import import_module
 from pathlib import Path
 
@@ -31,9 +30,8 @@ from fabulate.models.capabilities import HasLikelihood
 from fabulate.models.families import families
 from fabulate.report import Row
 from fabulate.seeds import generator, permutation
+from pages import Page
 from tiny import ends, small
-
-VOID = {"meta", "img", "br", "hr", "input", "link", "line", "circle"}
 
 
 @pytest.fixture(scope="module")
@@ -91,33 +89,6 @@ def subject(data: Data, samples: torch.Tensor, features: Features, y: torch.Tens
     return Subject(model=model, data=data, samples=samples, y=y, features=features, seed=0)
 
 
-class Page(HTMLParser):
-    """Checks that each tag is closed in order, and collects what a page would load and where it leads."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.loads: list[str] = []
-        self.links: list[str] = []
-        self.feed(text)
-        self.close()
-        assert not self.open, f"never closed: {self.open}"
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag not in ("script", "link", "iframe"), f"a page needs no <{tag}>"
-        if tag not in VOID:
-            self.open.append(tag)
-        values = dict(attrs)
-        self.loads.extend(values[name] or "" for name in ("src", "srcset", "data", "style") if name in values)
-        self.links.extend(values["href"] or "" for _ in [0] if "href" in values)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        assert tag in VOID, f"<{tag}/> is no element of its own"
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
 # Every family
 
 
@@ -147,7 +118,7 @@ def test_pages_are_well_formed_and_stand_alone(reports: dict[str, Report], tmp_p
         found = Page(path.read_text())
         assert found.loads
         assert all(load.startswith("data:image/png;base64,") for load in found.loads)
-        assert not found.links
+        assert not found.links and not found.styles
         assert "url(" not in path.read_text()
         assert "@import" not in path.read_text()
 

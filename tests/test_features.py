@@ -53,9 +53,10 @@ def brief(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def learned(digits):
-    """The features of the digits, trained for a third of the steps they would get."""
+def learned(digits, tmp_path_factory):
+    """The features of the digits, trained for a third of the steps they would get; other tests keep poorer ones."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FABULATE_CACHE", str(tmp_path_factory.mktemp("learned")))
         patch.setattr(choose, "train_classifier", partial(train_classifier, steps=170))
         return features_for(digits)
 

@@ -160,6 +160,7 @@ def test_settling_depends_on_the_weights_and_the_images_alone(family, classes, m
         torch.testing.assert_close(value, model.mixture.get_buffer(name))
 
 
+@pytest.mark.usefixtures("whole")
 @pytest.mark.parametrize("classes", [(), CLASSES], ids=["one", "classes"])
 def test_a_settled_autoencoder_draws_codes_with_the_mean_and_covariance_of_its_images(classes):
     n, model, images = 20_000, settled(AE, classes, components=1), pictures(SMALL, 90, CLASSES)
@@ -175,6 +176,7 @@ def test_a_settled_autoencoder_draws_codes_with_the_mean_and_covariance_of_its_i
         assert within_five_errors(drawn.T.cov(), covariance, error)
 
 
+@pytest.mark.usefixtures("whole")
 def test_a_vaes_mixture_has_the_spread_of_its_posteriors_not_of_their_means():
     images, n = pictures(SMALL, 4000), 4000
     with seeded(0):
