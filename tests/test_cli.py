@@ -328,6 +328,7 @@ def test_a_capability_that_a_family_lacks_is_said(
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_families_that_can_are_told_though_they_were_not_imported() -> None:
     code = "from fabulate.models.base import Conditional, able; print(able(Conditional))"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

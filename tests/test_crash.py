@@ -88,7 +88,9 @@ def test_killed_at_random_steps(name: str, digits: Data, tmp_path: Path) -> None
     assert [row["step"] for row in read_log(tmp_path / "run")] == [row["step"] for row in read_log(tmp_path / "whole")]
 
 
-@pytest.mark.parametrize("moment", ["fsync", "replace", "unlink"])
+@pytest.mark.parametrize(
+    "moment", ["replace", pytest.param("fsync", marks=pytest.mark.slow), pytest.param("unlink", marks=pytest.mark.slow)]
+)
 def test_killed_inside_every_write(moment: str, digits: Data, tmp_path: Path) -> None:
     """Just before the data reach the disk, before a file is moved into place, and before an old one is deleted."""
     steps, stride = (40, 2) if moment == "unlink" else (20, 3)
