@@ -6,6 +6,7 @@ with P x A of them, and not one with a single one. A run keeps the number that i
 """
 
 import os
+import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -98,6 +99,18 @@ def rounding(before: Mapping[str, Any] | None, now: Arithmetic) -> list[str]:
         f"are rounded in another way, so weights will differ from an unbroken run's, at first in their last bits. "
         f"OMP_NUM_THREADS={begun['threads']} keeps them equal."
     ]
+
+
+def peak_memory(device: torch.device) -> int | None:
+    """Bytes that this process has held at once, on a GPU those that tensors have; None where no system tells."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    try:
+        from resource import RUSAGE_SELF, getrusage
+    except ImportError:  # Windows
+        return None
+    peak = getrusage(RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak  # kilobytes everywhere else
 
 
 @contextmanager

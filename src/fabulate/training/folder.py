@@ -93,6 +93,7 @@ class Row(TypedDict):
     test: NotRequired[Measured]
     samples: NotRequired[Measured]
     finished: NotRequired[bool]
+    peak_memory: NotRequired[int]
 
 
 class Entry(TypedDict):

@@ -88,11 +88,7 @@ class Learner:
     @cached_property  # asked for several times a step
     def total(self) -> int | None:
         """Steps in the whole budget, were there no clock; None when minutes are the only budget."""
-        training = self.training
-        totals = [] if training.steps is None else [training.steps]
-        if training.epochs is not None:
-            totals.append(math.ceil(training.epochs * len(self.images) / self.batch_size))
-        return min(totals, default=None)
+        return total_steps(self.training, len(self.images), self.batch_size)
 
     @property
     def progress(self) -> float:
@@ -399,6 +395,14 @@ def check_finite(what: str, model: nn.Module, step: int) -> None:
             f"training diverged: after step {step} the {what} are not finite ({len(bad)} of {len(state)} tensors, "
             f"the first of them {bad[0]}). They were not saved; try a lower --lr"
         )
+
+
+def total_steps(training: Training, n: int, batch_size: int) -> int | None:
+    """Steps in a whole budget on n images, were there no clock; None when minutes are the only budget."""
+    totals = [] if training.steps is None else [training.steps]
+    if training.epochs is not None:
+        totals.append(math.ceil(training.epochs * n / batch_size))
+    return min(totals, default=None)
 
 
 def settled(training: Training, model: GenerativeModel) -> tuple[Training, int, float]:

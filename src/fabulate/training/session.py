@@ -21,6 +21,7 @@ from fabulate.models.capabilities import Reconstructs
 from fabulate.models.search import EncodesBySearch
 from fabulate.pictures import pairs, save_curves, save_png
 from fabulate.signals import InterruptedTraining, Stop
+from fabulate.training.devices import peak_memory
 from fabulate.training.folder import RunFolder, read_log
 from fabulate.training.loop import Learner, score_images, take
 from fabulate.training.progress import Display
@@ -146,7 +147,10 @@ class Session:
         self.curves()
         self.save()
         self.save_model()
-        yield self.report(finished=True)
+        peak = peak_memory(learner.device)
+        if peak is not None:
+            self.display.say(f"Memory at its peak: {peak / 1e9:.2g} GB.")
+        yield self.report(finished=True, **({} if peak is None else {"peak_memory": peak}))
 
     @contextmanager
     def leaving(self) -> Iterator[None]:

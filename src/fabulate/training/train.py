@@ -8,6 +8,7 @@ import platform
 from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import fields, replace
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, get_args, get_origin
@@ -25,6 +26,7 @@ from fabulate.processes import together
 from fabulate.seeds import seeded
 from fabulate.signals import Stop, catching
 from fabulate.training.devices import arithmetic, flushed, pick_device, rounding, threads
+from fabulate.training.estimate import estimate
 from fabulate.training.folder import Config, RunFolder, read_config
 from fabulate.training.loop import Learner, settled
 from fabulate.training.progress import Display
@@ -183,13 +185,16 @@ def run(
     with ExitStack() as stack:
         stack.enter_context(flushed())
         model = fresh(name, config, training, data.shape, data.classes if training.conditional else (), device)
-        training, chosen = settled(training, model)[0], choices_told(config, model)
+        given, training, chosen = training, settled(training, model)[0], choices_told(config, model)
         processes = stack.enter_context(together(model.device))
         before = processes.broadcast_object(processes.leads(lambda: begun(out)))
         how = processes.broadcast_object(
             processes.leads(lambda: arithmetic(training, model.shape.size, processes.count, before))
         )
         stack.enter_context(threads(how["threads"]))
+        if before is None:
+            make = partial(fresh, name, config, given, classes=model.classes, device=device)
+            chosen += processes.leads(lambda: estimate(make, given, model.shape, len(data.train))) or []
         images, held_out = parts(model, training, data)
         learner = Learner(model, training, images, processes, held_out, how["micro_batches"])
         settings = {**described(model, training, data), "arithmetic": how}
