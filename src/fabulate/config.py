@@ -113,8 +113,10 @@ def written_range(low: float, high: float) -> str:
     return ":".join(str(int(value)) if value == int(value) else repr(float(value)) for value in (low, high))
 
 
-def _size(given: Any) -> int | str:
+def _size(given: Any) -> int | str | None:
     """A size in its one form: a number for a square, HEIGHTxWIDTH for what is none."""
+    if given is None:
+        return None
     words = [*map(str, given)] if isinstance(given, tuple | list) else str(given).lower().split("x")
     sides = [int(word) for word in words if word.isdecimal() and 1 <= int(word) <= LARGEST_SIZE]
     if len(sides) != len(words) or len(sides) not in (1, 2):
@@ -133,7 +135,7 @@ def written_size(height: int, width: int) -> int | str:
 
 Range = Annotated[str, AfterValidator(_range)]
 LARGEST_SIZE = 1024
-Size = Annotated[int | str, BeforeValidator(_size)]
+Size = Annotated[int | str | None, BeforeValidator(_size), tyro.conf.arg(metavar="N|HEIGHTxWIDTH")]
 Fit = Literal["crop", "pad", "stretch"]
 Channels = Literal[1, 2, 3, 4]
 Megapixels = Annotated[float, Field(gt=0, le=10_000)]
@@ -143,7 +145,7 @@ Megapixels = Annotated[float, Field(gt=0, le=10_000)]
 class Reading:
     """How images are read."""
 
-    size: Annotated[Size | None, tyro.conf.arg(metavar="N|HEIGHTxWIDTH")] = None
+    size: Size = None
     """Resize (antialiased) to a square of N pixels a side, or to HEIGHTxWIDTH: 96x128 is wider than high."""
     fit: Fit = "crop"
     """How images of other proportions get there: crop keeps the centre and cuts the rest away; pad keeps all of it

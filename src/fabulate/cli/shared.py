@@ -171,7 +171,7 @@ class OtherImages:
 
     source: Annotated[str | None, tyro.conf.arg(name="data", metavar="SOURCE")] = None
     """Other images than the run's own: a name such as mnist, a folder or an .npz file, brought to the model's size."""
-    size: Annotated[Size | None, tyro.conf.arg(metavar="N|HEIGHTxWIDTH")] = None
+    size: Size = None
     """Resize (antialiased) to a square of N pixels a side, or to HEIGHTxWIDTH."""
     fit: Fit | None = None
     """How images of other proportions get there: crop, pad or stretch."""
