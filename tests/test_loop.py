@@ -16,7 +16,8 @@ from fabulate.nets import MLP, Conv
 from fabulate.seeds import seeded
 from fabulate.training import configure
 from fabulate.training.devices import flushed
-from fabulate.training.loop import ENOUGH_MINUTES, ENOUGH_STEPS, Adam, Guard, Learner, compiling_pays, gradients
+from fabulate.training.loop import ENOUGH_MINUTES, ENOUGH_STEPS, Guard, Learner, compiling_pays, gradients
+from fabulate.training.optimizers import MOMENTUM, Adam, Muon, inner
 from fabulate.types import Batch, BatchSource
 from tiny import SMALL, pictures, small
 
@@ -290,6 +291,48 @@ def test_a_dropped_update_of_adam_changes_nothing_and_does_not_count():
     adam.update([g if i != 1 else None for i, g in enumerate(drawn(own, 1))], 1e-2)
     assert torch.equal(own[1], still), "one without a gradient stands still"
     assert [float(count) for count in adam.counts] == [2, 1, 2]
+
+
+def test_muon_moves_matrices_as_torch_does_and_the_rest_as_adam():
+    """torch's Muon rounds to bfloat16 on the way, and takes no convolutions: these are matrices of what they read."""
+    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 2, 3), torch.nn.Conv2d(2, 3, 3))
+    own = list(layers.parameters())
+    chosen = inner(layers)
+    assert chosen == {0, 2}, "neither biases nor the last layer"
+    first = deepcopy(own)
+    muon, adam = Muon(own, chosen, BETAS), Adam(others := [first[i] for i in (1, 3, 4, 5)], BETAS)
+    theirs = [torch.nn.Parameter(first[i].detach().flatten(1)) for i in (0, 2)]
+    optimizer = torch.optim.Muon(theirs, weight_decay=0, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw")
+    for step in range(3):
+        gradients = drawn(own, step)
+        muon.update(gradients, RATES[step])
+        adam.update([gradients[i] for i in (1, 3, 4, 5)], RATES[step])
+        before = [p.detach().clone() for p in theirs]
+        for p, i in zip(theirs, (0, 2), strict=True):
+            p.grad = gradients[i].flatten(1)
+        optimizer.param_groups[0]["lr"] = RATES[step]
+        optimizer.step()
+        for p, i, old in zip(theirs, (0, 2), before, strict=True):
+            ours, moved = own[i].flatten(1) - old, p - old
+            assert (ours - moved).norm() < 0.1 * moved.norm()
+            p.data.copy_(own[i].flatten(1))
+    assert all(torch.equal(own[i], other) for i, other in zip((1, 3, 4, 5), others, strict=True))
+
+
+def test_a_dropped_update_of_muon_changes_nothing_and_its_state_continues_to_the_bit():
+    own = parameters()
+    muon = Muon(own, {0}, BETAS)
+    muon.update(drawn(own, 0), 1e-2, torch.tensor(0.0))
+    before, state = deepcopy(own), deepcopy(muon.state())
+    muon.update([torch.full_like(p, torch.nan) for p in own], 1e-2, torch.tensor(1.0))
+    assert all(map(torch.equal, own, before))
+    other = Muon(before, {0}, BETAS)
+    other.restore(state)
+    for optimizer, ps in ((muon, own), (other, before)):
+        optimizer.update(drawn(ps, 1), 1e-2)
+    assert all(map(torch.equal, own, before))
+    with pytest.raises(ValueError, match="0 momenta"):
+        other.restore({**state, "momentum": {}})
 
 
 @pytest.mark.slow

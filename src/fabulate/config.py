@@ -236,8 +236,11 @@ class Training:
     """Images per step (default: 128, fewer of large images, but at least 16)."""
     accumulate: PositiveInt = 1
     """Split each batch into this many equal micro-batches, to save memory."""
+    optimizer: Literal["adam", "muon"] = "adam"
+    """What moves the weights: muon orthogonalises the updates of all matrices but the last layer's, adam moves the
+    rest."""
     lr: PositiveFloat | None = None
-    """Peak learning rate of Adam (default: 1e-3, or what suits the network)."""
+    """Peak learning rate (default: 1e-3, or what suits the network)."""
     betas: tuple[
         Annotated[float, Field(ge=0, lt=1)],
         Annotated[float, Field(ge=0, lt=1)],

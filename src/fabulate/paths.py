@@ -28,6 +28,7 @@ from torch import Tensor
 
 STEPS = 1000  # of the discrete diffusion models, whose step i = 0..999 is here the time (i + 1) / 1001
 FIRST, LAST = 1 / (STEPS + 1), STEPS / (STEPS + 1)  # between these times every row of the table can be inverted
+SKIP = 0.1  # noise level below which the target x_skip is no longer the image
 DATA_STD = 0.5  # of pixels in [-1, 1], roughly (Karras et al. 2022, table 1: sigma_data)
 
 
@@ -95,6 +96,15 @@ def _edm(level: Level) -> Row:
     return Row(level.sigma / (DATA_STD * norm), -level.alpha * DATA_STD / norm, 1 / norm)
 
 
+def _x_skip(level: Level) -> Row:
+    # The image where the noise is strong, as a network with fewer features than a patch has pixels can give it and not
+    # the noise (Li, He 2025, https://arxiv.org/abs/2511.13720); below a noise level of SKIP what is to be taken off, by
+    # EDM's skip of the input.
+    s = level.sigma / level.alpha
+    norm = (s.square() + SKIP**2).sqrt()
+    return _plain(s / norm, -(SKIP**2) / norm)
+
+
 def _plain(a: Tensor, b: Tensor) -> Row:
     return Row(a, b, torch.ones_like(a))
 
@@ -109,7 +119,19 @@ TARGETS: dict[str, Callable[[Level], Row]] = {
     # Karras et al., "Elucidating the design space of diffusion-based generative models", 2022,
     # https://arxiv.org/abs/2206.00364
     "edm": _edm,
+    "x_skip": _x_skip,
 }
+
+
+def velocity_weight(level: Level, row: Row) -> Tensor:
+    """How large an error of the velocity dx_t/dt an error of the target is.
+
+    >>> level = PATHS["linear"].level(torch.tensor(0.25))
+    >>> velocity_weight(level, TARGETS["x"](level))
+    tensor(4.)
+    """
+    between = level.d_alpha * level.sigma - level.d_sigma * level.alpha
+    return (between / (level.alpha * row.b - level.sigma * row.a)).abs()
 
 
 def invert(level: Level, row: Row, x_t: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,7 +5,7 @@
             for each micro-batch:                   noise is a function of (seed, step, player, micro-batch)
                 loss, gradients                     one compiled region where that pays
             add up the gradients of all processes   each has its share of the micro-batches
-            stop if anything is not finite; clip; Adam
+            stop if anything is not finite; clip; Adam or Muon
         move the average of the weights
 
 The loop is a generator that yields after each step; progress, logging, pictures and saving happen between steps, in the
@@ -16,13 +16,12 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import get_total_norm
-from torch.optim.adam import adam
 from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from fabulate.compiling import Compiled, announced
@@ -32,6 +31,7 @@ from fabulate.models.base import GenerativeModel, Player
 from fabulate.processes import ALONE, Processes
 from fabulate.seeds import seeded
 from fabulate.training.devices import shared_evenly
+from fabulate.training.optimizers import optimizer_of
 from fabulate.training.validation import Validation
 from fabulate.types import Batch, BatchSource, order_of
 
@@ -62,7 +62,7 @@ class Learner:
         model.init_from_data(images)
         self.players = model.players()
         self.parameters = {name: list(player.module.parameters()) for name, player in self.players.items()}
-        self.optimizers = {name: Adam(parameters, training.betas) for name, parameters in self.parameters.items()}
+        self.optimizers = {name: optimizer_of(player.module, training) for name, player in self.players.items()}
         self.others = {
             name: [p for p in model.parameters() if all(p is not own for own in parameters)]
             for name, parameters in self.parameters.items()
@@ -295,53 +295,6 @@ def compiling_pays(model: nn.Module, training: Training, total: int | None, devi
         return False
     enough = total is None or total >= ENOUGH_STEPS
     return enough and (training.minutes is None or training.minutes >= ENOUGH_MINUTES)
-
-
-class Adam:
-    """Adam (Kingma, Ba 2015, https://arxiv.org/abs/1412.6980), all parameters of a player in one operation.
-
-    It is `torch.optim.adam.adam(fused=True)`. The class `torch.optim.Adam` is not used because making one loads torch's
-    compiler: a second of every start.
-
-    >>> p = torch.tensor([1.0, 1.0])
-    >>> Adam([p], betas=(0.9, 0.999)).update([torch.tensor([5.0, -0.1])], rate=0.25)
-    >>> p
-    tensor([0.7500, 1.2500])
-    """
-
-    def __init__(self, parameters: Sequence[Tensor], betas: tuple[float, float]) -> None:
-        self.parameters, self.betas = parameters, betas
-        self.means = [torch.zeros_like(p, requires_grad=False) for p in parameters]
-        self.squares = [torch.zeros_like(p, requires_grad=False) for p in parameters]
-        self.counts = [torch.zeros((), device=p.device) for p in parameters]  # of updates
-
-    @torch.no_grad()
-    def update(self, gradients: Sequence[Tensor | None], rate: float, dropped: Tensor | None = None) -> None:
-        """One update; gradients lie in memory as their parameters do, and one without (None) stands still.
-
-        Where `dropped` (0-d, on the device) is 1, nothing changes.
-        """
-        each = zip(self.parameters, gradients, self.means, self.squares, self.counts, strict=True)
-        moved = [some for some in each if some[1] is not None]
-        parameters, given, means, squares, counts = (list(column) for column in zip(*moved, strict=True))
-        beta1, beta2 = self.betas
-        fused = partial(adam, fused=True, amsgrad=False, maximize=False, weight_decay=0.0, eps=1e-8)
-        fused(parameters, given, means, squares, [], counts, found_inf=dropped, lr=rate, beta1=beta1, beta2=beta2)
-
-    def state(self) -> dict[str, Any]:
-        """Everything that continuing needs, in the words of `torch.optim.Adam`."""
-        each = zip(self.counts, self.means, self.squares, strict=True)
-        return {"state": {i: {"step": n, "exp_avg": m, "exp_avg_sq": s} for i, (n, m, s) in enumerate(each)}}
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue from a state. Errors: `KeyError` or `ValueError` where it does not cover every parameter."""
-        if [*state["state"]] != [*range(len(self.means))]:
-            raise ValueError(f"it tells of {len(state['state'])} parameters, and there are {len(self.means)}")
-        for i, saved in state["state"].items():
-            for name, own in (("step", self.counts[i]), ("exp_avg", self.means[i]), ("exp_avg_sq", self.squares[i])):
-                if own.shape != saved[name].shape:
-                    raise ValueError(f"parameter {i} is {tuple(own.shape)}, and {tuple(saved[name].shape)} was saved")
-                own.copy_(saved[name])
 
 
 class Guard:

@@ -34,7 +34,7 @@ from fabulate.errors import ConfigError
 from fabulate.models.base import Conditional, Labels, Player, evaluating
 from fabulate.models.capabilities import Encodes, HasLikelihood
 from fabulate.nets import Backbone, UNet
-from fabulate.paths import FIRST, LAST, PATHS, TARGETS, TIMES, Level, Path, Row, invert
+from fabulate.paths import FIRST, LAST, PATHS, TARGETS, TIMES, Level, Path, Row, invert, velocity_weight
 from fabulate.samplers import (
     HIGHEST,
     SOLVERS,
@@ -72,8 +72,10 @@ class FlowConfig:
 
     path: Literal["linear", "cosine", "ddpm"] = "linear"
     """How an image turns into noise."""
-    target: Literal["x", "eps", "v", "velocity", "edm"] = "velocity"
+    target: Literal["x", "x_skip", "eps", "v", "velocity", "edm"] = "velocity"
     """What the network predicts: image, noise, or a mixture of them."""
+    error: Literal["target", "velocity"] = "target"
+    """What the loss measures the error of: the target, or the velocity that follows from it."""
     times: Literal["uniform", "logit_normal"] = "logit_normal"
     """How the times of training are spread: evenly, or more of them in the middle."""
     pairing: Literal["independent", "optimal"] = "independent"
@@ -131,18 +133,22 @@ class Flow(Encodes, HasLikelihood, Conditional, family="flow"):
         return {"model": Player(self, self.loss)}
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
-        """The mean squared error of the predicted target."""
+        """The mean squared error of the predicted target, or of the velocity that follows from it."""
         x, y = batch
         eps = self.noise(batch)
         # One time in each of B equal shares: less chance in the loss (Kingma et al. 2021, https://arxiv.org/abs/2107.00630).
         u = (torch.arange(len(x), device=x.device) + torch.rand(len(x), device=x.device)) / len(x)
         t = TIMES[self.config.times](u).clamp(FIRST, LAST)
         alpha, sigma, *_ = level = self.path.level(t[:, None, None, None])
-        a, b, scale = self.row(level)
+        a, b, scale = row = self.row(level)
         if y is not None and self.training:
             y = torch.where(torch.rand(len(x), device=x.device) < self.config.drop_class, len(self.classes), y)
         prediction = self.network(scale * (alpha * x + sigma * eps), t, y)
-        return {"loss": F.mse_loss(prediction, a * x + b * eps)}
+        target = a * x + b * eps
+        if self.config.error == "velocity":
+            weight = velocity_weight(level, row)
+            prediction, target = weight * prediction, weight * target
+        return {"loss": F.mse_loss(prediction, target)}
 
     def noise(self, batch: Batch) -> Tensor:
         """Noise for each image of the batch; under optimal pairing in the order that makes all paths shortest.
