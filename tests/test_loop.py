@@ -17,7 +17,7 @@ from fabulate.seeds import seeded
 from fabulate.training import configure
 from fabulate.training.devices import flushed
 from fabulate.training.loop import ENOUGH_MINUTES, ENOUGH_STEPS, Guard, Learner, compiling_pays, gradients
-from fabulate.training.optimizers import MOMENTUM, Adam, Muon, inner
+from fabulate.training.optimizers import FASTER, MOMENTUM, Adam, Muon, inner
 from fabulate.types import Batch, BatchSource
 from tiny import SMALL, pictures, small
 
@@ -295,28 +295,29 @@ def test_a_dropped_update_of_adam_changes_nothing_and_does_not_count():
 
 def test_muon_moves_matrices_as_torch_does_and_the_rest_as_adam():
     """torch's Muon rounds to bfloat16 on the way, and takes no convolutions: these are matrices of what they read."""
-    layers = torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 2, 3), torch.nn.Conv2d(2, 3, 3))
+    convolutions = [torch.nn.Conv2d(*channels, 3) for channels in ((2, 1), (1, 12), (12, 2), (2, 3))]
+    layers = torch.nn.Sequential(*convolutions)
     own = list(layers.parameters())
     chosen = inner(layers)
-    assert chosen == {0, 2}, "neither biases nor the last layer"
+    assert chosen == {2, 4}, "neither biases nor the first and the last layer"
     first = deepcopy(own)
-    muon, adam = Muon(own, chosen, BETAS), Adam(others := [first[i] for i in (1, 3, 4, 5)], BETAS)
-    theirs = [torch.nn.Parameter(first[i].detach().flatten(1)) for i in (0, 2)]
-    optimizer = torch.optim.Muon(theirs, weight_decay=0, momentum=MOMENTUM, adjust_lr_fn="match_rms_adamw")
+    muon, adam = Muon(own, chosen, BETAS), Adam(others := [first[i] for i in (0, 1, 3, 5, 6, 7)], BETAS)
+    theirs = [torch.nn.Parameter(first[i].detach().flatten(1)) for i in (2, 4)]
+    optimizer = torch.optim.Muon(theirs, weight_decay=0, momentum=MOMENTUM, adjust_lr_fn="original")
     for step in range(3):
         gradients = drawn(own, step)
         muon.update(gradients, RATES[step])
-        adam.update([gradients[i] for i in (1, 3, 4, 5)], RATES[step])
+        adam.update([gradients[i] for i in (0, 1, 3, 5, 6, 7)], RATES[step])
         before = [p.detach().clone() for p in theirs]
-        for p, i in zip(theirs, (0, 2), strict=True):
+        for p, i in zip(theirs, (2, 4), strict=True):
             p.grad = gradients[i].flatten(1)
-        optimizer.param_groups[0]["lr"] = RATES[step]
+        optimizer.param_groups[0]["lr"] = FASTER * RATES[step]
         optimizer.step()
-        for p, i, old in zip(theirs, (0, 2), before, strict=True):
+        for p, i, old in zip(theirs, (2, 4), before, strict=True):
             ours, moved = own[i].flatten(1) - old, p - old
             assert (ours - moved).norm() < 0.1 * moved.norm()
             p.data.copy_(own[i].flatten(1))
-    assert all(torch.equal(own[i], other) for i, other in zip((1, 3, 4, 5), others, strict=True))
+    assert all(torch.equal(own[i], other) for i, other in zip((0, 1, 3, 5, 6, 7), others, strict=True))
 
 
 def test_a_dropped_update_of_muon_changes_nothing_and_its_state_continues_to_the_bit():

@@ -4,10 +4,12 @@ import errno
 import inspect
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -323,3 +325,41 @@ def test_steps_between_are_at_least_one(flag: str, digits: Data, tmp_path: Path)
     with pytest.raises(ConfigError, match=f"{flag} is a number of steps, at least 1; given 0"):
         tiny("vae", tmp_path / "run", digits, **{flag: 0})
     assert not (tmp_path / "run").exists()
+
+
+def test_training_begins_with_what_fits_of_another_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    first = fabulate.train("vae", "digits", out=tmp_path / "first", steps=3, quiet=True, network="mlp")
+    wide = np.zeros((40, 1, 10, 10), np.uint8)
+    model = fabulate.train(
+        "vae",
+        wide,
+        out=tmp_path / "wide",
+        begin_from=tmp_path / "first",
+        steps=1,
+        lr=1e-12,
+        ema=0,
+        network="mlp",
+        validation=0,
+    )
+    said = " ".join(capsys.readouterr().out.split())
+    assert "tensors" in said and "begun anew: encoder.layers.0.weight, decoder.layers.4.weight" in said
+    inner = "encoder.layers.2.weight"
+    torch.testing.assert_close(model.state_dict()[inner], first.state_dict()[inner], atol=1e-9, rtol=0)
+
+
+def test_a_run_that_began_from_another_continues_without_it_and_refuses_others(tmp_path: Path) -> None:
+    first = fabulate.train("ae", "digits", out=tmp_path / "first", steps=2, quiet=True)
+    again = {"out": tmp_path / "second", "steps": 2, "quiet": True}
+    second = fabulate.train("ae", "digits", begin_from=tmp_path / "first", **again)
+    shutil.rmtree(tmp_path / "first")
+    same = fabulate.train("ae", "digits", begin_from=tmp_path / "first", **again)
+    assert all(torch.equal(value, same.state_dict()[name]) for name, value in second.state_dict().items())
+    with pytest.raises(RunError, match=r"from was .*first.*, now null"):
+        fabulate.train("ae", "digits", **again)
+    first.save_pretrained(tmp_path / "saved")
+    with pytest.raises(ConfigError, match="of the family ae, and this is vae"):
+        fabulate.train("vae", "digits", begin_from=tmp_path / "saved", out=tmp_path / "third", steps=2, quiet=True)
+    with pytest.raises(ConfigError, match="no layer"):
+        fabulate.train(
+            "ae", "digits", begin_from=tmp_path / "saved", out=tmp_path / "third", steps=2, quiet=True, network="conv"
+        )

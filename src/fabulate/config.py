@@ -237,8 +237,8 @@ class Training:
     accumulate: PositiveInt = 1
     """Split each batch into this many equal micro-batches, to save memory."""
     optimizer: Literal["adam", "muon"] = "adam"
-    """What moves the weights: muon orthogonalises the updates of all matrices but the last layer's, adam moves the
-    rest."""
+    """What moves the weights: adam, or muon, which makes the singular values of each update equal, for the matrices
+    between features and adam for the rest."""
     lr: PositiveFloat | None = None
     """Peak learning rate (default: 1e-3, or what suits the network)."""
     betas: tuple[

@@ -20,6 +20,7 @@ EVALUATE = (
     "Steps between measurements of samples, a tenth of the time at most; the best model is kept (default: never)."
 )
 CONFIG = "A config.json, as every run folder has one: its hyperparameters and images; flags replace them."
+FROM = "A run of the same family, on any images, whose weights this one begins with; what fits is taken over, and said."
 LOG = "Also write the log for TensorBoard, into the run folder's tensorboard/ (pip install tensorboard)."
 PROCESSES = "Processes of this machine that share each step's images; batch_size must be a multiple of their number."
 
@@ -54,6 +55,7 @@ def main(argv: list[str]) -> None:
         device=flags.device,
         save_every=flags.save_every,
         evaluate_every=flags.evaluate_every,
+        begin_from=flags.begin_from,
         console=Console(),
     )
     board: Any
@@ -136,6 +138,7 @@ def arguments(name: str, config: Any, schedule: Training, data: DataSpec) -> typ
             ),
             ("processes", Annotated[PositiveInt, tyro.conf.arg(help=PROCESSES)], 1),
             ("evaluate_every", Annotated[int | None, UNSAID, tyro.conf.arg(help=EVALUATE)], None),
+            ("begin_from", Annotated[str | None, UNSAID, tyro.conf.arg(name="from", metavar="RUN", help=FROM)], None),
             ("log", Annotated[Literal["tensorboard"] | None, UNSAID, tyro.conf.arg(help=LOG)], None),
             *extra,
             ("data", Annotated[DataSpec, Flat], data),

@@ -112,8 +112,8 @@ class GenerativeModel(Saved, nn.Module, ABC):
         """
 
     @classmethod
-    def current(cls, saved: Mapping[str, Any]) -> dict[str, Any]:
-        """Hyperparameters or weights of a saved model by the names that they have today."""
+    def current(cls, saved: Mapping[str, Any], shape: ImageShape | None = None) -> dict[str, Any]:
+        """Hyperparameters (told by the images' shape) or weights of a saved model by the names they have today."""
         return {".".join(cls.renamed.get(part, part) for part in key.split(".")): value for key, value in saved.items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:

@@ -173,7 +173,7 @@ def restored(
     Errors: `RunError` when they do not fit together; no memory is taken before it is known that they do.
     """
     try:
-        hyperparameters, state = from_json(cls.Config, cls.current(model)), cls.current(state)
+        hyperparameters, state = from_json(cls.Config, cls.current(model, shape)), cls.current(state)
         with torch.device("meta"):  # takes no memory, however large the sizes are that a damaged file gives
             wanted = cls(hyperparameters, shape, classes).state_dict()
     except ConfigError as error:

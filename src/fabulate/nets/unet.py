@@ -2,7 +2,7 @@
 
 Down a few scales with residual blocks, up again with the features of the way down beside them, attention where the grid
 is small (Ho, Jain, Abbeel 2020, https://arxiv.org/abs/2006.11239). A patch stem folds p x p pixels into channels
-first, which makes the whole network about p^2 times cheaper: images of 28x28 are worked on as grids of 14x14.
+first, which makes the whole network about p^2 times cheaper: images of 28x28 are worked on as grids of 7x7.
 
 Any size works: sides are filled up to whole patches, a grid of odd side n halves to (n + 1) / 2, and the way up
 enlarges to the size that was there on the way down.
@@ -38,12 +38,12 @@ class UNet:
 
     kind: Annotated[Literal["unet"], tyro.conf.Suppress] = "unet"
     width: Annotated[int, Field(gt=0, multiple_of=GROUPS)] | None = None
-    """Features on the largest grid, a multiple of 8, twice as many on the smaller ones (default: 32; 64 above 32
-    pixels)."""
+    """Features on the largest grid, a multiple of 8, twice as many on the smaller ones (default: 32 up to 16
+    pixels, 64 above)."""
     blocks: PositiveInt = 1
     """Residual blocks on each grid on the way down (one more on the way up)."""
     patch: PositiveInt | None = None
-    """Side of the pixel patches folded into features (default: 1 up to 16 pixels, 2 up to 32, 4 above)."""
+    """Side of the pixel patches folded into features (default: what makes a grid of at most 8 by 8)."""
 
     def denoiser(self, shape: ImageShape, classes: int = 0) -> "UNetDenoiser":
         """A network from images (B, C, H, W), times (B,) in [0, 1] and classes (B,) to images (B, C, H, W)."""
@@ -52,15 +52,15 @@ class UNet:
 
     def patch_of(self, shape: ImageShape) -> int:
         """The side of a patch on images of this shape."""
-        return self.patch or patch_for(shape, tokens=16)
+        return self.patch or patch_for(shape, tokens=8)
 
     def widths(self, shape: ImageShape) -> list[int]:
         """Features of each grid, from the largest: at least two grids, halved until a side is at most 8.
 
         >>> UNet().widths(ImageShape(1, 28, 28)), UNet(width=48, patch=1).widths(ImageShape(3, 32, 32))
-        ([32, 64], [48, 96, 96])
+        ([64, 128], [48, 96, 96])
         """
-        width = self.width or (32 if max(shape.height, shape.width) <= 32 else 64)
+        width = self.width or (32 if max(shape.height, shape.width) <= 16 else 64)
         side = ceil(min(shape.height, shape.width) / self.patch_of(shape))
         halvings = max(1, ceil(side / ATTENTION_SIDE - 1).bit_length())
         return [width, *[2 * width] * halvings]

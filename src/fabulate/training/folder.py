@@ -48,7 +48,7 @@ from fabulate.training.devices import Arithmetic, pick_device
 FORMAT = 1  # of the run folder; raised when a newer fabulate could misread an older folder
 KEPT = 2  # checkpoints kept: the newest, and one to walk back to
 LARGEST_LOG = 1 << 30  # bytes
-EARLIER = {"validation": 0.0}  # hyperparameters that older runs do not tell, as they were then
+EARLIER = {"validation": 0.0, "optimizer": "adam"}  # hyperparameters that older runs do not tell, as they were then
 HASH_BYTES = 32  # at the end of a checkpoint
 TRACES = ("log.jsonl", "model/config.json", "best/config.json")  # that a run was trained
 CHECKPOINT = re.compile(r"step-(\d{8,})\.ckpt")
@@ -160,7 +160,8 @@ class RunFolder:
         changes = [
             f"{name} was {json.dumps(old)}, now {json.dumps(new)}"
             for name, old, new in differences(*(json.loads(json.dumps(each)) for each in (before, config)))
-            if name.split(".")[0] in ("family", "model", "training", "shape", "classes") or name == "data.fingerprint"
+            if name.split(".")[0] in ("family", "model", "training", "shape", "classes", "from")
+            or name == "data.fingerprint"
         ]
         if changes:
             images = any("fingerprint" in change for change in changes)
@@ -366,6 +367,11 @@ def differences(old: Any, new: Any, name: str = "") -> list[tuple[str, Any, Any]
         keys = [*old, *(key for key in new if key not in old)]
         return [d for key in keys for d in differences(old.get(key), new.get(key), f"{name}.{key}".lstrip("."))]
     return [] if old == new else [(name, old, new)]
+
+
+def has_checkpoints(path: Path) -> bool:
+    """Whether a run was trained so far that it continues, not begins."""
+    return any((path / "checkpoints").glob("step-*.ckpt"))
 
 
 def load(path: str | Path, device: str = "cpu") -> GenerativeModel:

@@ -1,4 +1,4 @@
-"""What moves the weights: Adam, or Muon for the matrices within a network and Adam for the rest.
+"""What moves the weights: Adam, or Muon for the matrices between features and Adam for the rest.
 
 Both take gradients that lie in memory as their parameters do, change nothing where an update is to be dropped, and give
 a state from which training continues to the bit.
@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from torch.optim.adam import adam
 
 from fabulate.config import Training
+from fabulate.nets.blocks import Condition
 
+LAYERS = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 MOMENTUM = 0.95
 NEWTON_SCHULZ = (3.4445, -4.7750, 2.0315)  # five steps of this quintic bring singular values between 0.7 and 1.2
 ITERATIONS = 5
-RMS = 0.2  # of Muon's update, as of Adam's: one learning rate serves both
+FASTER = 10  # times Adam's learning rate: 0.02 beside 2e-3, as its authors use it
 
 
 class Optimizer(Protocol):
@@ -91,15 +93,17 @@ class Adam:
 
 
 def inner(module: nn.Module) -> set[int]:
-    """Numbers of the parameters that Muon moves: the weights of all linear and convolutional layers but the last.
+    """Numbers of the parameters that Muon moves: the weights of linear and convolutional layers between features.
 
-    The last layer's rows are the numbers of an image, each with a meaning of its own, and so are an embedding's.
+    Not so the first and the last layer, which read and write the numbers of an image, nor what embeds time and class:
+    on MNIST these make it worse (docs/LOG.md).
 
-    >>> inner(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 2)))
-    {0}
+    >>> inner(nn.Sequential(nn.Linear(2, 3), nn.ReLU(), nn.Linear(3, 3), nn.ReLU(), nn.Linear(3, 2)))
+    {2}
     """
-    layers = [m for m in module.modules() if isinstance(m, nn.Linear | nn.Conv2d | nn.ConvTranspose2d)]
-    weights = {id(layer.weight) for layer in layers[:-1]}
+    embedding = {layer for part in module.modules() if isinstance(part, Condition) for layer in part.modules()}
+    layers = [layer for layer in module.modules() if isinstance(layer, LAYERS) and layer not in embedding]
+    weights = {id(layer.weight) for layer in layers[1:-1]}
     return {i for i, parameter in enumerate(module.parameters()) if id(parameter) in weights}
 
 
@@ -121,9 +125,9 @@ class Muon:
     """Momentum whose direction is orthogonalised (Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/).
 
     A gradient's few large singular directions would else drown the rest; here each matrix of the network moves alike in
-    all of them. A convolution's weight is a matrix of its output channels by all it reads. The update is scaled to the
-    size of Adam's, sqrt(max(R, C)) / 5 (Liu et al. 2025, https://arxiv.org/abs/2502.16982), so both follow one learning
-    rate. `inner`: numbers of the parameters it moves; Adam moves the others. `torch.optim.Muon` takes no convolutions.
+    all of them. A convolution's weight is a matrix of its output channels by all it reads; one that has more outputs
+    than inputs moves sqrt(outputs / inputs) times as far. `inner`: numbers of the parameters it moves, at 10 times the
+    learning rate of Adam, which moves the others. (`torch.optim.Muon` takes no convolutions.)
     """
 
     def __init__(self, parameters: Sequence[Tensor], inner: set[int], betas: tuple[float, float]) -> None:
@@ -148,10 +152,10 @@ class Muon:
             wide = direction if len(direction) <= direction.shape[1] else direction.mT
             by_shape.setdefault((wide.shape[0], wide.shape[1]), []).append((parameter, wide))
         for (rows, columns), pairs in by_shape.items():
-            moves = orthogonalised(torch.stack([wide for _, wide in pairs])) * (keep * -rate * RMS * columns**0.5)
+            moves = orthogonalised(torch.stack([wide for _, wide in pairs])) * (keep * -rate * FASTER)
             for (parameter, _), move in zip(pairs, moves, strict=True):
-                tall = len(parameter) != rows
-                parameter.add_((move.mT if tall else move).reshape(parameter.shape))
+                moved = move if len(parameter) == rows else (columns / rows) ** 0.5 * move.mT
+                parameter.add_(moved.reshape(parameter.shape))
 
     def state(self) -> dict[str, Any]:
         """Everything that continuing needs."""

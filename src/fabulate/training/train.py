@@ -27,7 +27,7 @@ from fabulate.seeds import seeded
 from fabulate.signals import Stop, catching
 from fabulate.training.devices import arithmetic, flushed, pick_device, rounding, threads
 from fabulate.training.estimate import estimate
-from fabulate.training.folder import Config, RunFolder, read_config
+from fabulate.training.folder import Config, RunFolder, has_checkpoints, load, read_config
 from fabulate.training.loop import Learner, settled
 from fabulate.training.progress import Display
 from fabulate.training.session import Report, Session, follow
@@ -47,6 +47,7 @@ def train(
     device: str = "auto",
     save_every: int | None = None,
     evaluate_every: int | None = None,
+    begin_from: str | Path | None = None,
     quiet: bool = False,
     **hyperparameters: Any,
 ) -> GenerativeModel:
@@ -56,13 +57,14 @@ def train(
     the training: `latent_dim=64, epochs=10, network="conv"`. The same call again continues where the last one stopped,
     bit for bit; `save_every` is the number of steps between checkpoints (default: every 30 seconds). After every
     `evaluate_every` steps the samples are compared with the training images, and the best model is kept in out/best;
-    that takes a tenth of the time at most.
+    that takes a tenth of the time at most. `begin_from` is a run whose weights training begins with, of the same family
+    and of any images: what fits is taken over.
 
     Errors: `ConfigError` for names and values that do not fit, `DataError` for the images, `RunError` for the folder,
     `DivergedError` when a loss is not finite, `InterruptedTraining` after a signal, saved.
     """
-    every = {"save_every": save_every, "evaluate_every": evaluate_every}
-    reports = steps(name, data, out=out, preset=preset, device=device, quiet=quiet, **every, **hyperparameters)
+    own = {"device": device, "save_every": save_every, "evaluate_every": evaluate_every, "begin_from": begin_from}
+    reports = steps(name, data, out=out, preset=preset, quiet=quiet, **own, **hyperparameters)
     return finish(reports)
 
 
@@ -92,7 +94,8 @@ def steps(
     A report has `step`, `epoch`, `seconds` and some of `train`, `validation`, `test` and `samples`, each a dict of
     numbers (docs/reliability.md has the table). A loop that is left saves first; the same call continues.
     """
-    own = {key: options.pop(key) for key in ("device", "save_every", "evaluate_every") if key in options}
+    named = ("device", "save_every", "evaluate_every", "begin_from")
+    own = {key: options.pop(key) for key in named if key in options}
     config, training = configure(name, preset, options)
     console = Console(quiet=quiet)
     if not isinstance(data, Data):
@@ -165,6 +168,7 @@ def run(
     device: str = "auto",
     save_every: int | None = None,
     evaluate_every: int | None = None,
+    begin_from: str | Path | None = None,
     console: Console,
 ) -> Reports:
     """Train what the specs say on `data` in the run folder `out`, continuing what is there; yields its log."""
@@ -186,6 +190,8 @@ def run(
         stack.enter_context(flushed())
         model = fresh(name, config, training, data.shape, data.classes if training.conditional else (), device)
         given, training, chosen = training, settled(training, model)[0], choices_told(config, model)
+        if begin_from is not None and not has_checkpoints(out):
+            chosen.append(take_over(model, begin_from))
         processes = stack.enter_context(together(model.device))
         before = processes.broadcast_object(processes.leads(lambda: begun(out)))
         how = processes.broadcast_object(
@@ -198,6 +204,8 @@ def run(
         images, held_out = parts(model, training, data)
         learner = Learner(model, training, images, processes, held_out, how["micro_batches"])
         settings = {**described(model, training, data), "arithmetic": how}
+        if begin_from is not None:
+            settings["from"] = str(begin_from)
         folder = processes.leads(lambda: claimed(out, settings))
         if folder is None:
             return follow(learner, stack.enter_context(catching(Stop())))
@@ -248,6 +256,25 @@ def fresh(
     with seeded(training.seed, "weights"):
         model = family(name)(config, shape, classes)
     return model.to(pick_device(device))
+
+
+def take_over(model: GenerativeModel, source: str | Path) -> str:
+    """Put another model's weights into this one wherever name and shape agree; returns a sentence on what was taken.
+
+    `source`: a run, a model folder or a hub id. Errors: `ConfigError` for another family's, or when nothing fits.
+    """
+    other = load(source)
+    if other.family != model.family:
+        raise ConfigError(f"{source} is of the family {other.family}, and this is {model.family}: their weights differ")
+    own, weights = model.state_dict(), other.state_dict()
+    taken = {name: weights[name] for name in own if name in weights and weights[name].shape == own[name].shape}
+    if not any(name in taken for name, _ in model.named_parameters()):
+        raise ConfigError(f"no layer of this model has its like in {source}: is the network another?")
+    share = sum(value.numel() for value in taken.values()) / sum(value.numel() for value in own.values())
+    model.load_state_dict({**own, **taken})
+    new = [name for name in own if name not in taken]
+    rest = f"; begun anew: {', '.join(new[:5])}{', ...' if len(new) > 5 else ''}" if new else ""
+    return f"Begins with weights of {source}: {len(taken)} of {len(own)} tensors, {share:.0%} of the numbers{rest}"
 
 
 def choices_told(config: Any, model: GenerativeModel) -> list[str]:

@@ -21,8 +21,8 @@ D = D(u) + guidance (D(u | y) - D(u)) (Ho, Salimans 2022, https://arxiv.org/abs/
 Legend: B batch, N images, C H W image, Z = C * H * W.
 """
 
-from collections.abc import Callable, Sequence
-from typing import Annotated, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -72,9 +72,9 @@ class FlowConfig:
 
     path: Literal["linear", "cosine", "ddpm"] = "linear"
     """How an image turns into noise."""
-    target: Literal["x", "x_skip", "eps", "v", "velocity", "edm"] = "velocity"
+    target: Literal["x", "x_skip", "eps", "v", "velocity", "edm"] = "x_skip"
     """What the network predicts: image, noise, or a mixture of them."""
-    error: Literal["target", "velocity"] = "target"
+    error: Literal["target", "velocity"] = "velocity"
     """What the loss measures the error of: the target, or the velocity that follows from it."""
     times: Literal["uniform", "logit_normal"] = "logit_normal"
     """How the times of training are spread: evenly, or more of them in the middle."""
@@ -95,14 +95,21 @@ class Flow(Encodes, HasLikelihood, Conditional, family="flow"):
     slow = True
     units = {"loss": "mean squared error"}
     presets = {
-        "default": Preset(FlowConfig(), Training(steps=20_000, batch_size=64, warmup=500)),
+        "default": Preset(FlowConfig(), Training(steps=20_000, batch_size=64, warmup=500, optimizer="muon", lr=2e-3)),
+        "flow-matching": Preset(
+            FlowConfig(target="velocity", error="target"), Training(steps=20_000, batch_size=64, warmup=500)
+        ),
         "diffusers": Preset(  # what `fabulate export` can write
-            FlowConfig(path="cosine", target="v", network=UNet(patch=1)),
+            FlowConfig(path="cosine", target="v", error="target", network=UNet(patch=1)),
             Training(steps=20_000, batch_size=64, warmup=500),
         ),
         "tutorial": Preset(
             FlowConfig(
-                path="ddpm", target="eps", times="uniform", sampling=FlowSampling(solver="ancestral", evaluations=250)
+                path="ddpm",
+                target="eps",
+                error="target",
+                times="uniform",
+                sampling=FlowSampling(solver="ancestral", evaluations=250),
             ),
             Training(
                 epochs=10, steps=None, batch_size=128, lr=2e-4, schedule="constant", ema=0.9999, clip=1.0, validation=0
@@ -128,6 +135,19 @@ class Flow(Encodes, HasLikelihood, Conditional, family="flow"):
     def row(self) -> Callable[[Level], Row]:
         """What the network predicts at a level."""
         return TARGETS[self.config.target]
+
+    @classmethod
+    def current(cls, saved: Mapping[str, Any], shape: ImageShape | None = None) -> dict[str, Any]:
+        saved = super().current(saved)
+        network = saved.get("network")
+        if shape is None or network is None or "error" in saved:
+            return saved
+        # Before there was a choice of `error`, a U-Net of which nothing was said had other sizes.
+        if network["kind"] == "unet":
+            long = max(shape.height, shape.width)
+            sizes = {"width": 32 if long <= 32 else 64, "patch": 1 if long <= 16 else 2 if long <= 32 else 4}
+            network = {**network, **{name: network[name] or size for name, size in sizes.items()}}
+        return {**saved, "error": "target", "network": network}
 
     def players(self) -> dict[str, Player]:
         return {"model": Player(self, self.loss)}
