@@ -41,7 +41,7 @@ def test_betas_are_the_path(path):
             lambda: Flow(FlowConfig(path="cosine", target="v", network=DiT(width=32, depth=1)), GRAY),
             "this is a dit; train",
         ),
-        (lambda: Flow(FlowConfig(path="cosine", target="v"), ImageShape(1, 28, 28)), "this is a unet with patch 2"),
+        (lambda: Flow(FlowConfig(path="cosine", target="v"), ImageShape(1, 28, 28)), "this is a unet with patch 4"),
         (lambda: model(shape=ImageShape(1, 9, 9)), "sides that are multiples of 2, and the images are 9x9 gray"),
     ],
 )

@@ -95,7 +95,7 @@ class Flow(Encodes, HasLikelihood, Conditional, family="flow"):
     slow = True
     units = {"loss": "mean squared error"}
     presets = {
-        "default": Preset(FlowConfig(), Training(steps=20_000, batch_size=64, warmup=500, optimizer="muon", lr=2e-3)),
+        "default": Preset(FlowConfig(), Training(steps=20_000, batch_size=32, warmup=500, optimizer="muon", lr=2e-3)),
         "flow-matching": Preset(
             FlowConfig(target="velocity", error="target"), Training(steps=20_000, batch_size=64, warmup=500)
         ),
