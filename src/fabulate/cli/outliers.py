@@ -15,7 +15,7 @@ from fabulate.errors import ConfigError
 from fabulate.uses.outliers import OutlierDetector, load_detector, ranking, save_detector
 from fabulate.uses.outliers.conformal import percent
 from fabulate.uses.outliers.saving import CONFIG, Mark, spec_of
-from fabulate.uses.outliers.scores import named
+from fabulate.uses.outliers.scores import Kind, named
 
 T = TypeVar("T")
 
@@ -38,8 +38,10 @@ class Fitting:
     """Only images of these classes are normal (default: all images of the source)."""
     false_alarm: Annotated[float, Field(gt=0, lt=1)] = 0.05
     """The share of normal images that may be called outliers."""
+    features: Kind = "auto"
+    """What images are compared by: lite0 (ImageNet) or scattering; auto: lite0 for colour photographs, if installed."""
     scores: tuple[str, ...] = ()
-    """What to judge by (default: mahalanobis:scattering)."""
+    """What to judge by (default: the Mahalanobis distance of the features)."""
     family: str = "ae"
     """The generative model behind scores that need one: reconstruction, likelihood, latent, ..."""
     steps: PositiveInt | None = None
@@ -95,6 +97,7 @@ def fit(argv: list[str]) -> None:
     )
     detector = OutlierDetector(
         list(flags.scores) or None,
+        features=flags.features,
         false_alarm=flags.false_alarm,
         family=flags.family,
         hyperparameters=None if flags.steps is None else {"steps": flags.steps},

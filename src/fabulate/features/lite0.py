@@ -3,7 +3,7 @@
 Three depths of EfficientNet-Lite0 (`nets/lite0.py`), each averaged over all places and divided by its length, one after
 the other: the length of such a vector says how contrasty an image is, its direction what is in it.
 
-The network saw photographs of 224x224. Images below 128 pixels are enlarged, as it finds nothing in maps of one pixel,
+The network saw photographs of 224x224. Images below 96 pixels are enlarged, as it finds nothing in maps of one pixel,
 and those above 224 made smaller. Gray becomes three equal channels, and what is transparent lies on white.
 
 Legend: N images, C H W image, D features.
@@ -19,7 +19,7 @@ from fabulate.features.base import NetworkFeatures
 from fabulate.nets.lite0 import pretrained
 
 AFTER = (12, 14, 15)  # blocks, all at stride 32: with those at stride 16 too no outliers are told better
-SMALLEST, LARGEST = 128, 224  # sides of a square image as the network sees it
+SMALLEST, LARGEST = 96, 224  # sides of a square image as the network sees it
 RECIPE = 1  # raised when anything here makes other features of the same images
 CHUNK = 50
 FLATTERS = (
@@ -58,7 +58,7 @@ def resized(x: Tensor) -> Tensor:
     """Images (N, 3, H, W) at the size that the network works at; their shape stays.
 
     >>> [tuple(resized(torch.zeros(1, 3, *size)).shape[2:]) for size in ((32, 32), (150, 150), (448, 112))]
-    [(128, 128), (150, 150), (448, 112)]
+    [(96, 96), (150, 150), (448, 112)]
     """
     side = sqrt(x.shape[2] * x.shape[3])
     scale = min(max(side, SMALLEST), LARGEST) / side

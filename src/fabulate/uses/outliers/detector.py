@@ -25,20 +25,23 @@ from torch import Tensor
 
 from fabulate.data.arrays import Reading, channels_first, pixel_values, reading
 from fabulate.errors import ConfigError, DataError
+from fabulate.features.lite0 import lite0
 from fabulate.metrics.intervals import Estimate
 from fabulate.models import GenerativeModel
 from fabulate.models.capabilities import Reconstructs
 from fabulate.nets.transforms import with_variants
 from fabulate.seeds import permutation
+from fabulate.training.devices import pick_device
 from fabulate.types import Progress
 from fabulate.uses.normal_scores import fit_columns, normal_scores, spread
 from fabulate.uses.outliers import conformal, heat
 from fabulate.uses.outliers.features import Inputs, State, taken_images
 from fabulate.uses.outliers.learning import learn
-from fabulate.uses.outliers.scores import SCORES, named
+from fabulate.uses.outliers.scores import SCORES, Kind, default, named
 
 Numbers = npt.NDArray[np.float64]
 PORTION = 2000  # rows judged at a time
+GUARDED, LOUD = 0.02, 2.0  # a guard is heard about what is so rare among normals, and so much louder than a score
 MANY = 2000  # normals of which one fold in five is enough to promise a rate of 1 / 400
 
 
@@ -51,15 +54,18 @@ class Round(NamedTuple):
     columns: State
     """Of rows: what makes each column Gaussian. Empty for images."""
 
-    def view(self, x: Tensor) -> Inputs:
+    def view(self, seen: Inputs) -> Inputs:
         """Rows (N, D) or images as this fit sees them."""
-        return Inputs(normal_scores(self.columns, x) if x.ndim == 2 else x, self.model)
+        x = normal_scores(self.columns, seen.x) if seen.x.ndim == 2 else seen.x
+        return replace(seen, x=x, model=self.model)
 
 
 class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # scikit-learn has no types
     """An ensemble of scores of normality, calibrated on held-out normals (scikit-learn's contract).
 
     Parameters. `scores`: names from `fabulate.uses.outliers.scores.SCORES`, None for the default of images or of rows.
+    `features`: which images are judged by then: "scattering"; "lite0", of ImageNet's photographs, with the extra
+    `features`; "auto": lite0 for colour images of 32 pixels or more a side where it is installed, else scattering.
     `image_shape`: (C, H, W) when rows of X are images, uint8 or floats in [0, 1] or [-1, 1]; None when they are rows of
     features, or X is (N, C, H, W) or (N, H, W, C). `false_alarm`: the share of normals that may be called outliers.
     `folds`, `rounds`: parts of the normals, and how many of them are held out in turn; None: all, but 1 with a model or
@@ -87,6 +93,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         self,
         scores: Sequence[str] | str | None = None,
         *,
+        features: Kind = "auto",
         image_shape: tuple[int, int, int] | None = None,
         false_alarm: float = 0.05,
         folds: int = 5,
@@ -98,6 +105,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         random_state: Any = 0,
     ) -> None:
         self.scores = scores
+        self.features = features
         self.image_shape = image_shape
         self.false_alarm = false_alarm
         self.folds = folds
@@ -116,7 +124,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         `DataError` where all normals are equal.
         """
         x = self._taken(X, fitting=True)
-        self.names_ = named(self.scores, self.family, x.ndim == 4)
+        self.names_ = named(self.scores, self.family, x.ndim == 4, default(self.features, x))
         if self.folds < 2 or (self.rounds is not None and not 1 <= self.rounds <= self.folds):
             raise ConfigError(
                 f"normals are cut into at least 2 folds, of which 1 to all are held out in turn; given "
@@ -130,12 +138,13 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         self.seed_ = int(check_random_state(self.random_state).randint(2**31))
         folds = permutation(len(x), self.seed_, "outliers", "folds").chunk(min(self.folds, len(x)))
         learns = any(SCORES[name].needs for name in self.names_)
+        seen = self._seen(x, progress)
         rounds = self.rounds or (1 if learns or len(x) >= MANY else len(folds))
         self.rounds_, held_out = [], []
         for i, held in enumerate(folds[:rounds]):
             others = torch.cat([fold for j, fold in enumerate(folds) if j != i])
-            self.rounds_.append(self._fit_round(x[others.sort().values], learns, i, progress))
-            held_out.append(self._raw(self.rounds_[-1], x[held]))
+            self.rounds_.append(self._fit_round(seen[others.sort().values], learns, i, progress))
+            held_out.append(self._raw(self.rounds_[-1], seen[held]))
         self.raw_normals_ = np.concatenate(held_out)  # (M, scores)
         self.calibrate()
         if x.ndim == 4:
@@ -221,10 +230,17 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             return pixel_values(x, "the images")[0]
         return x * 2 - 1 if read == "unit" else x.astype(np.promote_types(x.dtype, np.float32), copy=False)
 
-    def _fit_round(self, x: Tensor, learns: bool, i: int, progress: Progress | None) -> Round:
-        x = with_variants(x, self.variants, self.seed_ + i)
-        columns = fit_columns(x) if x.ndim == 2 else {}
-        view = Round({}, None, columns).view(x)
+    def _seen(self, x: Tensor, progress: Progress | None = None) -> Inputs:
+        """Rows or images, with what all fits share of them. `progress`: called with (images seen, in all)."""
+        if not any(SCORES[name].deep for name in self.names_):
+            return Inputs(x)
+        return Inputs(x, deep=lite0(pick_device(self.device))(x, progress))
+
+    def _fit_round(self, seen: Inputs, learns: bool, i: int, progress: Progress | None) -> Round:
+        if self.variants:
+            seen = self._seen(with_variants(seen.x, self.variants, self.seed_ + i))
+        columns = fit_columns(seen.x) if seen.x.ndim == 2 else {}
+        view = Round({}, None, columns).view(seen)
         if learns:
             model = learn(
                 self.family,
@@ -237,22 +253,32 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
             view = replace(view, model=model)
         return Round({name: SCORES[name].fit(view) for name in self.names_}, view.model, columns)
 
-    def _raw(self, fitted: Round, x: Tensor) -> Numbers:
+    def _raw(self, fitted: Round, seen: Inputs) -> Numbers:
         """Each score of one fit: (N, scores)."""
         parts = []
-        for part in torch.split(x, PORTION):
-            view = fitted.view(part)
+        for first in range(0, len(seen), PORTION):
+            view = fitted.view(seen[first : first + PORTION])
             parts.append(torch.stack([SCORES[name].score(fitted.states[name], view) for name in self.names_], dim=1))
         found: Numbers = torch.cat(parts).detach().numpy()
         return found
 
     def _combined(self, raw: Numbers) -> Numbers:
-        """The mean of log p over the scores: (N,)."""
+        """The mean of log p over the scores, and less what the guards among them find far too strange: (N,)."""
         columns = zip(raw.T, self.raw_normals_.T, strict=True)
-        return np.mean([conformal.log_tails(scores, normals) for scores, normals in columns], axis=0)
+        logs = [conformal.log_tails(scores, normals) for scores, normals in columns]
+        guards = [SCORES[name].guards for name in self.names_]
+        if all(guards):
+            return np.mean(logs, axis=0)
+        mean = np.mean([log for log, guard in zip(logs, guards, strict=True) if not guard], axis=0)
+        found: Numbers = sum(
+            (LOUD * np.minimum(log - np.log(GUARDED), 0) for log, guard in zip(logs, guards, strict=True) if guard),
+            mean,
+        )
+        return found
 
     def _score(self, x: Tensor) -> Numbers:
-        return self._combined(np.mean([self._raw(fitted, x) for fitted in self.rounds_], axis=0))
+        seen = self._seen(x)
+        return self._combined(np.mean([self._raw(fitted, seen) for fitted in self.rounds_], axis=0))
 
     def calibrate(self) -> None:
         """Set the threshold from the held-out normals; call it after a change of `false_alarm`: nothing is fitted anew.
@@ -275,7 +301,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         self.false_alarm_: Estimate = conformal.false_alarms(k, n)
 
     def _reconstructions(self, x: Tensor) -> Tensor:
-        view = self.rounds_[0].view(x)
+        view = self.rounds_[0].view(Inputs(x))
         model: object = view.model
         if isinstance(model, Reconstructs):
             return view.reconstructions

@@ -8,7 +8,7 @@ Legend: N rows or images, C H W image, D numbers.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -22,6 +22,7 @@ from fabulate.models import GenerativeModel
 from fabulate.models.capabilities import Reconstructs
 from fabulate.types import to_float
 from fabulate.uses.normal_scores import REACH
+from fabulate.uses.outliers.quality import quality
 from fabulate.uses.outliers.scattering import scattering
 
 State = dict[str, Tensor]
@@ -38,6 +39,15 @@ class Inputs:
 
     x: Tensor
     model: GenerativeModel | None = None
+    deep: Tensor | None = None
+    """What a network of ImageNet's photographs sees (N, 704), where a score asks: computed once, shared by all fits."""
+
+    def __getitem__(self, rows: Tensor | slice) -> "Inputs":
+        """Some of the rows or images."""
+        return replace(self, x=self.x[rows], deep=None if self.deep is None else self.deep[rows])
+
+    def __len__(self) -> int:
+        return len(self.x)
 
     @property
     def images(self) -> Tensor:
@@ -66,6 +76,17 @@ class Inputs:
     def scattered(self) -> Tensor:
         """Logarithms of scattering coefficients (N, D), float64."""
         return scattered(self.x)
+
+    @cached_property
+    def photographed(self) -> Tensor:
+        """The network's features (N, 704), float64."""
+        assert self.deep is not None  # `OutlierDetector` computes them where a score is `deep`
+        return self.deep.double()
+
+    @cached_property
+    def quality(self) -> Tensor:
+        """Sharpness, contrast and exposure of images (N, 11), float64."""
+        return quality(self.x)
 
 
 def scattered(images: Tensor) -> Tensor:

@@ -19,13 +19,14 @@ from fabulate.errors import ConfigError, RunError
 from fabulate.files import own_folder, read_json, read_weights, sha256, write_json, write_weights
 from fabulate.models import GenerativeModel, family
 from fabulate.models.saving import restored
+from fabulate.nets.lite0 import SHA256
 from fabulate.types import ImageShape
 from fabulate.uses.outliers.detector import OutlierDetector, Round
-from fabulate.uses.outliers.scores import SCORES
+from fabulate.uses.outliers.scores import SCORES, Kind
 
 CONFIG, STATE = "config.json", "detector.safetensors"
 KIND: Literal["outliers"] = "outliers"
-FORMAT: Literal[3] = 3  # raised when a newer fabulate could misread an older folder
+FORMAT: Literal[4] = 4  # raised when a newer fabulate could misread an older folder
 OF = "config_sha256"  # in the header of the tensors
 PLAIN = ("names_", "shape_", "seed_", "n_features_in_", "repeated_")  # what was fitted and is JSON
 
@@ -38,6 +39,7 @@ class Parameters(TypedDict):
     """What the detector was made with."""
 
     scores: list[str] | str | None
+    features: Kind
     image_shape: Shape | None
     false_alarm: Share
     folds: Annotated[int, Field(ge=2)]
@@ -79,11 +81,13 @@ class Config(TypedDict):
     """config.json; what else stands there is the caller's."""
 
     kind: Literal["outliers"]
-    format: Literal[3]
+    format: Literal[4]
     parameters: Parameters
     fitted: Fitted
     rounds: PositiveInt
     model: Model | None
+    pretrained: str | None
+    """The SHA-256 of the weights behind the features lite0, where a score looks at them."""
 
 
 def save_detector(detector: OutlierDetector, folder: Path, **about: Any) -> None:
@@ -109,6 +113,7 @@ def save_detector(detector: OutlierDetector, folder: Path, **about: Any) -> None
         "parameters": parameters,
         "fitted": {name: getattr(detector, name) for name in PLAIN},
         "rounds": len(detector.rounds_),
+        "pretrained": SHA256 if any(SCORES[name].deep for name in detector.names_) else None,
         "model": None if model is None else {"config": to_json(model.config), "shape": list(model.shape)},
     }
     write_json(own_folder(folder) / CONFIG, config)
@@ -125,6 +130,11 @@ def load_detector(folder: Path) -> OutlierDetector:
     if read_json(folder / CONFIG, Mark)["format"] != FORMAT:
         raise RunError(f"{folder} is a detector of another version of fabulate; make one: `fabulate outliers fit`")
     config: Config = read_json(folder / CONFIG, Config)
+    if config["pretrained"] not in (None, SHA256):
+        raise RunError(
+            f"{folder} learnt features of other weights (SHA-256 {config['pretrained'][:12]}, here {SHA256[:12]}); "
+            "fit again with --overwrite"
+        )
     state, about = read_weights(folder / STATE)
     if about.get(OF) != sha256(folder / CONFIG):
         raise RunError(

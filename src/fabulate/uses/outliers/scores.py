@@ -2,6 +2,8 @@
 
     mahalanobis, knn                   of rows, or of an image's pixels
     mahalanobis:scattering, ...        of an image's scattering coefficients
+    mahalanobis:lite0                  of what a network of ImageNet's photographs sees (`features/lite0.py`)
+    mahalanobis:quality                of an image's sharpness, contrast and exposure (`quality.py`)
     reconstruction                     minus a model's reconstruction error, pixel by pixel
     reconstruction:scattering          the same in scattering coefficients: shape counts, place hardly
     likelihood                         what the family's `score` says: log p(x), a bound, or minus an error
@@ -24,7 +26,7 @@ Legend: N rows or images to judge, M normals, D numbers.
 from collections.abc import Callable, Sequence
 from functools import partial
 from math import sqrt
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor
@@ -36,9 +38,15 @@ from fabulate.models import family
 from fabulate.models.base import able
 from fabulate.models.capabilities import Encodes, Reconstructs, Scores
 from fabulate.models.families.vae import VAE
+from fabulate.nets.lite0 import installed
 from fabulate.uses.outliers.features import Inputs, State, scattered
 from fabulate.uses.outliers.likelihood import code_length, regret
 
+Kind = Literal["auto", "scattering", "lite0"]
+"""Features of images, where no scores are asked for."""
+
+LEAST_SIDE = 32  # pixels: measured from here on
+GRAY = 0.01  # of the range of two, that red and green differ on average: less is gray, saved as colours
 NEAREST = 3
 STILL = 1e-3  # of the mean deviation, added to all: numbers that hardly move are not blown up
 SHRUNK = 0.02  # on digits held out of MNIST's training part: 98.7; with Ledoit and Wolf's own 0.002: 98.6
@@ -99,6 +107,10 @@ class Score(NamedTuple):
     """The capability its model must have; None: it needs no model."""
     of: Literal["images", "both"] = "both"
     """Whether rows can be judged as well."""
+    deep: bool = False
+    """Whether it looks at `Inputs.deep`."""
+    guards: bool = False
+    """It speaks only of what is among the strangest 2 % by it, beside scores that always do."""
 
 
 def nothing(x: Inputs) -> State:
@@ -157,6 +169,8 @@ SCORES: dict[str, Score] = {
     "knn": nearest_normals(lambda x: x.plain),
     "mahalanobis:scattering": distances(lambda x: x.scattered, equal=True, of="images"),
     "knn:scattering": nearest_normals(lambda x: x.scattered, of="images"),
+    "mahalanobis:lite0": distances(lambda x: x.photographed, equal=True, of="images", deep=True),
+    "mahalanobis:quality": distances(lambda x: x.quality, equal=True, of="images", guards=True),
     "reconstruction": Score(nothing, reconstruction, needs=Reconstructs),
     "reconstruction:scattering": Score(nothing, scattered_reconstruction, needs=Reconstructs, of="images"),
     "likelihood": Score(nothing, likelihood, needs=Scores),
@@ -167,18 +181,35 @@ SCORES: dict[str, Score] = {
 
 # Chosen on the digits inside scikit-learn and on letters of printed fonts, bent at random: one kind against the others.
 # Pixels as a second score help small images a little (0.1 points of AUROC) and harm larger ones (2.5).
-FOR_IMAGES = ("mahalanobis:scattering",)
+FOR_IMAGES = {"scattering": ("mahalanobis:scattering",), "lite0": ("mahalanobis:lite0", "mahalanobis:quality")}
 FOR_ROWS = ("mahalanobis", "knn")
 
 
-def named(names: Sequence[str] | str | None, name: str, images: bool) -> tuple[str, ...]:
+def default(features: Kind, x: Tensor) -> Literal["scattering", "lite0"]:
+    """The features that images (N, C, H, W) in [-1, 1] are judged by: of photographs those of ImageNet, if installed.
+
+    What has colours, and `LEAST_SIDE` pixels a side, is taken for photographs. Errors: `ConfigError` for others.
+    """
+    if features not in get_args(Kind):
+        hint = nearest(str(features), [*get_args(Kind)])
+        raise ConfigError(f"there are no features {features!r}{hint} (features: {', '.join(get_args(Kind))})")
+    if features != "auto":
+        return features
+    coloured = x.ndim == 4 and x.shape[1] >= 3 and bool((x[:, 0] - x[:, 1]).abs().mean() > GRAY)
+    return "lite0" if coloured and min(x.shape[2:]) >= LEAST_SIDE and installed() else "scattering"
+
+
+def named(
+    names: Sequence[str] | str | None, name: str, images: bool, features: Literal["scattering", "lite0"] = "scattering"
+) -> tuple[str, ...]:
     """The scores asked for, or the default ones, checked against the family `name` before anything is trained.
 
-    Errors: `ConfigError` for unknown scores (naming the nearest) and for those of images when there are rows;
-    `CapabilityError` for a family that lacks what a score needs, naming those that have it.
+    `features`: of the default scores of images. Errors: `ConfigError` for unknown scores (naming the nearest) and for
+    those of images when there are rows; `CapabilityError` for a family that lacks what a score needs, naming those that
+    have it.
     """
     if names is None:
-        return FOR_IMAGES if images else FOR_ROWS
+        return FOR_IMAGES[features] if images else FOR_ROWS
     names = (names,) if isinstance(names, str) else tuple(names)
     if not names:
         raise ConfigError(f"a detector needs a score, one or several of {', '.join(SCORES)}")
