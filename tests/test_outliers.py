@@ -27,6 +27,7 @@ from fabulate.nets.transforms import with_variants
 from fabulate.seeds import seeded
 from fabulate.uses.outliers import OutlierDetector, conformal, load_detector, save_detector
 from fabulate.uses.outliers.conformal import repeats
+from fabulate.uses.outliers.heat import gallery, painted
 from fabulate.uses.outliers.likelihood import bound, code_length, regret
 from fabulate.uses.outliers.scattering import scattering
 from fabulate.uses.outliers.scores import SCORES, SHRUNK, fit_mahalanobis, mahalanobis
@@ -477,3 +478,11 @@ def test_a_warning_at_scoring_is_a_line_too(tmp_path: Path, capsys: pytest.Captu
     assert ends("outliers", "score", tmp_path / "run", tmp_path / "few", "--out", tmp_path / "ranking") == 0
     told = capsys.readouterr().err
     assert "Warning: a false-alarm rate of 0.05 needs 19" in told and "UserWarning" not in told
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_heat_maps_are_drawn_over_images_of_any_channels(channels: int) -> None:
+    images = np.full((2, channels, 9, 11), 60, np.uint8)
+    assert painted(images, np.zeros((2, 9, 11))).shape == (2, 3, 9, 11)
+    height = gallery(images, np.zeros((2, 9, 11))).height
+    assert height == gallery(images[:, :1], np.zeros((2, 9, 11))).height

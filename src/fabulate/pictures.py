@@ -59,6 +59,16 @@ def on_board(images: Pixels) -> Pixels:
     return ((colour * alpha + board * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
+def in_colour(images: Pixels) -> Pixels:
+    """Images (N, C, H, W), C 1 to 4, as they are seen, in three channels: on a chequerboard where they have alpha.
+
+    >>> [in_colour(np.zeros((1, channels, 2, 2), np.uint8)).shape[1] for channels in (1, 2, 3, 4)]
+    [3, 3, 3, 3]
+    """
+    seen = on_board(images) if images.shape[1] in (2, 4) else images
+    return seen.repeat(3 // seen.shape[1], axis=1)
+
+
 def grid(images: Pixels, columns: int | None = None, below: int = 0) -> Image.Image:
     """Lay uint8 images (N, C, H, W) out in rows on white, small ones enlarged by a whole factor without smoothing.
 

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL.Image import Image
 from torch import Tensor
 
-from fabulate.pictures import Pixels, pairs
+from fabulate.pictures import Pixels, in_colour, pairs
 from fabulate.seeds import seeded
 from fabulate.uses.outliers.features import State
 
@@ -56,7 +56,7 @@ def usual(found: Tensor) -> Tensor:
 
 def painted(images: Pixels, heat: npt.NDArray[np.float64]) -> Pixels:
     """Images (N, C, H, W) in gray, red where they are hot (N, H, W): (N, 3, H, W)."""
-    gray = images.mean(1, keepdims=True).repeat(3, axis=1)
+    gray = in_colour(images).mean(1, keepdims=True).repeat(3, axis=1)
     share = np.clip((heat - COLD) / (HOTTEST - COLD), 0, 1)[:, None]
     red = np.array([235.0, 60.0, 30.0])[None, :, None, None]
     return np.rint(gray + (red - gray) * 0.85 * share).astype(np.uint8)
@@ -64,6 +64,5 @@ def painted(images: Pixels, heat: npt.NDArray[np.float64]) -> Pixels:
 
 def gallery(images: Pixels, heat: npt.NDArray[np.float64]) -> Image:
     """A picture of images (N, C, H, W), the strangest first, above their heat maps (N, H, W)."""
-    colour = images.repeat(3 // images.shape[1], axis=1)
     legend = "the strangest first; below each, red where it departs from what is normal"
-    return pairs(colour, painted(images, heat), "Outliers", legend, ("image", "heat map"))
+    return pairs(in_colour(images), painted(images, heat), "Outliers", legend, ("image", "heat map"))

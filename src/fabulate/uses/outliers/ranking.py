@@ -15,7 +15,7 @@ from typing_extensions import TypedDict
 from fabulate.data import Data, image_names
 from fabulate.errors import ConfigError
 from fabulate.files import own_folder, write_json, write_table
-from fabulate.pictures import Pixels, grid
+from fabulate.pictures import Pixels, grid, in_colour
 from fabulate.report import Block, Facts, Figure, Figures, Notes, Page, Section, Table, plots, write_page
 from fabulate.types import Progress, Stages
 from fabulate.uses.outliers.conformal import percent
@@ -205,7 +205,7 @@ def cards(
     found = []
     for i, image in zip(shown, pixels(data)[shown], strict=True):
         heat = painted(image[None], detector.heat_maps(image[None]))[0]
-        picture = grid(np.stack([image.repeat(3 // len(image), axis=0), heat]), columns=1)
+        picture = grid(np.stack([in_colour(image[None])[0], heat]), columns=1)
         words = [ranking.classes[i], f"score {ranking.scores[i]:.4g}, p {ranking.p_values[i]:.2g}"]
         found.append(Figure(picture, "\n".join(filter(None, words)), ranking.names[i]))
         if progress is not None:
