@@ -1,4 +1,4 @@
-"""What all tests share: one thread per process, quick looks at trainings, a cache, the digits, real data if present."""
+"""What all tests share: one thread per process, quick looks at trainings, a cache, and the digits."""
 
 import os
 import shutil
@@ -97,13 +97,3 @@ def compiler() -> Iterator[None]:
 def digits(cache: None) -> Data:
     """The embedded digits."""
     return load_data("digits")
-
-
-@pytest.fixture(scope="session")
-def real_data() -> Path:
-    """The folder of the real data sets, from FABULATE_DATA or beside the checkout; skips where there is none."""
-    places = [os.environ.get("FABULATE_DATA"), Path(__file__).parents[2] / "shared" / "data"]
-    for place in places:
-        if place and (Path(place) / "mnist").is_dir():
-            return Path(place)
-    pytest.skip("no real data sets: set FABULATE_DATA to a folder that has mnist/ and cifar10/")
