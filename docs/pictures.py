@@ -55,7 +55,7 @@ RUNS: dict[str, str] = {
     "families-ae-cifar10": "ae --network conv --data cifar10 --minutes 5",
     "families-vae-cifar10": "vae --preset conv --data cifar10 --minutes 5",
     "families-gan-cifar10": "gan --network conv --data cifar10 --conditional --minutes 10",
-    "families-flow-cifar10": "flow --data cifar10 --conditional --minutes 10",
+    "families-flow-cifar10": "flow --data cifar10 --minutes 10",
     "families-nf-cifar10": "nf --data cifar10 --minutes 6",
     "families-vqvae-cifar10": "vqvae --data cifar10 --minutes 6",
 }

@@ -249,9 +249,10 @@ class Session:
         step, loss, _ = validation.best
         learner.restore_best()
         self.fitted_at = -1
+        what = "rose since" if validation.overfitting else "was lowest at"
         early = ", and stopped early" if validation.should_stop else ""
         return [
-            f"The validation loss rose since step {step:,} ({loss:.5g} there, {validation.latest:.5g} at step "
+            f"The validation loss {what} step {step:,} ({loss:.5g} there, {validation.latest:.5g} at step "
             f"{learner.step:,}{early}): the weights of step {step:,} are kept."
         ]
 
