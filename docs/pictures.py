@@ -49,7 +49,7 @@ RUNS: dict[str, str] = {
     "families-ae-mnist": "ae --network conv --data mnist --minutes 4",
     "families-vae-mnist": "vae --preset conv --data mnist --minutes 8",
     "families-gan-mnist": "gan --network conv --data mnist --minutes 12",
-    "families-flow-mnist": "flow --data mnist --minutes 25",
+    "families-flow-mnist": "flow --data mnist --preset flow-matching --network.width 32 --network.patch 2 --minutes 25",
     "families-nf-mnist": "nf --data mnist --minutes 10",
     "families-vqvae-mnist": "vqvae --data mnist --minutes 10",
     "families-ae-cifar10": "ae --network conv --data cifar10 --minutes 5",
