@@ -99,6 +99,7 @@ def test_outliers_finds_most_strays(tmp_path: Path, capsys: pytest.CaptureFixtur
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("whole")
 def test_augment_says_whether_it_helped(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
     import augment
 
