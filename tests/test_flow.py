@@ -270,3 +270,11 @@ def test_backbones_refuse_other_sides_in_words(network, shape):
     words = f"the {network.kind} network takes sides from 8 to 256, and the images are {ImageShape(*shape)}; use --size"
     with pytest.raises(ConfigError, match=words):
         network.denoiser(ImageShape(*shape))
+
+
+def test_flows_saved_before_there_was_a_choice_of_error_keep_the_sizes_they_had():
+    network = {"kind": "unet", "width": None, "blocks": 1, "patch": None}
+    for side, width, patch in ((8, 32, 1), (28, 32, 2), (64, 64, 4)):
+        current = Flow.current({"target": "velocity", "network": network}, ImageShape(1, side, side))
+        assert current["error"] == "target"
+        assert current["network"] == {**network, "width": width, "patch": patch}
