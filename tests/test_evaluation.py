@@ -14,7 +14,7 @@ import fabulate
 from fabulate.data import Data, Images
 from fabulate.errors import ConfigError, DataError
 from fabulate.evaluation import Report, compare, evaluate
-from fabulate.evaluation.classes import SCORE, classes
+from fabulate.evaluation.classes import SCORE, classes, score
 from fabulate.evaluation.compare import difference, widening
 from fabulate.evaluation.compare import page as comparison_page
 from fabulate.evaluation.evaluate import sampled
@@ -23,6 +23,7 @@ from fabulate.evaluation.memorisation import LEVEL, POWER, least_noticed, memori
 from fabulate.evaluation.report import page, write
 from fabulate.evaluation.subject import Subject
 from fabulate.features import ClassifierFeatures, Features, features_for
+from fabulate.features.base import Pixels
 from fabulate.metrics import copies
 from fabulate.metrics.intervals import Estimate
 from fabulate.models import GenerativeModel
@@ -195,6 +196,18 @@ def test_a_collapsed_generator_is_told_which_classes_are_gone(few: Data, seeing:
     assert section.cards[0].verdict == "no"
     assert "1 of 10" in section.cards[0].because
     assert SCORE in section.absent
+
+
+@pytest.mark.usefixtures("briefly")
+def test_samples_teach_a_classifier_of_sides_beyond_64(few: Data) -> None:
+    def wide(images: Images) -> Images:
+        return Images(np.pad(images.x, ((0, 0), (0, 0), (0, 0), (0, 58))), images.y)
+
+    assert few.test is not None
+    data = replace(few, train=wide(few.train), test=wide(few.test), fingerprint="wide")
+    assert max(data.shape) == 66 and data.train.y is not None
+    rows, _, absent = score(subject(data, torch.from_numpy(data.train.x), Pixels(), torch.from_numpy(data.train.y)))
+    assert [row.name for row in rows] == [SCORE] and not absent
 
 
 def test_a_classifier_is_not_believed_about_what_it_does_not_know(few: Data, seeing: Features) -> None:

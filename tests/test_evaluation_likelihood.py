@@ -234,6 +234,15 @@ def test_uniform_noise_costs_8_bits_under_models_that_know_nothing():
 
 
 @pytest.mark.usefixtures("float64")
+def test_bits_of_a_likelihood_of_pixel_values_are_its_nats_in_other_units():
+    with seeded(0):
+        model = VAE(VAEConfig(latent_dim=Z, network=LINEAR, likelihood="logistic"), SMALL)
+    section = likelihood(subject(model), k=5)
+    bound = named(section, "Importance-weighted bound").value.value
+    assert named(section, "bits/dim").value.value == pytest.approx(-bound / (D * log(2)))
+
+
+@pytest.mark.usefixtures("float64")
 def test_a_density_in_other_units_of_the_pixels_changes_its_nats_and_not_its_bits():
     """Exact likelihood: bits are of uint8 images, nats of floats in [-1, 1], and one follows from the other."""
     section = likelihood(subject(make(Case("nf", None)).double()))
@@ -387,6 +396,13 @@ def test_straight_codes_of_a_linear_decoder_give_straight_paths():
     assert rows["Path detour"] == pytest.approx(1, abs=1e-4)
     assert rows["Largest step of a path"] == pytest.approx(1, abs=1e-3)
     assert "a detour of 1 and a largest step of 1" in section.sentences[-1]
+
+
+def test_paths_of_a_model_that_draws_one_image_are_not_measured():
+    with seeded(0):
+        model = AE(AEConfig(latent_dim=Z, network=LINEAR), SMALL)
+    torch.nn.init.zeros_(model.decoder.layers[0].weight)
+    assert "same image" in latent(subject(model)).absent["smoothness"]
 
 
 # Every family

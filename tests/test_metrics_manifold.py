@@ -67,6 +67,11 @@ def test_rounding_does_not_push_what_is_on_a_border_out_of_the_ball():
     assert precision_recall(around, apart, 1).recall.value == 1
 
 
+def test_all_four_do_not_depend_on_where_zero_is():
+    real, fake = normal(60, 5), normal(70, 5, seed=1) + 0.5
+    assert four(real + 1e6, fake + 1e6, 3) == four(real, fake, 3)
+
+
 def test_equal_distributions_have_the_density_and_coverage_that_theory_gives():
     """Density 1; coverage 1 - (M's chance to miss all of the first k of N + M neighbours), for N = M about 1 - 2^-k.
 
@@ -125,6 +130,15 @@ def test_six_numbers_at_once_are_those_of_each_function_in_their_order():
         **density_coverage(real, fake)._asdict(),
     }
     assert list(fidelity(real, fake)) == ["frechet_distance", "kernel_distance", *FOUR]
+
+
+def test_intervals_are_within_the_range_of_shares_and_hold_their_value():
+    for estimate in (
+        *precision_recall(normal(20, 3), normal(20, 3) + 50),
+        *precision_recall(normal(20, 3), normal(20, 3)),
+    ):
+        assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
+        assert estimate.high - estimate.low > 0.1  # of 20 images
 
 
 @pytest.mark.parametrize(("compute", "k"), [(precision_recall, 3), (density_coverage, 5), (fidelity, 5)])

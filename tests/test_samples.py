@@ -256,3 +256,25 @@ def test_an_npz_written_in_parts_is_numpys_own():
         stream_npz(ours, {"images": parts, **others})
         np.savez_compressed(numpys, images=images, **others)
         assert ours.getvalue() == numpys.getvalue()
+
+
+def test_labels_of_an_npz_are_those_of_its_images(tmp_path):
+    model = make(Case("vae", "mlp", ("cat", "dog", "horse")))
+    arrays = np.load(write_npz(model, tmp_path / "a.npz", 7, batch_size=2))
+    assert arrays["labels"].tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert arrays["labels"].dtype == np.int64
+
+
+def test_numbers_are_as_long_as_the_whole_needs(tmp_path):
+    """As if one had drawn them: the names of a part's images are shorter where its last number is."""
+    model = make(Case("vae", "mlp"))
+    for start in (99_998, 100_000):
+        write_samples(model, tmp_path / f"{start}", 2, start=start)
+    assert sorted(path.name for path in (tmp_path / "99998").glob("9*.png")) == ["99998.png", "99999.png"]
+    head = read_json(tmp_path / "99998" / "manifest.json", Manifest)
+    for name in (tmp_path / "99998", tmp_path / "100000"):  # as if these were all there are
+        text = (name / "manifest.json").read_text()
+        (name / "manifest.json").write_text(text.replace('"start": 99998', '"start": 0').replace("100000,", "2,"))
+    assert head["start"] == 99_998
+    names = read_json(join([tmp_path / "99998", tmp_path / "100000"], tmp_path / "all") / "manifest.json", Manifest)
+    assert names["images"] == ["00000.png", "00001.png", "00002.png", "00003.png"]

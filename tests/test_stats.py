@@ -90,6 +90,12 @@ def test_damaged_statistics_are_made_anew(digits, damage, monkeypatch, tmp_path)
     assert features.seen == 2 * 179
 
 
+def test_progress_counts_images(digits):
+    told = []
+    reference(digits, "train", features=Counting(None), progress=lambda *done: told.append(done))
+    assert told == [(1618, 1618)]
+
+
 def test_what_is_saved_is_loaded(digits, tmp_path):
     kept = reference(digits, features=features_for(digits, "pixels"))
     path = kept.save(tmp_path / "folder" / "digits")
@@ -117,6 +123,12 @@ def test_what_holds_no_statistics_is_refused(tmp_path):
     for name in ("text.npz", "images.npz", "shapes.npz", "array.npy", "absent.npz"):
         with pytest.raises(DataError, match=f"{name} holds no reference statistics"):
             load(tmp_path / name)
+
+
+def test_a_file_in_the_way_of_the_folder_is_told(digits, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match="cannot be written"):
+        reference(digits, features=Counting(None)).save(tmp_path / "file" / "stats.npz")
 
 
 def test_images_there_are_not_are_refused(digits):

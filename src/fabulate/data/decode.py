@@ -194,7 +194,8 @@ def _develop(
     pixels = np.asarray(image)
     pixels = pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
     if channels in (2, 4):
-        pixels = np.where((pixels[-1:] == 0) & (np.arange(len(pixels)) < len(pixels) - 1)[:, None, None], 255, pixels)
+        colour, alpha = pixels[:-1], pixels[-1:]
+        pixels = np.concatenate([np.where(alpha > 0, colour, 255), alpha])
     return Decoded(pixels, head.size, head.mode, tuple(changes), values)
 
 

@@ -19,6 +19,7 @@ from fabulate.features import ClassifierFeatures, accuracy, predict, train_class
 from fabulate.metrics.classes import effective_classes, modes, nearest
 from fabulate.metrics.intervals import Estimate
 from fabulate.models.base import Conditional, able
+from fabulate.nets.blocks import LARGEST_SIDE, SMALLEST_SIDE
 from fabulate.report import Card, Row, plots
 from fabulate.seeds import permutation
 from fabulate.types import Progress
@@ -112,8 +113,9 @@ def score(subject: Subject, progress: Progress | None = None) -> tuple[list[Row]
         return [], [], {SCORE: why}
     if data.test is None or data.test.y is None:
         return [], [], {SCORE: "there are no test images with classes to test a classifier on"}
-    if not all(8 <= side <= 64 for side in data.shape[1:]):
-        return [], [], {SCORE: f"the classifier takes sides from 8 to 256, and the images are {data.shape}"}
+    if not all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in data.shape[1:]):
+        sides = f"sides from {SMALLEST_SIDE} to {LARGEST_SIDE}"
+        return [], [], {SCORE: f"the classifier takes {sides}, and the images are {data.shape}"}
     perfect, held_out = subject.perfect, data.test
     assert data.train.y is not None
     real = Images(data.train.pixels(perfect), data.train.y[perfect.numpy()])

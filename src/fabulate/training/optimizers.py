@@ -38,11 +38,9 @@ class Optimizer(Protocol):
 def optimizer_of(module: nn.Module, training: Training) -> Optimizer:
     """The optimiser that a training asks for, of all parameters of a module."""
     parameters = list(module.parameters())
-    return (
-        Muon(parameters, inner(module), training.betas)
-        if training.optimizer == "muon"
-        else Adam(parameters, training.betas)
-    )
+    if training.optimizer == "adam":
+        return Adam(parameters, training.betas)
+    return Muon(parameters, inner(module), training.betas)
 
 
 class Adam:

@@ -39,6 +39,7 @@ from fabulate.files import (
     write_file,
     write_json,
 )
+from fabulate.nets.blocks import LARGEST_SIDE
 from fabulate.pictures import to_image
 from fabulate.types import Progress
 from fabulate.uses.augment.split import Labels, Split, digests, labels, rejoined, untouched
@@ -46,7 +47,6 @@ from fabulate.uses.augment.split import Labels, Split, digests, labels, rejoined
 MANIFEST, LEARNT_FROM, SYNTHETIC = "augment.json", "learnt-from.txt", "synthetic"
 KIND: Literal["augmented images"] = "augmented images"
 FORMAT: Literal[1] = 1
-LARGEST = 256  # pixels a side that the classifiers here take
 MOST_DIGESTS = 1 << 30  # bytes: thirty million images
 Count = Annotated[int, Field(ge=0)]
 
@@ -301,7 +301,7 @@ def _pixels(path: Path, shape: tuple[int, ...] | None) -> np.ndarray[tuple[int, 
             own = (len(image.getbands()), image.height, image.width)
             if (
                 image.mode not in ("L", "LA", "RGB", "RGBA")
-                or max(own) > LARGEST
+                or max(own) > LARGEST_SIDE
                 or (shape is not None and own != shape)
             ):
                 raise DataError(f"{path} is not as `fabulate augment` wrote it: it has {own} {image.mode}, not {shape}")

@@ -27,10 +27,11 @@ from fabulate.errors import CapabilityError, ConfigError, RunError
 from fabulate.files import key
 from fabulate.models import GenerativeModel, family
 from fabulate.models.base import Conditional, able
+from fabulate.nets.blocks import LARGEST_SIDE, SMALLEST_SIDE
 from fabulate.pictures import save_png, sheet
 from fabulate.types import Batch, Stages
 from fabulate.uses.augment.filters import COPY, FAR, Filters, Synthetic, rejection_sampling
-from fabulate.uses.augment.folder import LARGEST, SYNTHETIC, claim, finish, write_part
+from fabulate.uses.augment.folder import SYNTHETIC, claim, finish, write_part
 from fabulate.uses.augment.split import SHARE, Labels, Split, counted, labels, rejoined, split
 
 SHOWN = 12  # of each class in samples.png
@@ -75,9 +76,10 @@ def augment(
     """
     out, told = Path(out), progress or (lambda what, done, total: None)
     labels(data)
-    if not all(8 <= side <= LARGEST for side in data.shape[1:]):
+    if not all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in data.shape[1:]):
         raise ConfigError(
-            f"what filters samples takes images of 8 to {LARGEST} pixels a side, given {data.shape}: --size"
+            f"what filters samples takes images of {SMALLEST_SIDE} to {LARGEST_SIDE} pixels a side, "
+            f"given {data.shape}: --size"
         )
     if run is None:
         cut, model = split(data, share), None

@@ -1,11 +1,11 @@
 """Sharpness, contrast and exposure of an image at its own size: what a network that tells things apart forgets.
 
-A blurred dog is a dog. So that a blurred one among sharp ones is found, eleven numbers say how it was taken, all of the
-gray image but the last: its mean, the darkest and the brightest hundredth, the logarithm of its standard deviation;
-at three scales, each half the size of the one before, the logarithm of the root mean square of the Laplacian; at the
-finest, the logarithms of its largest value and of its median; the skewness of the gray values; the logarithm of the
-mean distance of the colours from gray. Which of them go together (texture at one scale with that at the next) is for
-the Mahalanobis distance to learn.
+A blurred dog is a dog. So that a blurred one among sharp ones is found, eleven numbers say how it was taken. Of the
+gray image: its mean, the darkest and the brightest hundredth, the logarithm of its standard deviation; at three scales,
+each half the size of the one before, the logarithm of the root mean square of the Laplacian; at the finest, the
+logarithms of its largest value and of its median; the skewness of the gray values. Of the colours: the logarithm of
+their mean distance from gray. What is transparent lies on white. Which of them go together (texture at one scale with
+that at the next) is for the Mahalanobis distance to learn.
 
 Legend: N images, C H W image.
 """
@@ -13,6 +13,8 @@ Legend: N images, C H W image.
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from fabulate.features.lite0 import coloured
 
 SCALES = 3
 FAINT = 1 / 255  # of the range of pixels: what is below is no difference
@@ -25,7 +27,7 @@ def quality(images: Tensor) -> Tensor:
     >>> quality(torch.zeros(2, 3, 8, 8)).shape
     torch.Size([2, 11])
     """
-    return torch.cat([_portion((part.float() + 1) / 2) for part in torch.split(images, PORTION)]).double()
+    return torch.cat([_portion((coloured(part.float()) + 1) / 2) for part in torch.split(images, PORTION)]).double()
 
 
 def _portion(x: Tensor) -> Tensor:
