@@ -20,7 +20,7 @@ import torch
 from PIL import Image
 
 from fabulate import Debiaser, Images, load_data
-from fabulate.features.classifier import predict
+from fabulate.features.trained import predict
 from fabulate.metrics.intervals import Estimate
 from fabulate.pictures import save_png
 from fabulate.uses.debias import densities, page, proof

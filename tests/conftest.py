@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 
 from fabulate.data import Data, load_data
-from fabulate.features import classifier
+from fabulate.features import trained
 from fabulate.models import mixture
 from fabulate.models.families import flow
 from fabulate.models.search import EncodesBySearch
@@ -47,8 +47,8 @@ QUICK: list[tuple[object, str, object]] = [
     (EncodesBySearch.codes, "__defaults__", (10, 0)),  # steps and seed
     (EncodesBySearch.encode, "__kwdefaults__", {"steps": 10, "seed": 0}),
     (flow, "REVERSE", [*reversed(grid(5)[:-1])]),
-    (classifier, "FEWEST_STEPS", 60),
-    (classifier, "EPOCHS", 1),
+    (trained, "FEWEST_STEPS", 60),
+    (trained, "EPOCHS", 1),
 ]  # what costs most of a small training and of its use, and changes no law that is asked of it
 WHOLE = [(module, name, getattr(module, name)) for module, name, _ in QUICK]
 

@@ -50,15 +50,15 @@ def few(digits: Data) -> Data:
 def seeing(few: Data, cache: None) -> Features:
     """A classifier's features, trained once for all tests."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("fabulate.features.classifier.FEWEST_STEPS", 120)
+        patch.setattr("fabulate.features.trained.FEWEST_STEPS", 120)
         return features_for(few)
 
 
 @pytest.fixture
 def briefly(monkeypatch: pytest.MonkeyPatch) -> None:
     """Classifiers learn for 30 steps."""
-    monkeypatch.setattr("fabulate.features.classifier.FEWEST_STEPS", 30)
-    monkeypatch.setattr("fabulate.features.classifier.EPOCHS", 1)
+    monkeypatch.setattr("fabulate.features.trained.FEWEST_STEPS", 30)
+    monkeypatch.setattr("fabulate.features.trained.EPOCHS", 1)
 
 
 @pytest.fixture(scope="module")

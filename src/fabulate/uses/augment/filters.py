@@ -28,7 +28,7 @@ from fabulate.data import Images
 from fabulate.errors import DataError
 from fabulate.features import Classifier, predict, train_classifier
 from fabulate.features.base import NetworkFeatures, Pixels
-from fabulate.features.classifier import enough_steps
+from fabulate.features.trained import enough_steps
 from fabulate.metrics.manifold import nearest_rows
 from fabulate.models import GenerativeModel
 from fabulate.models.base import TILE

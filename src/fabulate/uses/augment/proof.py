@@ -45,7 +45,7 @@ from torch import Tensor
 from fabulate.data import Images
 from fabulate.errors import ConfigError, DataError
 from fabulate.features import predict, train_classifier
-from fabulate.features.classifier import enough_steps
+from fabulate.features.trained import enough_steps
 from fabulate.metrics.intervals import Estimate
 from fabulate.seeds import seed_at
 from fabulate.types import Progress

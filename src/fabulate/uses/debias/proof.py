@@ -19,8 +19,7 @@ import torch.nn.functional as F
 
 from fabulate.data import Images
 from fabulate.errors import DataError
-from fabulate.features.classifier import SMOOTHING, Classifier, predict
-from fabulate.features.trunk import fit
+from fabulate.features.trained import SMOOTHING, Classifier, fit, predict
 from fabulate.metrics.intervals import Estimate
 from fabulate.nets import transforms
 from fabulate.report import Card, Grade, points

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from fabulate.data.arrays import Reading, channels_first, pixel_values, reading
 from fabulate.errors import ConfigError, DataError
-from fabulate.features.lite0 import lite0
+from fabulate.features.base import lite0
 from fabulate.metrics.intervals import Estimate
 from fabulate.models import GenerativeModel
 from fabulate.models.capabilities import Reconstructs

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fabulate.features.lite0 import coloured
+from fabulate.features.base import coloured
 
 SCALES = 3
 FAINT = 1 / 255  # of the range of pixels: what is below is no difference
