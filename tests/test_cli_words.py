@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from fabulate.cli import VERBS, encoding, progress
+from fabulate.cli import VERBS, shared, speak_plainly
 from fabulate.cli.shared import OtherImages
 from fabulate.config import DataSpec
 from fabulate.data import load_data, load_spec
@@ -197,7 +197,7 @@ def test_sample_twice_says_that_it_is_there(runs, capsys):
 def test_lines_come_by_the_clock_where_there_is_no_terminal(monkeypatch):
     shown = io.StringIO()
     monkeypatch.setattr(sys, "stderr", shown)
-    with progress.Lines(first=0.05, between=0.05) as lines:
+    with shared.Lines(first=0.05, between=0.05) as lines:
         lines("quick", 1, 1)
         lines("drawing", 3, 9)
         time.sleep(0.4)  # no news, and a line all the same
@@ -207,13 +207,13 @@ def test_lines_come_by_the_clock_where_there_is_no_terminal(monkeypatch):
     assert "drawing: 3 of 9, 0 s" in said and said.count("drawing: done in 0 s") == 1
     assert "judging: 0 s" in said and said[-1] == "judging: done in 0 s"
     assert not any(line.startswith("quick") for line in said)
-    with progress.Lines(first=5) as lines:
+    with shared.Lines(first=5) as lines:
         lines("quick", 1, 1)
     assert len(shown.getvalue().splitlines()) == len(said)
 
 
 def test_signs_have_plain_forms_and_letters_are_escaped():
-    encoding.speak_plainly()
+    speak_plainly()
     text = "Fréchet → 3 ≥ 2 │ café 名 Fréchet"
     assert text.encode("ascii", "fabulate.plain").decode() == "Frechet -> 3 >= 2 | caf\\xe9 \\u540d Frechet"
     assert "café → ─".encode("cp1252", "fabulate.plain") == b"caf\xe9 -> -"
@@ -264,9 +264,7 @@ def test_every_verb_works_without_utf8(locale, tmp_path):
             for i in range(n):
                 Image.fromarray(chance.integers(0, 255, (8, 8)).astype(np.uint8)).save(place / f"{i}.png")
     (tmp_path / "all.py").write_text(EVERYTHING, encoding="utf-8")
-    code = (
-        "import sys; from fabulate.cli.encoding import utf8_names; utf8_names(); exec(open(sys.argv[2], 'rb').read())"
-    )
+    code = "import sys; from fabulate.cli import utf8_names; utf8_names(); exec(open(sys.argv[2], 'rb').read())"
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("LC_", "LANG", "PYTHONIO"))}
     done = subprocess.run(
         [sys.executable, "-c", code, tmp_path, tmp_path / "all.py"], env={**clean, **locale}, capture_output=True

@@ -7,8 +7,7 @@ import tyro
 from pydantic import Field
 from rich.console import Console
 
-from fabulate.cli.progress import stages
-from fabulate.cli.shared import Device, Flat, load_images, parse, where
+from fabulate.cli.shared import Device, Flat, load_images, parse, stages, where
 from fabulate.config import PositiveInt, Reading, spec
 from fabulate.errors import ConfigError
 from fabulate.files import outside

@@ -7,8 +7,7 @@ import tyro
 from rich.console import Console
 
 from fabulate.cli.evaluate import Measuring
-from fabulate.cli.progress import stages
-from fabulate.cli.shared import Device, Flat, Other, OtherImages, load_images, parse, run_data, say, told, where
+from fabulate.cli.shared import Device, Flat, Other, OtherImages, load_images, parse, run_data, say, stages, told, where
 from fabulate.config import spec
 from fabulate.errors import ConfigError
 from fabulate.evaluation.compare import Record, compare_runs, same_images, table, unequal_names, write

@@ -3,11 +3,22 @@
 from pathlib import Path
 from typing import Annotated
 
-import tyro
 from rich.console import Console
 
-from fabulate.cli.progress import stages
-from fabulate.cli.shared import Device, Flat, Other, OtherImages, load_images, parse, run_data, told, where
+from fabulate.cli.shared import (
+    Count,
+    Device,
+    Flat,
+    Other,
+    OtherImages,
+    Run,
+    load_images,
+    parse,
+    run_data,
+    stages,
+    told,
+    where,
+)
 from fabulate.config import Compile, PositiveInt, spec
 from fabulate.evaluation.evaluate import check, evaluate
 from fabulate.evaluation.report import JSON, Head, table, write
@@ -19,7 +30,7 @@ from fabulate.training import load
 class Measuring:
     """What is measured, and on how much: reports made alike can be compared."""
 
-    n: Annotated[PositiveInt, tyro.conf.arg(aliases=["-n"])] = 10_000
+    n: Count = 10_000
     """How many samples, and at most as many real images; compare only reports of equal numbers."""
     features: str = "auto"
     """What images are compared by: auto (learnt from these images), classifier, encoder, pixels or lite0 (ImageNet)."""
@@ -35,8 +46,7 @@ class Measuring:
 class Arguments:
     """Measure a run's model: its samples beside images it never saw. Writes a page, and all numbers as JSON."""
 
-    run: tyro.conf.Positional[Path]
-    """A run folder or a model folder."""
+    run: Run
     data: Other = OtherImages()
     measuring: Annotated[Measuring, Flat] = Measuring()
     device: Device = "auto"

@@ -3,9 +3,7 @@
 from pathlib import Path
 from typing import Literal
 
-import tyro
-
-from fabulate.cli.shared import drawn_file, named, own_reading, parse, where
+from fabulate.cli.shared import Run, drawn_file, named, own_reading, parse, where
 from fabulate.config import spec
 from fabulate.evaluation.gallery import code_at, interpolation, need, walked
 from fabulate.files import vacant_file
@@ -18,8 +16,7 @@ from fabulate.training import load
 class Arguments:
     """Walk between two noise seeds, or two images, and draw what the model sees on the way."""
 
-    run: tyro.conf.Positional[Path]
-    """A run folder or a model folder."""
+    run: Run
     seeds: tuple[int, int] = (0, 1)
     """From the first sample of one seed to the first of another."""
     images: tuple[Path, Path] | None = None

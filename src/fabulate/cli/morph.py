@@ -6,7 +6,19 @@ from typing import Annotated
 import tyro
 from pydantic import Field
 
-from fabulate.cli.shared import Other, OtherImages, counting, drawn_file, load_images, named, parse, run_data, where
+from fabulate.cli.shared import (
+    Count,
+    Other,
+    OtherImages,
+    Run,
+    counting,
+    drawn_file,
+    load_images,
+    named,
+    parse,
+    run_data,
+    where,
+)
 from fabulate.config import PositiveInt, spec
 from fabulate.evaluation.gallery import class_number, morphing, need, walked
 from fabulate.models.capabilities import Encodes
@@ -22,8 +34,7 @@ class Arguments:
     A class-conditional model is told the class beside the code: it encodes as the first and decodes as the second.
     """
 
-    run: tyro.conf.Positional[Path]
-    """A run folder or a model folder."""
+    run: Run
     data: Other = OtherImages()
     first: Annotated[str | None, tyro.conf.arg(name="from")] = None
     """The class of the images that are turned, as the data names it."""
@@ -35,7 +46,7 @@ class Arguments:
     """Images in a row, after the real one (of a class-conditional model always two: as either class)."""
     reach: Annotated[float, Field(gt=0)] = 1.5
     """How far a row goes: 1 is the whole way between the mean codes."""
-    n: Annotated[PositiveInt, tyro.conf.arg(aliases=["-n"])] = 200
+    n: Count = 200
     """Training images of each class whose codes are averaged."""
     seed: int = 0
     """Which images: a random choice."""

@@ -8,8 +8,7 @@ from typing import Annotated, TypeVar
 import tyro
 from pydantic import Field
 
-from fabulate.cli.progress import stages
-from fabulate.cli.shared import Device, Flat, counting, images_and_folder, parse, told, where
+from fabulate.cli.shared import Count, Device, Flat, counting, images_and_folder, parse, stages, told, where
 from fabulate.config import PositiveInt, Reading, nearest, spec, to_json
 from fabulate.errors import ConfigError
 from fabulate.uses.outliers import OutlierDetector, load_detector, ranking, save_detector
@@ -69,7 +68,7 @@ class Scoring:
     """Largest share of unreadable files that may be set aside."""
     false_alarm: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Another share of normal images that may be called outliers than the one asked for at the fit."""
-    n: Annotated[PositiveInt, tyro.conf.arg(aliases=["-n"])] = 64
+    n: Count = 64
     """How many of the strangest images the page shows."""
     out: Path | None = None
     """The folder to write (default: RUN/SOURCE)."""

@@ -1,12 +1,22 @@
 """`fabulate rare RUN`: images from the tail of a model, and how rare they are."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
-import tyro
-
-from fabulate.cli.progress import stages
-from fabulate.cli.shared import Device, Other, OtherImages, counting, load_images, off_images, parse, run_data, where
+from fabulate.cli.shared import (
+    Count,
+    Device,
+    Other,
+    OtherImages,
+    Run,
+    counting,
+    load_images,
+    off_images,
+    parse,
+    run_data,
+    stages,
+    where,
+)
 from fabulate.config import PositiveInt, spec
 from fabulate.errors import CapabilityError, ConfigError
 from fabulate.files import folder_name, replaceable_folder
@@ -25,8 +35,7 @@ class Arguments:
     Give one of --score, --towards and --direction, and how far out by --quantile or --above.
     """
 
-    run: tyro.conf.Positional[Path]
-    """A run folder or a model folder."""
+    run: Run
     data: Other = OtherImages()
     score: Literal["surprise", "brightness", "darkness"] | None = None
     """What the images are extreme in; surprise (the default) is -log p(x), its bound or what else the family has."""
@@ -41,7 +50,7 @@ class Arguments:
     """Images that score above this, instead of a quantile."""
     label: str | None = None
     """The class to draw, of a class-conditional model."""
-    n: Annotated[PositiveInt, tyro.conf.arg(aliases=["-n"])] = 64
+    n: Count = 64
     """How many images."""
     calls: PositiveInt = 40_000
     """Images decoded for the probability: four times as many halve its interval."""

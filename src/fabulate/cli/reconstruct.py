@@ -1,12 +1,9 @@
 """`fabulate reconstruct RUN`: real images above what the model makes of them."""
 
 from pathlib import Path
-from typing import Annotated
 
-import tyro
-
-from fabulate.cli.shared import Other, OtherImages, drawn_file, load_images, parse, run_data, say, where
-from fabulate.config import PositiveInt, spec
+from fabulate.cli.shared import Count, Other, OtherImages, Run, drawn_file, load_images, parse, run_data, say, where
+from fabulate.config import spec
 from fabulate.evaluation.gallery import need, reconstructions
 from fabulate.models.capabilities import Reconstructs
 from fabulate.pictures import save_png
@@ -17,10 +14,9 @@ from fabulate.training import load
 class Arguments:
     """Pass real images through a run's model and draw each above its reconstruction."""
 
-    run: tyro.conf.Positional[Path]
-    """A run folder or a model folder."""
+    run: Run
     data: Other = OtherImages()
-    n: Annotated[PositiveInt, tyro.conf.arg(aliases=["-n"])] = 32
+    n: Count = 32
     """How many images."""
     seed: int = 0
     """Which images: a random choice of the test images (of all images when there are none)."""

@@ -7,7 +7,19 @@ from typing import Annotated, Any
 import tyro
 from pydantic import Field
 
-from fabulate.cli.shared import Device, Flat, counting, glance, named, off_images, parse, sampling_of, told, where
+from fabulate.cli.shared import (
+    Count,
+    Device,
+    Flat,
+    counting,
+    glance,
+    named,
+    off_images,
+    parse,
+    sampling_of,
+    told,
+    where,
+)
 from fabulate.config import Compile, PositiveInt, spec, to_json
 from fabulate.errors import ConfigError
 from fabulate.models.base import NoChoice
@@ -22,7 +34,7 @@ class Arguments:
 
     run: tyro.conf.Positional[str]
     """A run folder, a model folder or a model on the Hugging Face hub."""
-    n: Annotated[PositiveInt, tyro.conf.arg(aliases=["-n"])] = 64
+    n: Count = 64
     """How many images."""
     label: str | None = None
     """Only images of this class (a conditional model draws every class in turn)."""

@@ -1,24 +1,33 @@
-"""What the verbs share: parsing, reading images with a progress bar, and saying where something was written."""
+"""What the verbs share: parsing, reading images, saying how far the work is and where something was written.
 
-from collections.abc import Callable, Sequence
-from contextlib import redirect_stderr, redirect_stdout, suppress
+A stage that tells how far it is, and one that does not, both say that they are at work: by a bar on a terminal, and
+elsewhere by lines every few seconds, from a thread of their own. What is quick says nothing.
+"""
+
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from io import StringIO
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Self, TypeVar
 
 import tyro
 from pydantic import Field, ValidationError
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import Progress as Bar
 
 from fabulate import models
-from fabulate.cli.progress import counting as counting  # verbs count by it
 from fabulate.config import (
     UNSAID,
     Channels,
     DataSpec,
     Fit,
     Megapixels,
+    PositiveInt,
     Range,
     Size,
     from_json,
@@ -32,13 +41,18 @@ from fabulate.files import folder_names, outside, read_json, replaceable_folder,
 from fabulate.models.base import GenerativeModel, NoChoice
 from fabulate.models.saving import Description
 from fabulate.training import is_run, own_data
+from fabulate.types import Progress, Stages
 
 T = TypeVar("T")
+
+FIRST, BETWEEN = 2.0, 5.0  # seconds until the first line of a stage, and between lines
 
 Flat = tyro.conf.arg(name="")  # flags of a spec within another are called as if they were its own
 Device = Annotated[
     str, tyro.conf.arg(help="Where to compute: cpu, cuda, cuda:1, ...; auto takes a GPU if there is one.")
 ]
+Run = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(help="A run folder or a model folder.")]
+Count = Annotated[PositiveInt, tyro.conf.arg(aliases=["-n"])]
 # A network's kind is chosen by --network, not by a sub-command; what is not given is None without being typed so.
 STYLE = (tyro.conf.AvoidSubcommands, tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff)
 
@@ -228,3 +242,87 @@ def off_images(out: Path, run: str | Path, source: str | None = None) -> Path:
 def drawn_file(flags: Any, name: str, source: str | None = None) -> Path:
     """The file for a picture of a run, vacant: `flags.out`, or RUN/drawn/NAME."""
     return vacant_file(off_images(flags.out or flags.run / "drawn" / name, flags.run, source), flags.overwrite)
+
+
+# How far the work is
+
+
+class Lines:
+    """Lines about the stages of some work, by the clock."""
+
+    def __init__(self, first: float = FIRST, between: float = BETWEEN) -> None:
+        self.first, self.between = first, between
+        self.what, self.done, self.total = "", 0, 0
+        self.began = time.monotonic()
+        self.next = self.began + first
+        self.over = threading.Event()
+        self.lock = threading.Lock()
+        self.clock = threading.Thread(target=self._tick, daemon=True)
+
+    def __enter__(self) -> Self:
+        self.clock.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.over.set()
+        self.clock.join()
+        self._end()
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        """So much of a stage is done."""
+        with self.lock:
+            if what != self.what:
+                self._end()
+                self.what, self.began = what, time.monotonic()
+                self.next = self.began + self.first
+            self.done, self.total = done, total
+
+    def _tick(self) -> None:
+        while not self.over.wait(self.first / 10):
+            with self.lock:
+                if self.what and time.monotonic() >= self.next:
+                    self.next = time.monotonic() + self.between
+                    far = f"{self.done:,} of {self.total:,}, " if self.total > 1 else ""
+                    self._say(f"{self.what}: {far}{self._seconds:.0f} s")
+
+    def _end(self) -> None:
+        """Say how long a stage took that was long enough to be told of."""
+        if self.what and self._seconds >= self.first:
+            self._say(f"{self.what}: done in {self._seconds:.0f} s")
+
+    @property
+    def _seconds(self) -> float:
+        return time.monotonic() - self.began
+
+    def _say(self, line: str) -> None:
+        print(line, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def stages() -> Iterator[Stages]:
+    """Within the block people see what is done now: told (what, done, total), a bar moves or lines are written."""
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        with Lines() as lines:
+            yield lines
+        return
+    columns = (TextColumn("{task.description:20}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Bar(*columns, console=console, transient=True) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def told(what: str, done: int, total: int) -> None:
+            if what not in tasks:  # a bar of its own, so that its clock begins anew
+                for task in tasks.values():
+                    bar.update(task, visible=False)
+                tasks[what] = bar.add_task(what)
+            bar.update(tasks[what], completed=done, total=total)
+
+        yield told
+
+
+@contextmanager
+def counting(what: str) -> Iterator[Progress]:
+    """As `stages`, of work that has one stage: told (done, total)."""
+    with stages() as told:
+        told(what, 0, 0)
+        yield lambda done, total: told(what, done, total)

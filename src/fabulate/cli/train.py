@@ -11,18 +11,32 @@ from rich.console import Console
 
 from fabulate import models, training
 from fabulate.cli.shared import Device, Flat, Source, glance, load_images, parse, positional, where
-from fabulate.config import BUDGETS, UNSAID, DataSpec, PositiveInt, Preset, Training, override
+from fabulate.config import BUDGETS, DataSpec, PositiveInt, Preset, Training, override, spec
 from fabulate.errors import ConfigError
 from fabulate.files import outside
 from fabulate.nets import Auto
 
-EVALUATE = (
-    "Steps between measurements of samples, a tenth of the time at most; the best model is kept (default: never)."
-)
-CONFIG = "A config.json, as every run folder has one: its hyperparameters and images; flags replace them."
-FROM = "A run of the same family, on any images, whose weights this one begins with; what fits is taken over, and said."
-LOG = "Also write the log for TensorBoard, into the run folder's tensorboard/ (pip install tensorboard)."
-PROCESSES = "Processes of this machine that share each step's images; batch_size must be a multiple of their number."
+
+@spec
+class Flags:
+    """What every training takes, whatever the family."""
+
+    source: Source = None
+    config: Path | None = None
+    """A config.json, as every run folder has one: its hyperparameters and images; flags replace them."""
+    out: Path | None = None
+    """The run folder (default: runs/FAMILY-DATA)."""
+    device: Device = "auto"
+    save_every: int | None = None
+    """Steps between checkpoints (default: every 30 seconds)."""
+    processes: PositiveInt = 1
+    """Processes of this machine that share each step's images; batch_size must be a multiple of their number."""
+    evaluate_every: int | None = None
+    """Steps between measurements of samples, a tenth of the time at most; the best model is kept (default: never)."""
+    begin_from: Annotated[str | None, tyro.conf.arg(name="from", metavar="RUN")] = None
+    """A run of the same family, on any images, whose weights this one begins with, as far as they fit; it says which."""
+    log: Literal["tensorboard"] | None = None
+    """Also write the log for TensorBoard, into the run folder's tensorboard/ (pip install tensorboard)."""
 
 
 def main(argv: list[str]) -> None:
@@ -36,8 +50,9 @@ def main(argv: list[str]) -> None:
     if any(value is not None for value in budget):  # replaces the preset's
         schedule = override(schedule, dict.fromkeys(BUDGETS))
     refuse_nameless(config, argv)
-    flags = parse(arguments(name, config, schedule, data_spec), argv, f"fabulate train {name}")
-    images = positional(flags.source, flags.data, data_spec.source)
+    asked = parse(arguments(name, config, schedule, data_spec), argv, f"fabulate train {name}")
+    flags: Flags = asked.flags
+    images = positional(flags.source, asked.data, data_spec.source)
 
     if flags.processes > 1 and "WORLD_SIZE" not in os.environ:
         raise SystemExit(training.launch(flags.processes, ["train", name, *argv]))
@@ -48,8 +63,8 @@ def main(argv: list[str]) -> None:
     out = flags.out or training.default_out(name, data)
     reports = training.run(
         name,
-        flags.model,
-        flags.training,
+        asked.model,
+        asked.training,
         data,
         out,
         device=flags.device,
@@ -120,27 +135,9 @@ def arguments(name: str, config: Any, schedule: Training, data: DataSpec) -> typ
     return make_dataclass(
         "Train",
         [
-            ("source", Source, None),
-            ("config", Annotated[Path | None, UNSAID, tyro.conf.arg(help=CONFIG)], None),
             ("preset", Annotated[presets, tyro.conf.arg(help="Named set of hyperparameters.")], "default"),
-            (
-                "out",
-                Annotated[Path | None, UNSAID, tyro.conf.arg(help="The run folder (default: runs/FAMILY-DATA).")],
-                None,
-            ),
-            ("device", Device, "auto"),
-            (
-                "save_every",
-                Annotated[
-                    int | None, UNSAID, tyro.conf.arg(help="Steps between checkpoints (default: every 30 seconds).")
-                ],
-                None,
-            ),
-            ("processes", Annotated[PositiveInt, tyro.conf.arg(help=PROCESSES)], 1),
-            ("evaluate_every", Annotated[int | None, UNSAID, tyro.conf.arg(help=EVALUATE)], None),
-            ("begin_from", Annotated[str | None, UNSAID, tyro.conf.arg(name="from", metavar="RUN", help=FROM)], None),
-            ("log", Annotated[Literal["tensorboard"] | None, UNSAID, tyro.conf.arg(help=LOG)], None),
             *extra,
+            ("flags", Annotated[Flags, Flat], Flags()),
             ("data", Annotated[DataSpec, Flat], data),
             ("model", Annotated[type(config), Flat], config),
             ("training", Annotated[Training, Flat], schedule),

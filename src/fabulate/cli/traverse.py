@@ -9,6 +9,7 @@ from pydantic import Field
 from fabulate.cli.shared import (
     Other,
     OtherImages,
+    Run,
     counting,
     drawn_file,
     load_images,
@@ -33,8 +34,7 @@ from fabulate.types import some_of
 class Arguments:
     """Walk along one direction of the code at a time, the one that carries most first, and draw what changes."""
 
-    run: tyro.conf.Positional[Path]
-    """A run folder or a model folder."""
+    run: Run
     data: Other = OtherImages()
     directions: Kind | None = None
     """The numbers of the code, the directions in which codes of images differ most, or those that change the image most
