@@ -7,7 +7,7 @@ import tyro
 from rich.console import Console
 
 from fabulate.cli.evaluate import Measuring
-from fabulate.cli.shared import Device, Flat, Other, OtherImages, load_images, parse, run_data, say, stages, told, where
+from fabulate.cli.shared import Device, Flat, Other, OtherImages, images_for, parse, say, stages, told, where
 from fabulate.config import spec
 from fabulate.errors import ConfigError
 from fabulate.evaluation.compare import Record, compare_runs, same_images, table, unequal_names, write
@@ -37,14 +37,13 @@ def main(argv: list[str]) -> None:
     if len(flags.runs) < 2:
         raise ConfigError("give at least two runs: fabulate compare RUN RUN ...")
     models = [load(run, flags.device) for run in flags.runs]
-    images = run_data(flags.runs[0], models[0], flags.data)
     if flags.data.source is None:
         same_images(flags.runs)
     runs = dict(zip(unequal_names(flags.runs), flags.runs, strict=True))
     out = flags.out or flags.runs[0].parent / f"compare-{'-'.join(runs)}"
     if not flags.overwrite or any((out / name).exists() for name in (JSON, HTML)):  # else only reports of ours may be
         replaceable_folder(out, flags.overwrite, JSON, Record)
-    data = load_images(images)
+    data = images_for(flags.runs[0], models[0], flags.data)
     outside(out, data.spec.source)
     for model in models:
         check(model, data, flags.measuring.n)

@@ -5,20 +5,7 @@ from typing import Annotated
 
 from rich.console import Console
 
-from fabulate.cli.shared import (
-    Count,
-    Device,
-    Flat,
-    Other,
-    OtherImages,
-    Run,
-    load_images,
-    parse,
-    run_data,
-    stages,
-    told,
-    where,
-)
+from fabulate.cli.shared import Count, Device, Flat, Other, OtherImages, Run, images_for, parse, stages, told, where
 from fabulate.config import Compile, PositiveInt, spec
 from fabulate.evaluation.evaluate import check, evaluate
 from fabulate.evaluation.report import JSON, Head, table, write
@@ -62,9 +49,8 @@ def main(argv: list[str]) -> None:
     flags = parse(Arguments, argv, "fabulate evaluate")
     out = flags.out or flags.run / "report"
     model = load(flags.run, flags.device)
-    images = run_data(flags.run, model, flags.data)
     replaceable_folder(out, flags.overwrite, JSON, Head)
-    data = load_images(images)
+    data = images_for(flags.run, model, flags.data)
     outside(out, data.spec.source)
     check(model, data, flags.measuring.n)
     with stages() as progress:

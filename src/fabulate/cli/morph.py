@@ -6,19 +6,7 @@ from typing import Annotated
 import tyro
 from pydantic import Field
 
-from fabulate.cli.shared import (
-    Count,
-    Other,
-    OtherImages,
-    Run,
-    counting,
-    drawn_file,
-    load_images,
-    named,
-    parse,
-    run_data,
-    where,
-)
+from fabulate.cli.shared import Count, Other, OtherImages, Run, counting, drawn_file, images_for, named, parse, where
 from fabulate.config import PositiveInt, spec
 from fabulate.evaluation.gallery import class_number, morphing, need, walked
 from fabulate.models.capabilities import Encodes
@@ -60,7 +48,7 @@ def main(argv: list[str]) -> None:
     flags = parse(Arguments, argv, "fabulate morph")
     model = need(load(flags.run), Encodes, "cannot find the codes of images")
     check_size(model, model.code(0, walked(model, None)))
-    data = load_images(run_data(flags.run, model, flags.data))
+    data = images_for(flags.run, model, flags.data)
     classes = class_number(data, flags.first, "--from"), class_number(data, flags.second, "--to")
     file = f"morph{''.join(named(data.classes[c], data.classes) for c in classes)}.png"
     out = drawn_file(flags, file, flags.data.source)

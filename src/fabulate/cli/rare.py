@@ -10,10 +10,9 @@ from fabulate.cli.shared import (
     OtherImages,
     Run,
     counting,
-    load_images,
+    images_for,
     off_images,
     parse,
-    run_data,
     stages,
     where,
 )
@@ -123,7 +122,7 @@ def event(flags: Arguments) -> str:
 def asked_for(flags: Arguments, model: HasLatent) -> tuple[Score, str]:
     """The score, and what it is in words."""
     if flags.towards is not None:
-        data = load_images(run_data(flags.run, model, flags.data))
+        data = images_for(flags.run, model, flags.data)
         with counting("training a classifier") as progress:
             return scores.towards(model, data, flags.towards, device=model.device, progress=progress)
     if flags.direction is not None:

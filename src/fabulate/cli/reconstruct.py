@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from fabulate.cli.shared import Count, Other, OtherImages, Run, drawn_file, load_images, parse, run_data, say, where
+from fabulate.cli.shared import Count, Other, OtherImages, Run, drawn_file, images_for, parse, say, where
 from fabulate.config import spec
 from fabulate.evaluation.gallery import need, reconstructions
 from fabulate.models.capabilities import Reconstructs
@@ -30,7 +30,7 @@ def main(argv: list[str]) -> None:
     flags = parse(Arguments, argv, "fabulate reconstruct")
     out = drawn_file(flags, f"reconstructions-seed-{flags.seed}.png", flags.data.source)
     model = need(load(flags.run), Reconstructs, "cannot reconstruct images")
-    data = load_images(run_data(flags.run, model, flags.data), streams=True)
+    data = images_for(flags.run, model, flags.data, streams=True)
     title = f"{flags.run.name}: images of {data.name} and their reconstructions"
     picture, words = reconstructions(model, data, flags.n, flags.seed, title)
     save_png(picture, out)

@@ -202,10 +202,11 @@ class OtherImages:
 Other = Annotated[OtherImages, Flat]
 
 
-def run_data(run: Path, model: GenerativeModel, given: OtherImages) -> DataSpec:
-    """How to read the images for a verb on a run: its own as it read them, or others, brought to the model's form.
+def images_for(run: Path, model: GenerativeModel, given: OtherImages, streams: bool = False) -> Data:
+    """The images for a verb on a run: its own as it read them, or others, brought to the model's form.
 
-    Errors: `ConfigError` for a model folder without others: it does not say which images it was trained on.
+    Errors: as `load_images`; `ConfigError` for a model folder without others: it does not say which images it was
+    trained on.
     """
     spec = own_reading(run)
     if given.source is not None:
@@ -213,7 +214,8 @@ def run_data(run: Path, model: GenerativeModel, given: OtherImages) -> DataSpec:
         spec = override(spec, {"channels": channels, "size": written_size(height, width)})
     elif not is_run(run):
         raise ConfigError(f"{run} is a model without its run: give --data, the images it was trained on")
-    return override(spec, {name: value for name, value in vars(given).items() if value is not None})
+    spec = override(spec, {name: value for name, value in vars(given).items() if value is not None})
+    return load_images(spec, streams)
 
 
 def own_reading(run: Path) -> DataSpec:

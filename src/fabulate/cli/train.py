@@ -34,7 +34,7 @@ class Flags:
     evaluate_every: int | None = None
     """Steps between measurements of samples, a tenth of the time at most; the best model is kept (default: never)."""
     begin_from: Annotated[str | None, tyro.conf.arg(name="from", metavar="RUN")] = None
-    """A run of the same family, on any images, whose weights this one begins with, as far as they fit; it says which."""
+    """A run of the same family, on any images, whose weights this one begins with, as far as they fit."""
     log: Literal["tensorboard"] | None = None
     """Also write the log for TensorBoard, into the run folder's tensorboard/ (pip install tensorboard)."""
 
