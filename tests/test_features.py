@@ -7,8 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from fabulate.data import Images, cache
-from fabulate.data.loading import Data
+from fabulate.data import Data, Images, cache
 from fabulate.errors import ConfigError, DataError
 from fabulate.features import NetworkFeatures, accuracy, choose, features_for, predict, train_classifier
 from fabulate.features.base import Pixels

@@ -4,8 +4,8 @@
 checked first, and `data.report` says what was found, converted and set aside.
 """
 
-from fabulate.data.images import Images, Resident, resident
-from fabulate.data.loading import Data, image_names, load_data, load_spec, read_image
+from fabulate.data.images import Data, Images, Resident, resident
+from fabulate.data.loading import image_names, load_data, load_spec, read_image
 from fabulate.data.report import Report, render
 
 __all__ = [

@@ -26,6 +26,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from fabulate.data.listing import Pixels
 from fabulate.errors import ConfigError, DataError, RunError
@@ -47,7 +48,6 @@ KINDS: dict[str, re.Pattern[str] | None] = {
 """What lies in the cache, and the names we give there; None: any, in a folder that says it is ours."""
 _KEPT = re.compile(r".+--.+\.json")  # revisions of hub data sets: a few bytes, by which a run's images stay the same
 _WORKSPACE = re.compile(rf"{_HEX}\..+")
-_UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12}
 
 _holding: dict[Path, int] = {}  # handles with locks, until this process ends
 
@@ -314,9 +314,7 @@ def nbytes(words: str) -> int:
     >>> nbytes("1.5GB"), nbytes("200 MiB"), nbytes("0")
     (1500000000, 209715200, 0)
     """
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(i?)b?\s*", words.lower())
-    if match is None:
-        raise ConfigError(f"a size is a number of bytes such as 500MB, 20GB or 1TB; given: {words!r}")
-    number, unit, binary = match.groups()
-    factor = _UNITS[unit] if not binary else 1024 ** list(_UNITS).index(unit)
-    return int(float(number) * factor)
+    try:
+        return int(TypeAdapter(ByteSize).validate_python(words))
+    except ValidationError as error:
+        raise ConfigError(f"a size is a number of bytes such as 500MB, 20GB or 1TB; given: {words!r}") from error

@@ -1,4 +1,5 @@
-"""Images: one uint8 array that batches are sliced from without per-sample Python; in memory, in a file, on a GPU.
+"""Images: one uint8 array that batches are sliced from without per-sample Python; in memory, in a file, on a GPU. And
+`Data`: the images of a source, to train and to test with, their classes, and the report of what was seen.
 
 Pages of a mapped file count as the process's own until the system takes them back, and a row at random brings its
 neighbours with it: after an epoch all of the file is resident. Reading at a position leaves nothing behind. It costs
@@ -12,18 +13,29 @@ import os
 import weakref
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from fabulate.config import DataSpec
 from fabulate.data.arrays import to_pixels
 from fabulate.data.listing import Labels, Pixels
-from fabulate.data.report import Report
+from fabulate.data.report import Report, rows
 from fabulate.errors import DataError
-from fabulate.types import Batch, BatchSource, ImageShape
+from fabulate.types import Batch, BatchSource, ImageShape, Ordered, some_of
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+
+IN_ORDER_ONLY = (
+    "the images are streamed: they are read in the order of training only. `fabulate train`, `data`, `reconstruct` and "
+    "`traverse` can do with that; for all else leave out `stream:`, so that they are decoded once and kept, or give "
+    "--data a folder with some of the files"
+)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -162,3 +174,85 @@ class Stored(NamedTuple):
     test: Images | None
     classes: tuple[str, ...]
     report: Report
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """A data set after intake: images, classes, and the report of what was seen."""
+
+    train: Images
+    test: Images | None
+    classes: tuple[str, ...]
+    """Names of the classes; empty when the images have no labels."""
+    spec: DataSpec
+    fingerprint: str
+    """Hexadecimal; equal for equal images, labels and options, wherever they lie and whenever they were written."""
+    report: Report
+    name: str
+    """Short, for run folders."""
+
+    @property
+    def shape(self) -> ImageShape:
+        """Channels, height and width of one image."""
+        return self.train.shape
+
+    def show(self, n: int = 64, *, seed: int = 0) -> "Image":
+        """A picture of n training images, chosen by a seed, each class in rows of its own behind its name.
+
+        Classes take turns, so that rare ones are seen (of streamed images, only those that happen to be chosen).
+        """
+        from fabulate.pictures import sheet
+
+        whole = not isinstance(self.train, Ordered)
+        chosen = some_of(self.train, len(self.train) if whole else n, seed, "show")
+        if whole and self.train.y is not None:
+            chosen = chosen[in_turn(self.train.y[chosen])]
+        x, y = self.train.stored(chosen[:n])
+        legend = f"{len(x):,} of {len(self.train):,} training images, seed {seed}"
+        if self.report.cut is not None:
+            legend += f"; cropped: {100 * self.report.cut[0]:.0f} % of the area is cut away"
+        return sheet(x.numpy(), f"{self.name}: training images", legend, None if y is None else y.numpy(), self.classes)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the intake report, and some of the images."""
+        from fabulate.pictures import card
+
+        return card(self.name, rows(self.report), self.show(min(64, 8 * max(4, len(self.classes)))))
+
+    def unseen(self, labelled: bool = False) -> Images:
+        """Images that were never trained on; the training images where there are none.
+
+        `labelled`: with their classes, for who must know them; test images without any do not count then.
+        """
+        return self.train if self.test is None or (labelled and self.test.y is None) else self.test
+
+    def tested(self) -> Images | None:
+        """The test images with their classes; None when there are no test images.
+
+        Errors: `DataError` when their classes are not known, or are others than those of the training images.
+        """
+        if self.test is not None and self.test.y is None and self.classes:
+            raise DataError(
+                f"{self.spec.source} has test images without classes, or of classes that training lacks, and this "
+                "needs their classes: put each into a folder of its class, add training images of it, or take these "
+                "test images out"
+            )
+        return self.test
+
+    def whole(self) -> Self:
+        """These data, whose images can be read in any order. Errors: `DataError` when they are streamed."""
+        if isinstance(self.train, Ordered):
+            raise DataError(IN_ORDER_ONLY)
+        return self
+
+
+def in_turn(y: Labels) -> npt.NDArray[np.int64]:
+    """An order in which the classes of labels (N,) take turns: first one image of each, then another of each.
+
+    >>> in_turn(np.array([0, 0, 0, 1, 1, 2])).tolist()
+    [0, 3, 5, 1, 4, 2]
+    """
+    by_class = np.argsort(y, kind="stable")
+    place = np.empty(len(y), np.int64)
+    place[by_class] = np.arange(len(y)) - np.searchsorted(y[by_class], y[by_class])
+    return np.argsort(place, kind="stable")

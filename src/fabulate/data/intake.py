@@ -9,9 +9,9 @@ Legend: N images, C H W image.
 
 import os
 import warnings
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -158,29 +158,22 @@ class Intake:
         raise DataError("no image can be read:\n  " + "\n  ".join(listed(reasons)))
 
     def _fill(self, channels: int, progress: Progress | None) -> None:
-        """Decode all rows in threads, a few spans ahead of the one that is waited for. Errors: `_ColourError`."""
+        """Decode all rows, in threads. Errors: `_ColourError`."""
         self.rows = allocate((len(self.names), channels, *self.target), self.workspace, f"{channels}-channels")
-        ahead: deque[tuple[int, int, Future[list[Outcome]]]] = deque()
+        spans, pool = list(self._spans(_CHUNK)), ThreadPoolExecutor(WORKERS)
+        try:
+            for (start, stop), outcomes in zip(spans, pool.map(self._decode_span, spans), strict=True):
+                self.outcomes[start:stop] = outcomes
+                if channels == 1 and any(outcome.colour for outcome in outcomes):
+                    raise _ColourError
+                if progress is not None:
+                    progress(stop, len(self.names))
+        finally:
+            pool.shutdown(cancel_futures=True)  # nobody waits for the rest, at Ctrl-C either
 
-        def collect() -> None:
-            start, stop, future = ahead.popleft()
-            self.outcomes[start:stop] = outcomes = future.result()
-            if channels == 1 and any(outcome.colour for outcome in outcomes):
-                raise _ColourError
-            if progress is not None:
-                progress(stop, len(self.names))
-
-        with ThreadPoolExecutor(WORKERS) as pool:
-            for start, stop in self._spans(_CHUNK):
-                ahead.append((start, stop, pool.submit(self._decode_span, start, stop)))
-                if len(ahead) > 2 * WORKERS:
-                    collect()
-            while ahead:
-                collect()
-
-    def _decode_span(self, start: int, stop: int) -> list[Outcome]:
+    def _decode_span(self, span: tuple[int, int]) -> list[Outcome]:
         only = self.target if self.spec.size is None else None
-        return [self._decode_row(start + i, raw, only) for i, raw in enumerate(self._raws(start, stop))]
+        return [self._decode_row(span[0] + i, raw, only) for i, raw in enumerate(self._raws(*span))]
 
     def _decoded(self, raw: Raw, only: tuple[int, int] | None) -> Decoded:
         spec = self.spec

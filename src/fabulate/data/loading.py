@@ -1,36 +1,47 @@
 """`load_data`: from a source to images that can be trained on, through the cache when they were decoded before.
 
+A source is an array, or a string: `digits`; `mnist`, `fashion_mnist` and `cifar10`, in `$FABULATE_DATA/NAME` or else on
+the hub; `hf:OWNER/NAME`; a folder of images or of parquet files; an `.npz` file; with `stream:` before it parquet files
+that are read as training goes.
+
 An entry of the cache is made beside its place and moved there whole, so it is complete or absent. One that does not
 check out is removed and made anew.
 """
 
+import os
 import shutil
 import zlib
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fabulate.config import DataSpec, override, spec, to_json, written_range
-from fabulate.data import cache, decode, sources, stream
-from fabulate.data.arrays import array, dark, within
-from fabulate.data.images import Images, Stored
+from fabulate.config import DataSpec, nearest, override, spec, to_json, written_range
+from fabulate.data import cache, decode, stream
+from fabulate.data.arrays import array, dark, digits, npz, within
+from fabulate.data.folder import EXTENSIONS, folder, scan
+from fabulate.data.hub import hub, on_hub
+from fabulate.data.images import Data, Images, Stored
 from fabulate.data.intake import check_broken, held_out, spread, take_in
-from fabulate.data.listing import Labels, Listing, numbered_names
+from fabulate.data.listing import Listing, numbered_names
+from fabulate.data.parquet import Shards, images_in, in_folder, parquet, read_footers
 from fabulate.data.reading import UnreadableError
-from fabulate.data.report import Report, rows
+from fabulate.data.report import Report
 from fabulate.errors import DataError
 from fabulate.files import key, read_json, write_json
-from fabulate.types import ImageShape, Ordered, Progress, some_of
+from fabulate.types import ImageShape, Progress
 
-if TYPE_CHECKING:
-    from PIL.Image import Image
-
+ON_THE_HUB = {
+    "mnist": "ylecun/mnist",
+    "fashion_mnist": "zalando-datasets/fashion_mnist",
+    "cifar10": "uoft-cs/cifar10",
+}
+NAMED = ("digits", *ON_THE_HUB)
 
 File = Literal["train_x", "train_y", "test_x", "test_y"]
 
@@ -42,88 +53,6 @@ class Facts:
     classes: tuple[str, ...]
     report: Report
     checksums: dict[File, int | None]
-
-
-@dataclass(frozen=True, eq=False)
-class Data:
-    """A data set after intake: images, classes, and the report of what was seen."""
-
-    train: Images
-    test: Images | None
-    classes: tuple[str, ...]
-    """Names of the classes; empty when the images have no labels."""
-    spec: DataSpec
-    fingerprint: str
-    """Hexadecimal; equal for equal images, labels and options, wherever they lie and whenever they were written."""
-    report: Report
-    name: str
-    """Short, for run folders."""
-
-    @property
-    def shape(self) -> ImageShape:
-        """Channels, height and width of one image."""
-        return self.train.shape
-
-    def show(self, n: int = 64, *, seed: int = 0) -> "Image":
-        """A picture of n training images, chosen by a seed, each class in rows of its own behind its name.
-
-        Classes take turns, so that rare ones are seen (of streamed images, only those that happen to be chosen).
-        """
-        from fabulate.pictures import sheet
-
-        whole = not isinstance(self.train, Ordered)
-        chosen = some_of(self.train, len(self.train) if whole else n, seed, "show")
-        if whole and self.train.y is not None:
-            chosen = chosen[in_turn(self.train.y[chosen])]
-        x, y = self.train.stored(chosen[:n])
-        legend = f"{len(x):,} of {len(self.train):,} training images, seed {seed}"
-        if self.report.cut is not None:
-            legend += f"; cropped: {100 * self.report.cut[0]:.0f} % of the area is cut away"
-        return sheet(x.numpy(), f"{self.name}: training images", legend, None if y is None else y.numpy(), self.classes)
-
-    def _repr_html_(self) -> str:
-        """What a notebook shows: the intake report, and some of the images."""
-        from fabulate.pictures import card
-
-        return card(self.name, rows(self.report), self.show(min(64, 8 * max(4, len(self.classes)))))
-
-    def unseen(self, labelled: bool = False) -> Images:
-        """Images that were never trained on; the training images where there are none.
-
-        `labelled`: with their classes, for who must know them; test images without any do not count then.
-        """
-        return self.train if self.test is None or (labelled and self.test.y is None) else self.test
-
-    def tested(self) -> Images | None:
-        """The test images with their classes; None when there are no test images.
-
-        Errors: `DataError` when their classes are not known, or are others than those of the training images.
-        """
-        if self.test is not None and self.test.y is None and self.classes:
-            raise DataError(
-                f"{self.spec.source} has test images without classes, or of classes that training lacks, and this "
-                "needs their classes: put each into a folder of its class, add training images of it, or take these "
-                "test images out"
-            )
-        return self.test
-
-    def whole(self) -> Self:
-        """These data, whose images can be read in any order. Errors: `DataError` when they are streamed."""
-        if isinstance(self.train, Ordered):
-            raise DataError(stream.IN_ORDER_ONLY)
-        return self
-
-
-def in_turn(y: Labels) -> npt.NDArray[np.int64]:
-    """An order in which the classes of labels (N,) take turns: first one image of each, then another of each.
-
-    >>> in_turn(np.array([0, 0, 0, 1, 1, 2])).tolist()
-    [0, 3, 5, 1, 4, 2]
-    """
-    by_class = np.argsort(y, kind="stable")
-    place = np.empty(len(y), np.int64)
-    place[by_class] = np.arange(len(y)) - np.searchsorted(y[by_class], y[by_class])
-    return np.argsort(place, kind="stable")
 
 
 def load_data(
@@ -162,7 +91,7 @@ def load_spec(spec: DataSpec, progress: Progress | None = None) -> Data:
     """Load the data set that a spec describes. Errors: as `load_data`."""
     if spec.source.startswith(stream.PREFIX):
         return _streamed(spec, progress)
-    return _loaded(sources.find(spec.source), spec, progress)
+    return _loaded(find(spec.source), spec, progress)
 
 
 def _loaded(listing: Listing, spec: DataSpec, progress: Progress | None) -> Data:
@@ -214,7 +143,7 @@ def image_names(data: Data) -> tuple[str, ...]:
         parts = {"train": data.train} | ({} if data.test is None else {"test": data.test})
         return tuple(name for part, images in parts.items() for name in numbered_names(part, len(images)))
     unread = dict(data.report.set_aside)
-    with sources.find(data.spec.source).open() as contents:
+    with find(data.spec.source).open() as contents:
         names = [[name for name in part.names if name not in unread] for part in contents.parts]
     if not any(names[1:]):
         names = [[names[0][i] for i in rows] for rows in held_out(len(names[0]))]
@@ -239,7 +168,7 @@ def _ranged(listing: Listing, spec: DataSpec, progress: Progress | None) -> Data
 def _streamed(spec: DataSpec, progress: Progress | None) -> Data:
     if spec.range == "auto":
         raise DataError("stream: does not look at all images, as --range auto would have to; give --range LOW:HIGH")
-    name, shards = sources.find_stream(spec.source.removeprefix(stream.PREFIX))
+    name, shards = find_stream(spec.source.removeprefix(stream.PREFIX))
     stored = stream.look(shards, spec, progress)
     return Data(**stored._asdict(), spec=spec, fingerprint=_fingerprint(shards.fingerprint, spec), name=name)
 
@@ -333,3 +262,94 @@ def _complete(report: Report, listing: Listing) -> Report:
         notes=(*listing.notes, *report.notes),
         warnings=(*listing.warnings, *report.warnings),
     )
+
+
+# What a string names
+
+
+def find(source: str) -> Listing:
+    """List the source a string names.
+
+    Errors: `DataError` that says what was looked for, with the nearest known name or file when there is one.
+
+    >>> find("digits").name
+    'digits'
+    """
+    if source == "digits":
+        return digits()
+    where = place(source)
+    if isinstance(where, str):
+        return hub(where)
+    if where.is_dir():
+        return _folder(where)
+    if where.suffix.lower() == ".npz" and where.exists():
+        return npz(where)
+    raise _nothing(where)
+
+
+def find_stream(source: str) -> tuple[str, Shards]:
+    """The name and the parquet files of a source that is to be streamed.
+
+    Errors: `DataError` when there are none, when they cannot be read, or when they hold no images.
+    """
+    where = place(source)
+    if isinstance(where, str):
+        return where.split("/")[-1], read_footers(on_hub(where), where)
+    if not where.is_dir():
+        raise _nothing(where)
+    tables = scan(where).tables
+    if not tables:
+        raise DataError(
+            f"there are no parquet files in {where}, which stream: reads; a folder of images is read without it: "
+            f"--data {where}"
+        )
+    return where.resolve().name or "data", read_footers(in_folder(where, tables), source)
+
+
+def place(source: str) -> Path | str:
+    """Where a source lies: at a path, or on the hub as OWNER/NAME.
+
+    >>> place("hf:uoft-cs/cifar10"), place("photos").name
+    ('uoft-cs/cifar10', 'photos')
+    """
+    if source.startswith("hf:"):
+        return source.removeprefix("hf:")
+    if source in ON_THE_HUB:
+        around = os.environ.get("FABULATE_DATA")
+        here = Path(around).expanduser() / source if around else None
+        return here if here and here.is_dir() else ON_THE_HUB[source]
+    return Path(source).expanduser()
+
+
+def _folder(path: Path) -> Listing:
+    """A folder of images or of parquet files that hold them; of one with both, whichever holds more."""
+    scanned = scan(path)
+    if not scanned.tables:
+        return folder(path, scanned)
+    if not scanned.images:
+        return parquet(path, scanned.tables)
+    in_tables, files = 0, len(scanned.images)
+    for table in scanned.tables:
+        with suppress(DataError):  # a damaged one beside images is what any other file beside them is
+            in_tables += images_in(table)
+    if in_tables > files:
+        told = f"image files left out: {files:,}, beside parquet files that hold more images"
+        return parquet(path, scanned.tables, (told,))
+    listing = folder(path, scanned)
+    ignored = {**listing.ignored, ".parquet": len(scanned.tables)}
+    if not in_tables:
+        return replace(listing, ignored=ignored)
+    told = f"images in parquet files left out: {in_tables:,}, beside more image files"
+    return replace(listing, ignored=ignored, warnings=(*listing.warnings, told))
+
+
+def _nothing(path: Path) -> DataError:
+    """The error for a path where no source is, with the nearest name."""
+    if path.exists():
+        what = "one image" if path.suffix.lower() in EXTENSIONS else "a file of an unknown kind"
+        return DataError(f"{path} is {what}: give the folder around it, or an .npz file")
+    hint = nearest(str(path), list(NAMED))
+    if not hint and path.parent.is_dir():
+        siblings = [other.name for other in path.parent.iterdir() if other.is_dir() or other.suffix.lower() == ".npz"]
+        hint = nearest(path.name, siblings)
+    return DataError(f"there is no file or folder {str(path)!r}{hint} (known names: {', '.join(NAMED)}, hf:OWNER/NAME)")

@@ -29,7 +29,7 @@ from torch import Tensor
 from fabulate.config import DataSpec
 from fabulate.data.arrays import scale
 from fabulate.data.decode import Decoded, decode
-from fabulate.data.images import Images, Stored
+from fabulate.data.images import IN_ORDER_ONLY, Images, Stored
 from fabulate.data.intake import WORKERS, check_broken, cropped, frequencies, mixed, per_class, sizes_of
 from fabulate.data.listing import Labels, Pixels, number
 from fabulate.data.parquet import Columns, Group, Reader, Shards, read_images, read_labels
@@ -47,11 +47,6 @@ LOOKS, PLACES = 256, 16  # images looked at beforehand, in as many row groups
 TESTED = 10_000  # test images, at most, in
 TEST_BYTES = 256 << 20  # these many bytes of pixels
 _PORTION = 500  # test images decoded together
-IN_ORDER_ONLY = (
-    "the images are streamed: they are read in the order of training only. `fabulate train`, `data`, `reconstruct` and "
-    "`traverse` can do with that; for all else leave out `stream:`, so that they are decoded once and kept, or give "
-    "--data a folder with some of the files"
-)
 
 
 class Stream(Images, Ordered):
