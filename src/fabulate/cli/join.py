@@ -1,11 +1,12 @@
 """`fabulate join PART... --out DIR`: samples that were drawn in parts, put together."""
 
 from pathlib import Path
+from typing import Annotated
 
 import tyro
 
-from fabulate.cli.shared import Count, counting, parse, told, where
-from fabulate.config import spec
+from fabulate.cli.shared import counting, parse, told, where
+from fabulate.config import PositiveInt, spec
 from fabulate.samples import join
 
 
@@ -20,7 +21,7 @@ class Arguments:
     """Folders of PNGs with their manifests, or .npz files, in any order."""
     out: Path
     """The folder, or the .npz, to write; the parts stay as they are."""
-    n: Count | None = None
+    n: Annotated[PositiveInt | None, tyro.conf.arg(aliases=["-n"])] = None
     """How many samples there must be, so that the last part cannot be missing unseen."""
     overwrite: bool = False
     """Write into a folder that is not empty, or over an existing .npz."""
