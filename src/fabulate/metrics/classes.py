@@ -23,7 +23,13 @@ from fabulate.types import to_float
 
 
 def nearest(images: Tensor, references: Tensor) -> Tensor:
-    """For each image (N, C, H, W) the number of the nearest reference (R, C, H, W) in pixels: (N,) int64."""
+    """For each image (N, C, H, W) the number of the nearest reference (R, C, H, W) in pixels: (N,) int64.
+
+    Both are uint8, or floats in [-1, 1].
+
+    >>> nearest(torch.tensor([0.9, -0.2]).reshape(2, 1, 1, 1), torch.tensor([1.0, -1.0]).reshape(2, 1, 1, 1))
+    tensor([0, 1])
+    """
     flat = to_float(references).flatten(1)
     return torch.cat([torch.cdist(to_float(part).flatten(1), flat).argmin(1) for part in torch.split(images, 500)])
 
@@ -89,10 +95,14 @@ def recalls(truth: Tensor, predicted: Tensor, classes: int) -> list[Estimate]:
 
 
 def balanced_accuracy(truth: Tensor, predicted: Tensor, classes: int) -> Estimate:
-    """The mean over classes of the share found (N,), over those that have images; errors as above.
+    """The mean over classes of the share of their images (N,) that are predicted (N,) to be of them.
 
-    The deviation of each share is taken with one right and one wrong answer added, so that a class of 3 images, all of
-    them found, does not count as certain.
+    Classes without images do not count. The deviation of each share is taken with one right and one wrong answer added,
+    so that a class of 3 images, all of them found, does not count as certain.
+    Errors: as `recalls`; `DataError` without images.
+
+    >>> round(balanced_accuracy(torch.tensor([0, 0, 0, 1]), torch.tensor([0, 0, 0, 0]), 2).value, 9)
+    0.5
     """
     shares = [share for share in recalls(truth, predicted, classes) if share.value == share.value]
     there = torch.bincount(truth, minlength=classes)
