@@ -171,12 +171,12 @@ def test_info_prints_the_test_numbers(runs: Path, capsys: pytest.CaptureFixture[
     assert "finished" in shown
 
 
-def test_sample_twice_and_in_another_batch_size_gives_identical_files(runs: Path, tmp_path: Path) -> None:
-    for name, batch in (("a", 256), ("b", 256), ("c", 7)):
+def test_sample_again_in_another_batch_size_gives_identical_files(runs: Path, tmp_path: Path) -> None:
+    for name, batch in (("a", 256), ("c", 7)):
         words = ["-n", 40, "--seed", 1, "--batch-size", batch, "--out", tmp_path / name]
         assert ends("sample", runs / "vae", *words) == 0
     assert len(pixels(tmp_path / "a")) == 41  # and the grid
-    assert pixels(tmp_path / "a") == pixels(tmp_path / "b") == pixels(tmp_path / "c")
+    assert pixels(tmp_path / "a") == pixels(tmp_path / "c")
     assert ends("sample", runs / "vae", "-n", 40, "--seed", 2, "--out", tmp_path / "d") == 0
     assert pixels(tmp_path / "d") != pixels(tmp_path / "a")
 

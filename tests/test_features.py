@@ -160,7 +160,8 @@ def test_an_encoder_without_classes_tells_the_digits_apart_by_a_linear_probe(dig
 
     with seeded(0, "untrained"):
         untrained = Trunk(digits.shape)
-    assert probe(train_encoder(unlabelled(digits).train, steps=100)) > max(0.92, probe(untrained))
+    # with seeds 0 to 2: 0.98, 0.97, 0.98; untrained 0.93
+    assert probe(train_encoder(unlabelled(digits).train, steps=50)) > max(0.92, probe(untrained))
 
 
 def test_the_loss_without_classes_is_least_for_codes_that_agree_vary_and_say_different_things():

@@ -24,7 +24,7 @@ from fabulate.data.cache import allocate
 from fabulate.data.decode import Decoded, Sides, Values, cut_away, decode, measured
 from fabulate.data.images import Images, Stored
 from fabulate.data.listing import Contents, Labels, Part, Pixels, Raw
-from fabulate.data.reading import UnreadableError, formats
+from fabulate.data.reading import UnreadableError
 from fabulate.data.report import Report, counted, listed
 from fabulate.errors import DataError, MixedSizesError
 from fabulate.files import digest
@@ -119,7 +119,6 @@ class Intake:
 
     def run(self, progress: Progress | None = None) -> None:
         """Decode everything into `rows` (N, C, H, W); rows whose outcome has a reason are left undefined."""
-        formats()  # Pillow loads its readers on first use, and not safely from several threads
         with warnings.catch_warnings():  # the filters are the process's, so this holds in the threads too
             warnings.simplefilter("ignore")
             self.target, channels = self._first()
@@ -208,7 +207,6 @@ def spread(parts: Sequence[Part], cap: int, progress: Progress | None = None) ->
     Errors: `DataError` when there is no such image that can be read, or they are all of one value.
     """
     found: list[tuple[float, float]] = []
-    formats()
 
     def look(raw: Raw) -> Values | None:
         try:

@@ -90,7 +90,7 @@ def _open(raw: Raw) -> Image.Image:
 @cache
 def formats() -> tuple[str, ...]:
     """The formats that Pillow reads here: all of ours that it was built with, and HEIF where there is a plug-in."""
-    Image.init()  # it loads its readers on first use, and not safely from several threads
+    Image.init()
     with suppress(ImportError):
         import_module("pillow_heif").register_heif_opener()
     return tuple(name for name in _FORMATS if name in Image.OPEN)
@@ -119,6 +119,7 @@ class _Limits:
         with self.lock:
             self.inside += 1
             if self.inside == 1:
+                formats()  # Pillow loads its readers on first use, and not safely from several threads
                 texts = PngImagePlugin.MAX_TEXT_CHUNK, PngImagePlugin.MAX_TEXT_MEMORY
                 self.before = (Image.MAX_IMAGE_PIXELS, *texts)
                 self._set(None, TEXT_CAP, TEXT_CAP)

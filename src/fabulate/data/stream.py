@@ -33,7 +33,7 @@ from fabulate.data.images import IN_ORDER_ONLY, Images, Stored
 from fabulate.data.intake import WORKERS, check_broken, cropped, frequencies, mixed, per_class, sizes_of
 from fabulate.data.listing import Labels, Pixels, number
 from fabulate.data.parquet import Columns, Group, Reader, Shards, read_images, read_labels
-from fabulate.data.reading import UnreadableError, formats
+from fabulate.data.reading import UnreadableError
 from fabulate.data.report import Report, counted, listed
 from fabulate.errors import DataError
 from fabulate.seeds import permutation
@@ -73,7 +73,6 @@ class Stream(Images, Ordered):
         self.window_of: dict[int, int] = {}  # the window of each row group
         self.lock = Lock()
         self.decoders = ThreadPoolExecutor(WORKERS, "fabulate-decode")
-        formats()  # Pillow loads its readers on first use, and not safely from several threads
 
     def __len__(self) -> int:
         return len(self.reader)
