@@ -48,6 +48,7 @@ WHOLE: dict[str, Callable[[bytes], bytes]] = {
     "deep lists": lambda text: b"[" * 100_000,
     "deep objects": lambda text: b'{"kind":' * 100_000,
 }
+FEW = pytest.mark.parametrize("spoil", ["cut off", "binary", "deep lists"])  # how a verb ends; readers meet them all
 LARGE = "1" + "0" * 400
 VALUES = ("null", '"word"', "-1", "0.5", "NaN", "1e999", LARGE, "[]", "{}", '["../victim"]', "[" * 200 + "]" * 200)
 
@@ -138,12 +139,12 @@ def test_no_damage_of_augment_json_ends_in_a_traceback(made: Path, images: Data)
     assert refused > 300
 
 
-@pytest.mark.parametrize("spoil", WHOLE.values(), ids=WHOLE.keys())
+@FEW
 def test_verbs_end_in_one_line_where_augment_json_is_damaged(
-    made: Path, spoil: Callable[[bytes], bytes], capsys: pytest.CaptureFixture[str]
+    made: Path, spoil: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     file = made / "augment.json"
-    file.write_bytes(spoil(file.read_bytes()))
+    file.write_bytes(WHOLE[spoil](file.read_bytes()))
     for words in (["prove", "digits", made], ["augment", "digits", "--to", "200", "--out", made, "--overwrite"]):
         assert ends(*words) == 2
         said = capsys.readouterr().err.strip().splitlines()
@@ -209,11 +210,11 @@ def test_no_damage_of_a_detector_is_believed(fitted: Path) -> None:
         assert told(lambda: load_detector(fitted), state, "weights")
 
 
-@pytest.mark.parametrize("spoil", WHOLE.values(), ids=WHOLE.keys())
+@FEW
 def test_scoring_ends_in_one_line_where_the_detector_is_damaged(
-    fitted: Path, spoil: Callable[[bytes], bytes], capsys: pytest.CaptureFixture[str]
+    fitted: Path, spoil: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (fitted / "config.json").write_bytes(spoil((fitted / "config.json").read_bytes()))
+    (fitted / "config.json").write_bytes(WHOLE[spoil]((fitted / "config.json").read_bytes()))
     assert ends("outliers", "score", fitted, "digits") == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and "config.json" in said[0]
