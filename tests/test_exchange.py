@@ -7,6 +7,7 @@ from fabulate.errors import ConfigError, RunError
 from fabulate.exchange import betas, to_diffusers
 from fabulate.models.families.flow import Flow, FlowConfig
 from fabulate.models.families.vae import VAE, VAEConfig
+from fabulate.models.spaces import PCA
 from fabulate.nets import DiT, UNet
 from fabulate.paths import PATHS, STEPS
 from fabulate.samplers import SOLVERS
@@ -43,6 +44,10 @@ def test_betas_are_the_path(path):
         ),
         (lambda: Flow(FlowConfig(path="cosine", target="v"), ImageShape(1, 28, 28)), "this is a unet with patch 4"),
         (lambda: model(shape=ImageShape(1, 9, 9)), "sides that are multiples of 2, and the images are 9x9 gray"),
+        (
+            lambda: Flow(FlowConfig(path="cosine", target="v", network=UNet(width=8, patch=1), space=PCA()), GRAY),
+            "work on pixels, and this flow on pca",
+        ),
     ],
 )
 def test_what_diffusers_cannot_run_is_refused_in_words(tmp_path, make, words):

@@ -266,10 +266,10 @@ def test_backbones_take_any_size_and_see_each_image_alone_at_its_time(network, s
 
 @pytest.mark.parametrize("network", [UNet(), DiT()], ids=lambda network: network.kind)
 @pytest.mark.parametrize("shape", [(1, 7, 7), (3, 8, 257)], ids=str)
-def test_backbones_refuse_other_sides_in_words(network, shape):
+def test_flows_refuse_other_sides_in_words(network, shape):
     words = f"the {network.kind} network takes sides from 8 to 256, and the images are {ImageShape(*shape)}; use --size"
     with pytest.raises(ConfigError, match=words):
-        network.denoiser(ImageShape(*shape))
+        Flow(FlowConfig(network=network), ImageShape(*shape))
 
 
 def test_flows_saved_before_there_was_a_choice_of_error_keep_the_sizes_they_had():

@@ -17,6 +17,7 @@ from fabulate.errors import ConfigError, RunError
 from fabulate.files import write_file, write_json
 from fabulate.models import GenerativeModel
 from fabulate.models.families.flow import Flow
+from fabulate.models.spaces import Pixels
 from fabulate.nets import UNet
 from fabulate.nets.unet import GROUPS, HEAD, UNetDenoiser
 from fabulate.paths import PATHS, STEPS
@@ -108,6 +109,8 @@ def _network(model: GenerativeModel) -> UNet:
         raise ConfigError(
             f"diffusers' UNet2DModel is a unet with patch 1, and this is a {config.network.kind}{patch}; {TRAIN_SO}"
         )
+    if not isinstance(config.space, Pixels):
+        raise ConfigError(f"diffusers' pipelines work on pixels, and this flow on {config.space.kind}; {TRAIN_SO}")
     halvings = 2 ** (len(config.network.widths(shape)) - 1)
     if shape.height % halvings or shape.width % halvings:
         raise ConfigError(

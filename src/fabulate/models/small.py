@@ -16,6 +16,7 @@ from fabulate.config import override
 from fabulate.errors import ConfigError
 from fabulate.models.base import Conditional, GenerativeModel
 from fabulate.models.families import families, family
+from fabulate.models.spaces import SPACES
 from fabulate.nets import NETWORKS
 from fabulate.seeds import generator, seeded
 from fabulate.types import Batch, BatchSource, ImageShape
@@ -29,6 +30,7 @@ NARROW: dict[str, dict[str, Any]] = {
     "dcgan": {"width": 4},
     "unet": {"width": 8},
     "dit": {"width": 32, "depth": 1},
+    "pca": {"patch": 2, "keep": 3},
 }  # others keep their defaults
 QUICK = {"latent_dim": 5, "evaluations": 4}  # hyperparameters of models and of sampling, where a family has them
 
@@ -57,14 +59,15 @@ def pictures(shape: ImageShape, n: int, classes: Sequence[str] = (), seed: int =
 
 
 class Case(NamedTuple):
-    """A family, a kind of network (None: the family has no such choice) and classes (none: unconditional)."""
+    """A family, kinds of network and of space (None: the default, or no choice) and classes (none: unconditional)."""
 
     family: str
     kind: str | None
     classes: tuple[str, ...] = ()
+    space: str | None = None
 
     def __str__(self) -> str:
-        return "-".join([self.family, *([self.kind] if self.kind else []), *(["classes"] if self.classes else [])])
+        return "-".join(filter(None, [self.family, self.kind, self.space, "classes" if self.classes else None]))
 
 
 def quick(spec: Any) -> dict[str, Any]:
@@ -72,11 +75,13 @@ def quick(spec: Any) -> dict[str, Any]:
     return {field.name: QUICK[field.name] for field in fields(spec) if field.name in QUICK}
 
 
-def hyperparameters(cls: type[GenerativeModel], kind: str | None) -> dict[str, Any]:
+def hyperparameters(cls: type[GenerativeModel], kind: str | None, space: str | None = None) -> dict[str, Any]:
     """A narrow network of the kind, a short code and few evaluations, where the family has them."""
     small = quick(cls.Config)
     if kind:
         small["network"] = NETWORKS[kind](**NARROW.get(kind, {}))
+    if space:
+        small["space"] = SPACES[space](**NARROW.get(space, {}))
     if hasattr(cls.Config, "sampling"):
         small["sampling"] = override(cls.Config().sampling, quick(cls.Config().sampling))
     return small
@@ -94,13 +99,19 @@ def kinds(cls: type[GenerativeModel]) -> list[str] | list[None]:
     return taken or [None]
 
 
+def spaces(cls: type[GenerativeModel]) -> list[str]:
+    """The kinds of space a family can work in, but for its default."""
+    usual = getattr(cls.Config(), "space", None)
+    return [] if usual is None else [kind for kind in SPACES if kind != usual.kind]
+
+
 def cases(capability: type = GenerativeModel, of: Sequence[str] | None = None) -> list[Case]:
-    """Every family (or some) with the capability x every network it takes x conditional or not."""
+    """Every family (or some) with the capability x every network, and every space, it takes x conditional or not."""
     found = [
-        Case(name, kind, classes)
+        Case(name, kind, classes, space)
         for name, cls in families().items()
         if issubclass(cls, capability) and (of is None or name in of)
-        for kind in kinds(cls)
+        for kind, space in [*((kind, None) for kind in kinds(cls)), *((kinds(cls)[0], space) for space in spaces(cls))]
         for classes in ((), CLASSES)
         if not classes or issubclass(cls, Conditional)
     ]
@@ -112,7 +123,9 @@ def make(case: Case, shape: ImageShape = SMALL, seed: int = 0) -> GenerativeMode
     """A small model of the case with the weights of a seed."""
     cls = family(case.family)
     with seeded(seed, "weights"):
-        return cls(override(cls.presets["default"].model, hyperparameters(cls, case.kind)), shape, case.classes)
+        return cls(
+            override(cls.presets["default"].model, hyperparameters(cls, case.kind, case.space)), shape, case.classes
+        )
 
 
 def some_batch(model: GenerativeModel, n: int = 6) -> Batch:

@@ -23,7 +23,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fabulate.config import PositiveInt, spec
-from fabulate.nets.blocks import Condition, check_sides, patch_for
+from fabulate.nets.blocks import Condition, patch_for
 from fabulate.types import ImageShape
 
 GROUPS = 8  # of channels normalised together; every width is a multiple of it
@@ -47,7 +47,6 @@ class UNet:
 
     def denoiser(self, shape: ImageShape, classes: int = 0) -> "UNetDenoiser":
         """A network from images (B, C, H, W), times (B,) in [0, 1] and classes (B,) to images (B, C, H, W)."""
-        check_sides(f"the {self.kind} network", shape)
         return UNetDenoiser(self, shape, classes)
 
     def patch_of(self, shape: ImageShape) -> int:
@@ -60,7 +59,8 @@ class UNet:
         >>> UNet().widths(ImageShape(1, 28, 28)), UNet(width=48, patch=1).widths(ImageShape(3, 32, 32))
         ([64, 128], [48, 96, 96])
         """
-        width = self.width or (32 if max(shape.height, shape.width) <= 16 else 64)
+        small = max(shape.height, shape.width) <= 16 and shape.channels <= 4
+        width = self.width or (32 if small else 64)
         side = ceil(min(shape.height, shape.width) / self.patch_of(shape))
         halvings = max(1, ceil(side / ATTENTION_SIDE - 1).bit_length())
         return [width, *[2 * width] * halvings]

@@ -15,10 +15,12 @@ https://arxiv.org/abs/1806.07366): along the field the log density changes by mi
 
 with the divergence estimated by e' J e, e = +-1 (Hutchinson; Grathwohl et al. 2019, https://arxiv.org/abs/1810.01367).
 
+All of this can be done in another space than pixels (`spaces.py`); x then stands for what an image is there.
+
 With classes, a tenth of the images is trained without theirs, and the two answers are mixed at sampling time:
 D = D(u) + guidance (D(u | y) - D(u)) (Ho, Salimans 2022, https://arxiv.org/abs/2207.12598).
 
-Legend: B batch, N images, C H W image, Z = C * H * W.
+Legend: B batch, N images, C H W image, Z numbers in an image of the space.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -33,7 +35,9 @@ from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, spe
 from fabulate.errors import ConfigError
 from fabulate.models.base import Conditional, Labels, Player, evaluating
 from fabulate.models.capabilities import Encodes, HasLikelihood
+from fabulate.models.spaces import AnySpace, Pixels
 from fabulate.nets import Backbone, UNet
+from fabulate.nets.blocks import check_sides
 from fabulate.paths import FIRST, LAST, PATHS, TARGETS, TIMES, Level, Path, Row, invert, velocity_weight
 from fabulate.samplers import (
     HIGHEST,
@@ -48,7 +52,7 @@ from fabulate.samplers import (
     transport,
 )
 from fabulate.seeds import generator
-from fabulate.types import Batch, ImageShape
+from fabulate.types import Batch, BatchSource, ImageShape
 
 ODE = "ipndm"  # follows codes where samples are drawn by a random solver
 REVERSE = [*reversed(grid(24)[:-1])]  # levels from an image to its noise; each step takes two evaluations
@@ -82,6 +86,8 @@ class FlowConfig:
     """Which noise goes with which image of a batch: any, or the one that makes paths shortest (Tong et al. 2023)."""
     drop_class: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of images trained without their class, which guidance needs."""
+    space: AnySpace = Pixels()
+    """What images are while noise is taken off them."""
     network: Backbone = UNet()
     """The denoiser."""
     sampling: FlowSampling = FlowSampling()
@@ -124,7 +130,9 @@ class Flow(Encodes, HasLikelihood, Conditional, family="flow"):
 
     def __init__(self, config: FlowConfig, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
         super().__init__(config, shape, classes)
-        self.network = config.network.denoiser(self.shape, len(classes))
+        check_sides(f"the {config.network.kind} network", self.shape)
+        self.space = config.space.of(self.shape)
+        self.network = config.network.denoiser(self.space.shape, len(classes))
 
     @property
     def path(self) -> Path:
@@ -149,12 +157,15 @@ class Flow(Encodes, HasLikelihood, Conditional, family="flow"):
             network = {**network, **{name: network[name] or size for name, size in sizes.items()}}
         return {**saved, "error": "target", "network": network}
 
+    def init_from_data(self, images: BatchSource) -> None:
+        self.space.fit(images)
+
     def players(self) -> dict[str, Player]:
-        return {"model": Player(self, self.loss)}
+        return {"model": Player(self.network, self.loss)}
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The mean squared error of the predicted target, or of the velocity that follows from it."""
-        x, y = batch
+        x, y = batch = Batch(self.space.encode(batch.x), batch.y)
         eps = self.noise(batch)
         # One time in each of B equal shares: less chance in the loss (Kingma et al. 2021, https://arxiv.org/abs/2107.00630).
         u = (torch.arange(len(x), device=x.device) + torch.rand(len(x), device=x.device)) / len(x)
@@ -218,11 +229,11 @@ class Flow(Encodes, HasLikelihood, Conditional, family="flow"):
         return {self.network: self.sampling.evaluations}
 
     def prior(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
-        return torch.randn(n, self.shape.size, generator=generator).to(next(self.parameters()))
+        return torch.randn(n, self.space.shape.size, generator=generator).to(next(self.parameters()))
 
     def images(self, z: Tensor) -> Tensor:
-        """Codes (N, Z) in the shape of images."""
-        return z.view(-1, *self.shape)
+        """Codes (N, Z) in the shape of images of the space."""
+        return z.view(-1, *self.space.shape)
 
     def draw(self, tiles: Sequence[torch.Generator], y: Tensor | None) -> Tensor:
         z = self.priors(tiles, y)
@@ -237,12 +248,13 @@ class Flow(Encodes, HasLikelihood, Conditional, family="flow"):
         """From codes (N, Z) to images in [-1, 1]."""
         walk, steps = SOLVERS[solver].walk, steps_within(SOLVERS[solver], self.sampling.evaluations)
         levels = list(grid(steps, rho=SOLVERS[solver].rho))
-        return walk(self.denoiser(y, self.sampling.guidance), self.images(z) * HIGHEST, levels, noise).clamp(-1, 1)
+        u = walk(self.denoiser(y, self.sampling.guidance), self.images(z) * HIGHEST, levels, noise)
+        return self.space.decode(u).clamp(-1, 1)
 
     def codes(self, batch: Batch) -> Tensor:
         """The noise (B, Z) that the field carries to each image."""
         denoise = self.denoiser(batch.y, self.sampling.guidance)
-        return transport(denoise, batch.x, REVERSE).flatten(1) / HIGHEST
+        return transport(denoise, self.space.encode(batch.x), REVERSE).flatten(1) / HIGHEST
 
     @torch.no_grad()
     def reconstruct(self, x: Tensor, y: Labels = None) -> Tensor:
@@ -251,14 +263,15 @@ class Flow(Encodes, HasLikelihood, Conditional, family="flow"):
         with evaluating(self):
             noise = self.images(self.codes(batch)) * HIGHEST
             denoise = self.denoiser(batch.y, self.sampling.guidance)
-            return transport(denoise, noise, REVERSE[::-1]).clamp(-1, 1)
+            return self.space.decode(transport(denoise, noise, REVERSE[::-1])).clamp(-1, 1)
 
     def log_prob(
         self, x: Tensor, y: Labels = None, *, trace: Literal["estimated", "exact"] = "estimated", seed: int = 0
     ) -> Tensor:
         """log p(x) in nats (N,): a density over floats in [-1, 1]; the exact trace costs Z times the estimated one."""
         batch = self.given(x, y)
-        probe = 2 * torch.randint(2, batch.x.shape, generator=generator(seed, "trace")).to(batch.x) - 1
+        u, rest = self.space.encode(batch.x), self.space.rest(batch.x)
+        probe = 2 * torch.randint(2, u.shape, generator=generator(seed, "trace")).to(u) - 1
         divergence = exact_divergence if trace == "exact" else estimated_divergence(probe)
         with evaluating(self):
-            return log_density(self.denoiser(batch.y), batch.x, REVERSE, divergence)
+            return log_density(self.denoiser(batch.y), u, REVERSE, divergence) + rest

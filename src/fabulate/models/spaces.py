@@ -1,0 +1,175 @@
+"""Spaces: what a flow works on. It learns p(u) of u = E(x), and an image is D(u).
+
+In `pixels` u is the image. In `pca` each patch of p x p pixels is written in the orthonormal basis in which the patches
+of the training images have independent coordinates, sorted by their variance (principal components; Hotelling 1933).
+Most of them hardly vary: the K first are kept, as K channels of an image of one place for each patch,
+
+    u_k = s_k q_k' (x - m),    x = m + sum over k of q_k u_k / s_k.
+
+So a network reads and writes K numbers a place where it had C p^2, and has the basis for nothing. What was left out is,
+in the likelihood, a Gaussian of the variances it has (probabilistic principal component analysis: Tipping, Bishop 1999,
+https://doi.org/10.1111/1467-9868.00196), and 0 in samples:
+
+    log p(x) = log p(u) + sum over k of log s_k + sum over the others of log N(q_j' (x - m); 0, var_j).
+
+Legend: B batch, C H W image, p side of a patch, h w places, D = C p^2 numbers in a patch, K of them kept.
+"""
+
+from abc import ABC, abstractmethod
+from typing import Annotated, Any, Literal, get_args
+
+import torch
+import torch.nn.functional as F
+import tyro
+from pydantic import Field
+from torch import Tensor, nn
+
+from fabulate.config import NonNegativeFloat, PositiveInt, spec
+from fabulate.errors import ConfigError
+from fabulate.nets.blocks import patch_for
+from fabulate.paths import DATA_STD
+from fabulate.prob import log_normal
+from fabulate.types import BatchSource, ImageShape, some_of
+
+FITTED = 2000  # images that a basis is fitted to, at most
+SMALLEST_VARIANCE = 1e-6  # of a coordinate: a thousandth of a gray value; images can be exactly constant in some
+
+
+class Space(nn.Module, ABC):
+    """What a flow works on instead of images of a shape."""
+
+    def __init__(self, shape: ImageShape) -> None:
+        super().__init__()
+        self.shape = shape
+        """That of u, (channels, height, width)."""
+
+    def fit(self, images: BatchSource) -> None:
+        """Set what the training images tell, before the first step: by default nothing."""
+
+    @abstractmethod
+    def encode(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) in [-1, 1] to u (B, *shape)."""
+
+    @abstractmethod
+    def decode(self, u: Tensor) -> Tensor:
+        """u (B, *shape) to images (B, C, H, W)."""
+
+    def rest(self, x: Tensor) -> Tensor:
+        """log p(x) - log p(u) in nats: (B,)."""
+        return x.new_zeros(len(x))
+
+
+class PixelSpace(Space):
+    """u = x."""
+
+    def encode(self, x: Tensor) -> Tensor:
+        return x
+
+    def decode(self, u: Tensor) -> Tensor:
+        return u
+
+
+class PCASpace(Space):
+    """See the module's text; what it holds is saved with the model's weights."""
+
+    basis: Tensor
+    mean: Tensor
+    variance: Tensor
+    fitted: Tensor
+
+    def __init__(self, patch: int, keep: int, whiten: float, image: ImageShape) -> None:
+        places = [-(-side // patch) for side in (image.height, image.width)]  # sides are filled up to whole patches
+        super().__init__(ImageShape(keep, *places))
+        self.patch, self.whiten, self.image = patch, whiten, image
+        numbers = image.channels * patch**2
+        self.register_buffer("mean", torch.zeros(numbers))
+        self.register_buffer("basis", torch.eye(numbers))  # (D, D), a coordinate in each column
+        self.register_buffer("variance", torch.ones(numbers))  # of the coordinates, falling
+        self.register_buffer("fitted", torch.tensor(0))  # images that these are of
+
+    @property
+    def scale(self) -> Tensor:
+        """What the kept coordinates are multiplied by (K,): var^(-whiten / 2), so that u varies as pixels do."""
+        variance = self.variance[: self.shape.channels]
+        factor = variance ** (-self.whiten / 2)
+        return factor * DATA_STD / (variance * factor.square()).mean().sqrt()
+
+    def fit(self, images: BatchSource) -> None:
+        """Find the basis, by at most 2,000 images. One that is there stays: a network was trained on it."""
+        if self.fitted:
+            return
+        chosen = torch.split(some_of(images, FITTED, "basis"), self.image.together(FITTED))
+        self.fitted.fill_(min(len(images), FITTED))
+        n, total, squares = 0, torch.zeros_like(self.mean).double(), torch.zeros_like(self.basis).double()
+        for part in chosen:
+            rows = self.patches(images.batch(part).x.to(self.mean)).movedim(1, -1).flatten(0, 2).double()  # (n, D)
+            n, total, squares = n + len(rows), total + rows.sum(0), squares + rows.T @ rows
+        mean = total / n
+        variance, basis = torch.linalg.eigh(squares / n - mean.outer(mean))
+        self.mean.copy_(mean)
+        self.basis.copy_(basis.flip(1))
+        self.variance.copy_(variance.flip(0).clamp_min(SMALLEST_VARIANCE))
+
+    def patches(self, x: Tensor) -> Tensor:
+        """Images (B, C, H, W) cut into patches (B, D, h, w)."""
+        fill = (0, -x.shape[3] % self.patch, 0, -x.shape[2] % self.patch)
+        return F.pixel_unshuffle(F.pad(x, fill, mode="replicate"), self.patch)
+
+    def coordinates(self, x: Tensor) -> Tensor:
+        """All coordinates of images' patches: (B, D, h, w)."""
+        return torch.einsum("bdhw,dk->bkhw", self.patches(x) - self.mean[:, None, None], self.basis)
+
+    def encode(self, x: Tensor) -> Tensor:
+        return self.coordinates(x)[:, : self.shape.channels] * self.scale[:, None, None]
+
+    def decode(self, u: Tensor) -> Tensor:
+        basis = self.basis[:, : self.shape.channels] / self.scale  # (D, K)
+        x = torch.einsum("bkhw,dk->bdhw", u, basis) + self.mean[:, None, None]
+        return F.pixel_shuffle(x, self.patch)[:, :, : self.image.height, : self.image.width]
+
+    def rest(self, x: Tensor) -> Tensor:
+        keep, places = self.shape.channels, self.shape.height * self.shape.width
+        others, variance = self.coordinates(x)[:, keep:], self.variance[keep:, None, None]
+        return (
+            log_normal(others, torch.zeros_like(others), variance.log()).sum((1, 2, 3))
+            + places * self.scale.log().sum()
+        )
+
+
+@spec
+class Pixels:
+    """The pixels."""
+
+    kind: Annotated[Literal["pixels"], tyro.conf.Suppress] = "pixels"
+
+    def of(self, image: ImageShape) -> Space:
+        """The space of images of a shape."""
+        return PixelSpace(image)
+
+
+@spec
+class PCA:
+    """Principal components of patches."""
+
+    kind: Annotated[Literal["pca"], tyro.conf.Suppress] = "pca"
+    patch: PositiveInt | None = None
+    """Side of a patch (default: what makes a grid of at most 8 by 8)."""
+    keep: PositiveInt | None = None
+    """Components kept of each patch, at most all (default: a quarter of its numbers, 64 at most)."""
+    whiten: Annotated[NonNegativeFloat, Field(le=1)] = 0.5
+    """How far the variances of components are made equal: 0 leaves them as they are, 1 makes them equal."""
+
+    def of(self, image: ImageShape) -> Space:
+        """The space of images of a shape. Errors: `ConfigError` where more is to be kept than there is."""
+        patch = self.patch or patch_for(image, tokens=8)
+        numbers = image.channels * patch**2
+        keep = self.keep or min(64, max(numbers // 4, 1))
+        if keep > numbers:
+            raise ConfigError(
+                f"a patch of {patch}x{patch} pixels has {numbers} components; --space.keep {keep} is more"
+            )
+        return PCASpace(patch, keep, self.whiten, image)
+
+
+AnySpace = Annotated[Pixels | PCA, Field(discriminator="kind")]
+SPACES: dict[str, type[Any]] = {cls().kind: cls for cls in get_args(get_args(AnySpace)[0])}

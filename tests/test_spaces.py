@@ -1,0 +1,93 @@
+"""Spaces a flow works in: inverse, best basis, and the likelihood of what they leave out, in float64."""
+
+import pytest
+import torch
+from torch.distributions import MultivariateNormal
+
+from fabulate.errors import ConfigError
+from fabulate.models.families.flow import Flow, FlowConfig
+from fabulate.models.small import Pixels as Source
+from fabulate.models.spaces import PCA, PCASpace
+from fabulate.seeds import generator
+from fabulate.types import ImageShape, to_float
+
+SHAPE = ImageShape(3, 12, 8)
+
+
+def fitted(shape=SHAPE, n=300, **options) -> tuple[PCASpace, torch.Tensor]:
+    """A space fitted to images whose neighbouring pixels are alike, and these images."""
+    noise = torch.randn(n, shape.channels, shape.height + 2, shape.width + 2, generator=generator("images"))
+    smooth = torch.nn.functional.avg_pool2d(noise, 3, stride=1)
+    pixels = (127.5 + 120 * smooth).clamp(0, 255).to(torch.uint8)
+    space = PCA(**options).of(shape).double()
+    space.fit(Source(pixels))
+    return space, to_float(pixels).double()
+
+
+@pytest.mark.parametrize("shape", [SHAPE, (1, 9, 11), (4, 16, 16)], ids=str)
+@pytest.mark.parametrize("whiten", [0.0, 0.5, 1.0])
+def test_with_all_components_nothing_is_lost(shape, whiten):
+    shape = ImageShape(*shape)
+    space, x = fitted(shape, patch=4, keep=16 * shape.channels, whiten=whiten)
+    assert (
+        space.encode(x).shape[1:] == space.shape == (16 * shape.channels, -(-shape.height // 4), -(-shape.width // 4))
+    )
+    torch.testing.assert_close(space.decode(space.encode(x)), x)
+
+
+def test_what_is_lost_is_the_variance_of_the_components_left_out_and_no_basis_loses_less():
+    space, x = fitted(patch=4, keep=10)
+    lost = (space.decode(space.encode(x)) - x).square().sum((1, 2, 3)).mean()
+    places = space.shape.height * space.shape.width
+    torch.testing.assert_close(lost, places * space.variance[10:].sum())
+    other = torch.linalg.qr(torch.randn(48, 10, generator=generator("basis"), dtype=torch.float64)).Q
+    rows = space.patches(x).movedim(1, -1) - space.mean
+    assert (rows - rows @ other @ other.T).square().sum((1, 2, 3)).mean() > 2 * lost
+
+
+@pytest.mark.parametrize("whiten", [0.0, 0.5, 1.0])
+def test_components_vary_as_pixels_do_and_are_uncorrelated(whiten):
+    space, x = fitted(patch=4, keep=10, whiten=whiten)
+    u = space.encode(x).movedim(1, -1).flatten(0, 2)
+    covariance = u.T.cov(correction=0)
+    assert covariance.trace() / 10 == pytest.approx(0.25, rel=1e-6)
+    torch.testing.assert_close(covariance, covariance.diagonal().diag(), atol=1e-9, rtol=0)
+    spread = covariance.diagonal().max() / covariance.diagonal().min()
+    assert spread == pytest.approx(float(space.variance[0] / space.variance[9]) ** (1 - whiten), rel=1e-6)
+
+
+def test_the_rest_completes_the_log_density():
+    """Where patches are Gaussian, log N(u) + rest is the log density of the image, whatever is kept and whitened."""
+    for keep, whiten in ((1, 0.0), (10, 0.5), (48, 1.0)):
+        space, x = fitted(patch=4, keep=keep, whiten=whiten)
+        rows = space.patches(x).movedim(1, -1)  # (N, h, w, D)
+        exact = MultivariateNormal(space.mean, space.basis @ space.variance.diag() @ space.basis.T).log_prob(rows)
+        spread = (space.scale * space.variance[:keep].sqrt())[:, None, None]
+        log_u = torch.distributions.Normal(0, spread).log_prob(space.encode(x)).sum((1, 2, 3))
+        torch.testing.assert_close(log_u + space.rest(x), exact.sum((1, 2)))
+
+
+def test_images_constant_in_places_have_a_finite_likelihood():
+    space = PCA(patch=4, keep=10).of(ImageShape(1, 8, 8))
+    space.fit(Source(torch.full((20, 1, 8, 8), 7, dtype=torch.uint8)))
+    assert space.rest(torch.rand(2, 1, 8, 8)).isfinite().all()
+    assert space.encode(torch.rand(2, 1, 8, 8)).isfinite().all()
+
+
+def test_more_components_than_there_are_is_refused_in_words():
+    with pytest.raises(ConfigError, match=r"a patch of 2x2 pixels has 12 components; --space.keep 13 is more"):
+        PCA(patch=2, keep=13).of(SHAPE)
+
+
+def test_a_flow_reads_and_writes_components_alone():
+    model = Flow(FlowConfig(space=PCA(patch=4, keep=5)), ImageShape(3, 16, 20))
+    assert model.network.conv_in.in_channels == 5 and model.space.shape == (5, 4, 5)
+    assert model.sample(2).shape == (2, 3, 16, 20)
+    assert model.code(0).shape == (1, 100)
+
+
+def test_a_basis_that_was_fitted_stays_with_the_network_that_was_trained_on_it():
+    space, x = fitted(patch=4, keep=10)
+    basis = space.basis.clone()
+    space.fit(Source(torch.randint(256, (50, *SHAPE), generator=generator("others")).to(torch.uint8)))
+    assert torch.equal(space.basis, basis)
