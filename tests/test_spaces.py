@@ -87,7 +87,7 @@ def test_a_flow_reads_and_writes_components_alone():
 
 
 def test_a_basis_that_was_fitted_stays_with_the_network_that_was_trained_on_it():
-    space, x = fitted(patch=4, keep=10)
+    space, _ = fitted(patch=4, keep=10)
     basis = space.basis.clone()
     space.fit(Source(torch.randint(256, (50, *SHAPE), generator=generator("others")).to(torch.uint8)))
     assert torch.equal(space.basis, basis)

@@ -72,6 +72,7 @@ class GenerativeModel(Saved, nn.Module, ABC):
     networks: ClassVar[Mapping[str, Any]] = {}  # as they suit the family, by kind; other kinds have their defaults
     families: ClassVar[dict[str, type["GenerativeModel"]]] = {}
     renamed: ClassVar[Mapping[str, str]] = {}  # what hyperparameters and weights of older models are called today
+    akin: ClassVar[Sequence[str]] = ()  # other families whose weights it can begin with
     units: ClassVar[Mapping[str, str]] = {}  # what the terms of its losses and tests are measured in, by their names
 
     def __init_subclass__(cls, family: str | None = None, **kwargs: Any) -> None:

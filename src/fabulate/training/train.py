@@ -264,7 +264,7 @@ def take_over(model: GenerativeModel, source: str | Path) -> str:
     `source`: a run, a model folder or a hub id. Errors: `ConfigError` for another family's, or when nothing fits.
     """
     other = load(source)
-    if other.family != model.family:
+    if other.family not in (model.family, *model.akin):
         raise ConfigError(f"{source} is of the family {other.family}, and this is {model.family}: their weights differ")
     own, weights = model.state_dict(), other.state_dict()
     taken = {name: weights[name] for name in own if name in weights and weights[name].shape == own[name].shape}

@@ -23,7 +23,7 @@ D = D(u) + guidance (D(u | y) - D(u)) (Ho, Salimans 2022, https://arxiv.org/abs/
 Legend: B batch, N images, C H W image, Z numbers in an image of the space.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import torch
@@ -32,17 +32,15 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, spec
-from fabulate.errors import ConfigError
-from fabulate.models.base import Conditional, Labels, Player, evaluating
+from fabulate.models.base import Labels, Player, evaluating
 from fabulate.models.capabilities import Encodes, HasLikelihood
+from fabulate.models.denoising import Denoising
 from fabulate.models.spaces import AnySpace, Pixels
 from fabulate.nets import Backbone, UNet
-from fabulate.nets.blocks import check_sides
-from fabulate.paths import FIRST, LAST, PATHS, TARGETS, TIMES, Level, Path, Row, invert, velocity_weight
+from fabulate.paths import FIRST, LAST, TIMES, velocity_weight
 from fabulate.samplers import (
     HIGHEST,
     SOLVERS,
-    Denoiser,
     Noise,
     estimated_divergence,
     exact_divergence,
@@ -52,7 +50,7 @@ from fabulate.samplers import (
     transport,
 )
 from fabulate.seeds import generator
-from fabulate.types import Batch, BatchSource, ImageShape
+from fabulate.types import Batch, ImageShape
 
 ODE = "ipndm"  # follows codes where samples are drawn by a random solver
 REVERSE = [*reversed(grid(24)[:-1])]  # levels from an image to its noise; each step takes two evaluations
@@ -94,7 +92,7 @@ class FlowConfig:
     """How samples are drawn unless asked otherwise."""
 
 
-class Flow(Encodes, HasLikelihood, Conditional, family="flow"):
+class Flow(Denoising, Encodes, HasLikelihood, family="flow"):
     """Diffusion or flow matching (Ho et al. 2020, https://arxiv.org/abs/2006.11239; Lipman et al. 2023)."""
 
     Config = FlowConfig
@@ -128,22 +126,6 @@ class Flow(Encodes, HasLikelihood, Conditional, family="flow"):
     passes = 2 * (len(REVERSE) - 1)
     method = f"by following the ODE in {len(REVERSE) - 1} Heun steps, its divergence estimated with one random probe"
 
-    def __init__(self, config: FlowConfig, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
-        super().__init__(config, shape, classes)
-        check_sides(f"the {config.network.kind} network", self.shape)
-        self.space = config.space.of(self.shape)
-        self.network = config.network.denoiser(self.space.shape, len(classes))
-
-    @property
-    def path(self) -> Path:
-        """How images turn into noise; looked up, not kept, since functions without a name cannot be pickled."""
-        return PATHS[self.config.path]
-
-    @property
-    def row(self) -> Callable[[Level], Row]:
-        """What the network predicts at a level."""
-        return TARGETS[self.config.target]
-
     @classmethod
     def current(cls, saved: Mapping[str, Any], shape: ImageShape | None = None) -> dict[str, Any]:
         saved = super().current(saved)
@@ -157,9 +139,6 @@ class Flow(Encodes, HasLikelihood, Conditional, family="flow"):
             network = {**network, **{name: network[name] or size for name, size in sizes.items()}}
         return {**saved, "error": "target", "network": network}
 
-    def init_from_data(self, images: BatchSource) -> None:
-        self.space.fit(images)
-
     def players(self) -> dict[str, Player]:
         return {"model": Player(self.network, self.loss)}
 
@@ -172,8 +151,7 @@ class Flow(Encodes, HasLikelihood, Conditional, family="flow"):
         t = TIMES[self.config.times](u).clamp(FIRST, LAST)
         alpha, sigma, *_ = level = self.path.level(t[:, None, None, None])
         a, b, scale = row = self.row(level)
-        if y is not None and self.training:
-            y = torch.where(torch.rand(len(x), device=x.device) < self.config.drop_class, len(self.classes), y)
+        y = self.dropped(y)
         prediction = self.network(scale * (alpha * x + sigma * eps), t, y)
         target = a * x + b * eps
         if self.config.error == "velocity":
@@ -199,41 +177,8 @@ class Flow(Encodes, HasLikelihood, Conditional, family="flow"):
         _, order = linear_sum_assignment(cost.cpu().numpy())
         return eps[torch.from_numpy(order).to(eps.device)]
 
-    def denoiser(self, y: Tensor | None, guidance: float = 1.0) -> Denoiser:
-        """D(u, s): the mean image behind u = x + s eps, of the classes y (N,) and guided."""
-
-        def mean(u: Tensor, s: Tensor, y: Tensor | None) -> Tensor:
-            t = self.path.time(s.double())
-            level = self.path.level(t)
-            row = self.row(level)
-            x_t = u * level.alpha
-            target = self.network(x_t * row.scale, t.to(u).expand(len(u)), y)
-            return invert(level, row, x_t, target)[0]
-
-        if guidance != 1 and not self.classes:
-            raise ConfigError(f"guidance {guidance:g} needs a model that learnt classes; train it with --conditional")
-        if guidance == 1:
-            return lambda u, s: mean(u, s, y)
-        assert y is not None, "a conditional model was called without classes"
-        anything = torch.full_like(y, len(self.classes))
-        if guidance == 0:
-            return lambda u, s: mean(u, s, anything)
-
-        def guided(u: Tensor, s: Tensor) -> Tensor:
-            with_class, without = mean(torch.cat([u, u]), s, torch.cat([y, anything])).chunk(2)
-            return without + guidance * (with_class - without)
-
-        return guided
-
     def repeated(self) -> dict[nn.Module, int]:
         return {self.network: self.sampling.evaluations}
-
-    def prior(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
-        return torch.randn(n, self.space.shape.size, generator=generator).to(next(self.parameters()))
-
-    def images(self, z: Tensor) -> Tensor:
-        """Codes (N, Z) in the shape of images of the space."""
-        return z.view(-1, *self.space.shape)
 
     def draw(self, tiles: Sequence[torch.Generator], y: Tensor | None) -> Tensor:
         z = self.priors(tiles, y)
