@@ -138,6 +138,8 @@ def trained(page: Path) -> dict[str, str]:
             given = dict(pairwise(words))
             default = f"runs/{words[0]}-{given.get('--data', 'digits').rsplit('/')[-1]}"
             families[given.get("--out", default)] = words[0]
+        if verb == "distil":
+            families[f"{words[0]}-distilled"] = "consistency"
     return families
 
 
