@@ -13,8 +13,15 @@ from fabulate import rare
 from fabulate.errors import ConfigError, DataError
 from fabulate.seeds import generator
 from fabulate.uses.rare.adaptive import contradicted, unseen
-from fabulate.uses.rare.proposal import Defended, Nominal, SubspaceMixture, TMixture, fit_t_mixture
-from fabulate.uses.rare.signal_subspace import noise_edges, signal_subspace
+from fabulate.uses.rare.proposal import (
+    Defended,
+    Nominal,
+    SubspaceMixture,
+    TMixture,
+    fit_t_mixture,
+    noise_edges,
+    signal_subspace,
+)
 from fabulate.uses.weighting import systematic
 
 

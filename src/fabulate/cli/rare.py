@@ -22,9 +22,9 @@ from fabulate.files import folder_name, replaceable_folder
 from fabulate.models.base import able
 from fabulate.models.capabilities import HasLatent
 from fabulate.training import load
-from fabulate.uses.rare import folder, scores
+from fabulate.uses.rare import folder
 from fabulate.uses.rare.simulator import Score
-from fabulate.uses.rare.tail import check_tail
+from fabulate.uses.rare.tail import along_direction, check_tail, named, towards
 
 
 @spec
@@ -124,7 +124,7 @@ def asked_for(flags: Arguments, model: HasLatent) -> tuple[Score, str]:
     if flags.towards is not None:
         data = images_for(flags.run, model, flags.data)
         with counting("training a classifier") as progress:
-            return scores.towards(model, data, flags.towards, device=model.device, progress=progress)
+            return towards(model, data, flags.towards, device=model.device, progress=progress)
     if flags.direction is not None:
-        return scores.along_direction(model, flags.direction, flags.label)
-    return scores.named(flags.score or "surprise", model, flags.label)
+        return along_direction(model, flags.direction, flags.label)
+    return named(flags.score or "surprise", model, flags.label)

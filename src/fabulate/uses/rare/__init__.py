@@ -12,8 +12,8 @@ Plain simulation needs 100 / P calls for a standard error of 10 %: a million for
 from a proposal q under which failures are frequent, and weights each by what it is worth: the mean of
 1{g(x) > threshold} p(x) / q(x) is P whatever q is, and its error small when q resembles p among the failures. Here q
 is a generative model that learns them: the cross-entropy method, level by level (`adaptive`), with a model that looks
-for the few directions that matter (`signal_subspace`) and for the modes in them (`proposal`). For images the simulator
-is a model's decoder and a score of what it draws (`simulator`, `tail`, `scores`); `run` does what the verb does.
+for the few directions that matter and for the modes in them (`proposal`). For images the simulator is a model's decoder
+and a score of what it draws (`simulator`, `tail`); `run` does what the verb does.
 
 Read the warnings: with too few failures, rounds that disagree, or a threshold out of reach, the interval promises too
 much. One danger no method sees from samples: a mode of failures that nothing hints at on the lower levels.
@@ -22,8 +22,7 @@ much. One danger no method sees from samples: a mode of failures that nothing hi
 from fabulate.uses.rare.adaptive import RareEvent, estimate
 from fabulate.uses.rare.folder import run
 from fabulate.uses.rare.proposal import Fit, Proposal, subspace_mixture
-from fabulate.uses.rare.scores import along, brightness, darkness, odds, surprise
-from fabulate.uses.rare.tail import Tail, tail
+from fabulate.uses.rare.tail import Tail, along, brightness, darkness, odds, surprise, tail
 
 __all__ = [
     "Fit",

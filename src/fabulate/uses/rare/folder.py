@@ -14,11 +14,11 @@ import torch
 from PIL.Image import Image
 from typing_extensions import TypedDict
 
-from fabulate.files import own_folder, place_file, write_json, write_table
+from fabulate.files import own_folder, write_json, write_table
 from fabulate.metrics.intervals import Estimate
 from fabulate.models.base import GenerativeModel, Labels
 from fabulate.models.capabilities import HasBound, HasLatent, HasLikelihood, Scores
-from fabulate.pictures import save_png, sheet, to_image
+from fabulate.pictures import place_png, save_png, sheet
 from fabulate.report import Facts, Figure, Figures, Notes, Page, Section, number, plots, write_page
 from fabulate.types import Stages, to_float
 from fabulate.uses.rare.simulator import Score, Simulator
@@ -32,22 +32,13 @@ WORTHWHILE = 1  # variance reduction below which plain Monte Carlo is cheaper
 
 
 class Record(TypedDict):
-    """What rare.json says: the event, its probability, and which model and seed the images come from."""
+    """rare.json, as far as it says whose a folder is."""
 
     score: str
     threshold: float
     probability: float
-    standard_error: float
-    interval: list[float]
-    effective_samples: float
-    calls: int
     calls_in_all: int
-    warnings: list[str]
-    ancestors: int
-    beyond_again: int
-    family: str
     model_sha256: str
-    seed: int
 
 
 class Done(NamedTuple):
@@ -107,14 +98,31 @@ def model_column(model: GenerativeModel) -> str | None:
     return next((name for kind, name in names.items() if isinstance(model, kind)), None)
 
 
-def write_tail(found: Tail, model: GenerativeModel, folder: Path, what: str, seed: int, y: Labels = None) -> list[str]:
-    """Write the images, grid.png, rare.csv and rare.json into a folder; the images' names."""
+def write_tail(found: Tail, model: GenerativeModel, folder: Path, what: str, seed: int, y: Labels = None) -> None:
+    """Write the images, grid.png, rare.csv and rare.json into a folder."""
     own_folder(folder)
-    write_json(folder / RECORD, record(found, model, what, seed))  # first: it says whose the folder is
+    event = found.event
+    about = {
+        "score": what,
+        "threshold": found.threshold,
+        "probability": event.probability,
+        "standard_error": event.standard_error,
+        "interval": event.interval,
+        "effective_samples": event.effective_samples,
+        "calls": event.calls,
+        "calls_in_all": found.calls,
+        "warnings": event.warnings,
+        "ancestors": found.ancestors,
+        "beyond_again": found.again,
+        "family": model.family,
+        "model_sha256": model.weights_hash(),
+        "seed": seed,
+    }
+    write_json(folder / RECORD, about)  # first: it says whose the folder is
     width = max(5, len(str(len(found.images) - 1)))
     names = [f"{i:0{width}}.png" for i in range(len(found.images))]
     for name, image in zip(names, found.images, strict=True):
-        place_file(folder / name, partial(to_image(image).save, format="PNG"))
+        place_png(image, folder / name)
     legend = f"the first of {len(found.images):,}, from the highest score down; score: {what}"
     save_png(sheet(found.images[: model.shown], f"{model.about}: rare images", legend), folder / "grid.png")
     columns: dict[str, Sequence[str | float]] = {
@@ -129,28 +137,6 @@ def write_tail(found: Tail, model: GenerativeModel, folder: Path, what: str, see
         scores = torch.cat([model.score(to_float(x), None if y is None else model.labels(y, len(x))) for x in parts])
         columns[own] = scores.tolist()
     write_table(folder / "rare.csv", columns, zip(*columns.values(), strict=True))
-    return names
-
-
-def record(found: Tail, model: GenerativeModel, what: str, seed: int) -> Record:
-    """The numbers of a tail, see `Record`."""
-    event = found.event
-    return {
-        "score": what,
-        "threshold": found.threshold,
-        "probability": event.probability,
-        "standard_error": event.standard_error,
-        "interval": list(event.interval),
-        "effective_samples": event.effective_samples,
-        "calls": event.calls,
-        "calls_in_all": found.calls,
-        "warnings": list(event.warnings),
-        "ancestors": found.ancestors,
-        "beyond_again": found.again,
-        "family": model.family,
-        "model_sha256": model.weights_hash(),
-        "seed": seed,
-    }
 
 
 def numbers(found: Tail, words: str) -> list[tuple[str, str]]:

@@ -11,6 +11,12 @@ Student's t has polynomial tails, so p never outweighs it by much. The fit is th
 modelling using the t distribution", 2000, https://doi.org/10.1023/A:1008981510081, with the degrees of freedom given.
 The number of components is the one with the least Schwarz, "Estimating the dimension of a model", 1978 (BIC).
 
+The directions matter in high dimension: a density fitted to all D coordinates learns the noise of D (D + 1) / 2
+covariances and its weights degenerate; fitted in the few that decide, with the rest left as it is, it does not (El
+Masri, Morio, Simatos, "Improvement of the cross-entropy method in high dimension for failure probability estimation
+through a one-dimensional projection", 2021, https://doi.org/10.1016/j.ress.2021.107991; "Optimal projection for
+parametric importance sampling in high dimensions", 2024, https://doi.org/10.24072/pcjournal.478).
+
 Every proposal is used defended: a fixed share of the draws comes from p itself, so that no weight exceeds 1 / share,
 failures that a proposal has missed are still met, and their weights then show in the standard error (Hesterberg,
 "Weighted average importance sampling and defensive mixture distributions", 1995,
@@ -20,14 +26,19 @@ Legend: N points, D dimensions, R directions, K components.
 """
 
 from collections.abc import Callable
-from math import inf, lgamma, log, pi
+from math import inf, lgamma, log, pi, sqrt
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from fabulate.uses.rare.signal_subspace import signal_subspace
 from fabulate.uses.weighting import effective_size, systematic
+
+MARGIN = 1.05  # the ends hold for infinite D; the extreme eigenvalues of finite noise lie a little beyond them
+WORTH = 0.03  # nats that a variance of its own gains in a direction, or the direction is left to the noise
+DEVIATIONS = 4  # standard deviations of its square length under noise that the mean must exceed
+FEW = 5  # dimensions that a mixture takes as they are: there is no noise to compare them with
+ROUNDS = 10  # of telling signal from noise; most often three change nothing more
 
 POINTS = 1_000  # that a mixture is fitted to at most: its error is then small beside that of the directions
 FEWEST = 50  # that a mixture is fitted to, however little the weights are worth
@@ -67,6 +78,64 @@ class Nominal:
 
     def log_ratio(self, x: Tensor) -> Tensor:
         return torch.zeros(len(x), dtype=torch.float64)
+
+
+def noise_edges(weights: Tensor, dim: int) -> tuple[float, float]:
+    """The ends of the spectrum that noise N(0, I) of `dim` numbers shows under weights (N,) which sum to 1.
+
+    They are the extrema of the inverse of the Stieltjes transform,
+
+        K(y) = 1 / y + sum_i w_i / (1 - D w_i y):    the maximum over y < 0, the minimum over 0 < y < 1 / (D max w)
+
+    (Silverstein, Choi, "Analysis of the limiting spectral distribution of large dimensional random matrices", 1995,
+    https://doi.org/10.1006/jmva.1995.1058); with equal weights, the law of Marchenko and Pastur (1967).
+
+    >>> low, high = noise_edges(torch.full((400,), 1 / 400, dtype=torch.float64), 100)  # (1 -+ (100 / 400)^0.5)^2
+    >>> round(low, 6), round(high, 6)
+    (0.25, 2.25)
+    """
+    from scipy.optimize import minimize_scalar
+
+    scaled = dim * weights
+    top = 1 / float(scaled.max())
+
+    def inverse(y: float) -> float:
+        return 1 / y + float((weights / (1 - scaled * y)).sum())
+
+    def least(function: Callable[[float], float]) -> float:
+        return float(minimize_scalar(function, bounds=(0, 1), method="bounded", options={"xatol": 1e-9}).fun)
+
+    high = least(lambda part: inverse(part * top))
+    low = -least(lambda part: -inverse(-part / (1 - part)))  # brings the half line to (0, 1)
+    return max(low, 0.0), high
+
+
+def signal_subspace(x: Tensor, weights: Tensor) -> tuple[Tensor, float]:
+    """The directions in which points (N, D) with weights (N,), which sum to 1, differ from noise of one variance: an
+    orthonormal basis (D, R), R from 0 to D; and that variance.
+
+    The directions are eigenvectors of the weighted second moment about zero, sum_i w_i x_i x_i', whose eigenvalues lie
+    outside the edges of noise: a shifted mean, two opposite modes and a changed variance all show in it. A mode with a
+    small share of the weight shows sooner in the mean, so the rest of the mean is asked as well.
+    """
+    dim = x.shape[1]
+    if dim <= FEW:
+        return torch.eye(dim, dtype=x.dtype), 1.0
+    values, vectors = torch.linalg.eigh(x.T @ (x * weights[:, None]))
+    low, high = noise_edges(weights, dim)
+    variance = float(values[-len(x) :].median())  # of fewer points than dimensions the rest is 0
+    for _ in range(ROUNDS):  # the noise's variance is that of the rest, which is known when the signals are
+        ratio = values / variance
+        gain = (ratio - 1 - ratio.clamp_min(1e-12).log()) / 2  # KL divergence of N(0, ratio) from N(0, 1)
+        kept = ((ratio > MARGIN * high) | (ratio < low / MARGIN)) & (gain > WORTH)
+        variance = float(values[~kept].mean()) if not kept.all() else 1.0
+    basis = vectors[:, kept]
+    mean = weights @ x
+    rest = mean - basis @ (basis.T @ mean)
+    noise = variance * float(weights.square().sum())  # of each coordinate of the mean; its square sum is chi-square
+    if float(rest.square().sum()) > noise * (dim + DEVIATIONS * sqrt(2 * dim)):
+        basis = torch.cat([basis, (rest / rest.norm())[:, None]], 1)
+    return basis, variance
 
 
 class SubspaceMixture:
