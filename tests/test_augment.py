@@ -26,9 +26,9 @@ from fabulate.types import to_uint8
 from fabulate.uses import normal_scores
 from fabulate.uses.augment import augment, filters, read, sampler
 from fabulate.uses.augment.filters import COPY, FAR, Filters, Neighbours, Synthetic, rejection_sampling
+from fabulate.uses.augment.folder import digests, split, untouched
 from fabulate.uses.augment.pipeline import Balanced, cut_of_run, missing
 from fabulate.uses.augment.sampler import GenerativeOverSampler
-from fabulate.uses.augment.split import digests, split, untouched
 from tiny import CLASSES, SMALL, ends, pictures
 
 COUNTS = {"cat": 60, "dog": 24, "horse": 12}

@@ -14,7 +14,7 @@ from fabulate.errors import ConfigError, DataError
 from fabulate.models import family
 from fabulate.training import train
 from fabulate.types import ImageShape
-from fabulate.uses.augment.split import split
+from fabulate.uses.augment.folder import split
 from fabulate.uses.outliers.detector import OutlierDetector
 from fabulate.uses.outliers.ranking import rank
 from tiny import ends

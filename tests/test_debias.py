@@ -16,12 +16,13 @@ from sklearn.metrics import roc_auc_score
 
 from fabulate.data import Data, Images, load_data
 from fabulate.errors import ConfigError, DataError
+from fabulate.files import class_folders
+from fabulate.prob import effective_size, systematic
 from fabulate.seeds import generator
 from fabulate.types import ImageShape, to_float
-from fabulate.uses.debias import Debiaser, csv_labels, densities, factors, filling, page, proof
+from fabulate.uses.debias import Debiaser, densities, factors, filling, proof
 from fabulate.uses.debias.densities import RAREST, log_prior_of, weights
 from fabulate.uses.debias.recolour import Duotone, DuotoneConfig, Palette, counterfactual, paint, unpaint
-from fabulate.uses.weighting import effective_size, systematic
 from pages import loads
 from tiny import ends, within_five_errors
 
@@ -404,12 +405,12 @@ def test_tables_that_do_not_fit_are_told(tmp_path: Path, text: str | None, messa
     if text is not None:
         (tmp_path / "t.csv").write_text(text)
     with pytest.raises(DataError, match=message):
-        csv_labels.read_column(tmp_path / "t.csv", ["a.png", "b.png"], "group")
+        factors.read_column(tmp_path / "t.csv", ["a.png", "b.png"], "group")
 
 
 def test_a_table_is_read_by_the_name_of_its_column_in_the_order_of_the_images(tmp_path: Path) -> None:
     (tmp_path / "scanners.csv").write_text('\ufeffimage,hospital,scanner\nb.png,h,y\n\'=a.png,h,"x, z"\nb.png,h,y\n')
-    assert csv_labels.read_column(tmp_path / "scanners.csv", ["=a.png", "b.png"], "attribute") == ["x, z", "y"]
+    assert factors.read_column(tmp_path / "scanners.csv", ["=a.png", "b.png"], "attribute") == ["x, z", "y"]
 
 
 def proof_of(right: list[int], groups: list[str] | None = None) -> proof.Accuracies:
@@ -435,7 +436,7 @@ def test_the_verdict_follows_from_the_difference_and_says_when_not_to_use_it() -
 
 
 def test_classes_whose_names_differ_only_in_signs_keep_folders_of_their_own(tmp_path: Path) -> None:
-    found = page.class_folders(tmp_path / "recoloured", ("a/b", "a_b", "=c"))
+    found = class_folders(tmp_path / "recoloured", ("a/b", "a_b", "=c"))
     assert len({place.name for place in found}) == 3 and all(place.is_dir() for place in found)
 
 

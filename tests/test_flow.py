@@ -21,7 +21,7 @@ from fabulate.samplers import HIGHEST, LOWEST, SOLVERS, grid
 from fabulate.seeds import generator, seeded
 from fabulate.training.loop import Learner
 from fabulate.types import Batch, ImageShape
-from tiny import CLASSES, SMALL, Pixels
+from tiny import CLASSES, SMALL, Tensors
 
 STD = 0.3
 D = SMALL.size
@@ -235,7 +235,7 @@ def test_a_flow_learns_two_images_and_draws_them_half_and_half(network):
     with seeded(0, "weights"):
         model = Flow(FlowConfig(network=network), SMALL)
     training = Training(steps=120, batch_size=32, lr=3e-3, ema=0.9)
-    learner = Learner(model, training, Pixels(two.repeat(32, 1, 1, 1)))
+    learner = Learner(model, training, Tensors(two.repeat(32, 1, 1, 1)))
     assert len(list(learner.steps())) == 120
     images = learner.sampler().sample(64)
     distances = torch.cdist(images.flatten(1), (two.flatten(1) / 127.5 - 1))

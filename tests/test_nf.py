@@ -36,7 +36,7 @@ from fabulate.prob import BIN, bits_per_dim, log_normal
 from fabulate.seeds import generator, seeded
 from fabulate.training.loop import Learner
 from fabulate.types import Batch, ImageShape, to_float
-from tiny import CLASSES, SHAPES, SMALL, Pixels, pictures
+from tiny import CLASSES, SHAPES, SMALL, Tensors, pictures
 
 SHAPE = ImageShape(3, 4, 6)
 PAIR = ImageShape(1, 1, 2)  # an image of two numbers: its density can be summed on a grid
@@ -244,7 +244,7 @@ def test_the_density_over_images_of_two_numbers_integrates_to_one_before_and_aft
         model = NF(NFConfig(**SLIM, margin=0.02), PAIR)
     assert integral(model) == pytest.approx(1, abs=1e-5)
     x = to_float(torch.tensor([[60, 90], [200, 150], [150, 100], [90, 180]], dtype=torch.uint8))
-    learner = Learner(model, Training(steps=30, batch_size=64, lr=5e-3, warmup=0), Pixels(x.view(-1, *PAIR)))
+    learner = Learner(model, Training(steps=30, batch_size=64, lr=5e-3, warmup=0), Tensors(x.view(-1, *PAIR)))
     terms = list(learner.steps())
     assert terms[-1]["loss"] < terms[0]["loss"] - 0.3
     assert integral(model.eval()) == pytest.approx(1, abs=1e-5)

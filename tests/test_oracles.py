@@ -23,7 +23,7 @@ from fabulate.prob import Gaussian, kl_to_standard_normal
 from fabulate.seeds import generator, seeded
 from fabulate.training.loop import Learner
 from fabulate.types import Batch, ImageShape, unit
-from tiny import SMALL, Pixels, pictures, within_five_errors
+from tiny import SMALL, Tensors, pictures, within_five_errors
 
 LINEAR = MLP(hidden=())
 D, Z = SMALL.size, 3
@@ -333,7 +333,7 @@ def small_gan(**config: object) -> GAN:
 def test_each_player_moves_alone_and_gives_the_other_no_gradient(name):
     for mover, other in (("critic", "generator"), ("generator", "critic")):
         model = small_gan(game=name)
-        learner = Learner(model, Training(batch_size=6, warmup=0, compile="off"), Pixels(pictures(SMALL, 6).x))
+        learner = Learner(model, Training(batch_size=6, warmup=0, compile="off"), Tensors(pictures(SMALL, 6).x))
         player = learner.players[mover]
         before = {name: [p.clone() for p in learner.parameters[name]] for name in learner.players}
         learner.update(mover, player, learner.micro_batches(), rate=1e-2)
@@ -344,7 +344,7 @@ def test_each_player_moves_alone_and_gives_the_other_no_gradient(name):
 
 
 def test_the_generator_moves_on_every_nth_step():
-    learner = Learner(small_gan(critic_steps=3), Training(steps=7, batch_size=6), Pixels(pictures(SMALL, 6).x))
+    learner = Learner(small_gan(critic_steps=3), Training(steps=7, batch_size=6), Tensors(pictures(SMALL, 6).x))
     moved = ["generator.loss" in terms for terms in learner.steps()]
     assert moved == [False, False, True, False, False, True, False]
 

@@ -25,12 +25,12 @@ from fabulate.models.families import families
 from fabulate.nets import MLP
 from fabulate.nets.transforms import with_variants
 from fabulate.seeds import seeded
+from fabulate.training import configure, fit
 from fabulate.uses.outliers import OutlierDetector, conformal, load_detector, save_detector
 from fabulate.uses.outliers.conformal import repeats
+from fabulate.uses.outliers.features import scattering
 from fabulate.uses.outliers.heat import gallery, painted
-from fabulate.uses.outliers.likelihood import bound, code_length, regret
-from fabulate.uses.outliers.scattering import scattering
-from fabulate.uses.outliers.scores import SCORES, SHRUNK, fit_mahalanobis, mahalanobis
+from fabulate.uses.outliers.scores import SCORES, SHRUNK, bound, code_length, fit_mahalanobis, mahalanobis, regret
 from pages import loads
 from tiny import SMALL, ends, pictures, small
 
@@ -212,11 +212,10 @@ def test_a_detector_that_learnt_variants_bears_another_hand() -> None:
 
 
 def test_likelihood_regret_is_never_negative_and_larger_for_what_was_not_learnt() -> None:
-    from fabulate.uses.outliers.learning import learn
-
-    x = pictures(SMALL, 200)
-    normals = x.batch(torch.arange(200)).x
-    model = learn("vae", {**small("vae"), "steps": 200}, normals, seed=0)
+    images = pictures(SMALL, 200)
+    normals = images.batch(torch.arange(200)).x
+    config, training = configure("vae", "default", {**small("vae"), "steps": 200, "seed": 0})
+    model = fit("vae", config, training, images, SMALL)
     noise = 2 * torch.rand(20, 1, 8, 8, generator=torch.Generator().manual_seed(0)) - 1
     strange, usual = regret(model, noise), regret(model, normals[:20])  # type: ignore[arg-type]
     assert (strange >= 0).all() and (usual >= 0).all()

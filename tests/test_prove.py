@@ -17,10 +17,9 @@ from fabulate.errors import ConfigError, DataError, RunError
 from fabulate.metrics.classes import balanced_accuracy
 from fabulate.uses.augment import BASELINES, Proof, augment, filters, pipeline, prove, read, splits, verdict
 from fabulate.uses.augment.filters import Synthetic, Tally
+from fabulate.uses.augment.folder import digests, joined, split
 from fabulate.uses.augment.page import to_json
-from fabulate.uses.augment.proof import over_classes, smote
-from fabulate.uses.augment.split import digests, joined, split
-from fabulate.uses.augment.verdict import BEST
+from fabulate.uses.augment.proof import BEST, over_classes, smote
 from pages import loads
 from tiny import SMALL, ends, pictures
 

@@ -11,6 +11,7 @@ from scipy import stats
 import fabulate
 from fabulate import rare
 from fabulate.errors import ConfigError, DataError
+from fabulate.prob import systematic
 from fabulate.seeds import generator
 from fabulate.uses.rare.adaptive import contradicted, unseen
 from fabulate.uses.rare.proposal import (
@@ -22,7 +23,6 @@ from fabulate.uses.rare.proposal import (
     noise_edges,
     signal_subspace,
 )
-from fabulate.uses.weighting import systematic
 
 
 def normal(*size: int, seed: int = 0) -> torch.Tensor:

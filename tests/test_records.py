@@ -25,9 +25,9 @@ from fabulate.metrics.intervals import Estimate
 from fabulate.models import GenerativeModel
 from fabulate.report import Card, Row
 from fabulate.uses.augment import folder as augmented
+from fabulate.uses.augment.folder import split
 from fabulate.uses.augment.page import RECORD as PROOF
 from fabulate.uses.augment.page import Record as Proved
-from fabulate.uses.augment.split import split
 from fabulate.uses.debias import page as debiased
 from fabulate.uses.outliers import OutlierDetector, load_detector, ranking, save_detector
 from fabulate.uses.outliers.saving import Mark

@@ -18,7 +18,8 @@ from fabulate.stats import reference
 from fabulate.training import best_samples, read_log, validation
 from fabulate.training.loop import Learner
 from fabulate.training.train import configure, parts
-from fabulate.training.validation import FEWEST, MOST, PATIENCE, SampleQuality, Selected, Validation, split
+from fabulate.training.validation import FEWEST, MOST, PATIENCE, SampleQuality, Validation, split
+from fabulate.types import Selected
 from tiny import Case, make, small
 
 

@@ -21,7 +21,7 @@ from fabulate.nets.vq import DEAD, FORGET, FSQ, Codebook, Quantiser, perplexity
 from fabulate.seeds import generator, seeded
 from fabulate.training.loop import Learner, score_images
 from fabulate.types import Batch, ImageShape, to_float, unit
-from tiny import CLASSES, SMALL, Pixels, pictures
+from tiny import CLASSES, SMALL, Tensors, pictures
 
 QUANTISERS = [FSQ(levels=(3, 2)), Codebook(size=6, dim=2)]
 TINY = {"width": 8, "blocks": 1, "prior": Transformer(width=16, layers=1)}
@@ -302,7 +302,7 @@ def test_two_equally_likely_images_cost_log_two_and_are_drawn_equally_often(quan
     steps = 220  # dead codes begin anew at step 230, which costs nats for a while
     n, pixels = 1000, torch.zeros(2, *SMALL, dtype=torch.uint8)
     pixels[0, :, :4], pixels[1, :, :, 4:] = 255, 255
-    images = Pixels(pixels)
+    images = Tensors(pixels)
     learner = Learner(model(quantiser), Training(steps=steps, batch_size=8, lr=5e-3, ema=0), images)
     assert len(list(learner.steps())) == steps
     vqvae = learner.sampler().eval()

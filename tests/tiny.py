@@ -15,10 +15,10 @@ from torch import Tensor
 from fabulate.cli import main
 from fabulate.models import small as models_small
 from fabulate.models.families import families
-from fabulate.models.small import CLASSES, NARROW, SMALL, Case, Pixels, cases, hyperparameters, kinds, make, pictures
-from fabulate.types import ImageShape
+from fabulate.models.small import CLASSES, NARROW, SMALL, Case, cases, hyperparameters, kinds, make, pictures
+from fabulate.types import ImageShape, Tensors
 
-__all__ = ["CLASSES", "NARROW", "SMALL", "Case", "Pixels", "cases", "make", "pictures"]
+__all__ = ["CLASSES", "NARROW", "SMALL", "Case", "Tensors", "cases", "make", "pictures"]
 
 SHAPES = [*models_small.SHAPES, ImageShape(3, 64, 64)]
 

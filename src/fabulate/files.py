@@ -316,6 +316,12 @@ def folder_names(labels: Iterable[str], taken: Iterable[str] = ()) -> dict[str, 
     return {label: found[label] for label in labels}
 
 
+def class_folders(folder: Path, classes: Iterable[str]) -> list[Path]:
+    """A folder for each class within a folder that only fabulate writes to, made, in the order of the classes."""
+    own_folder(folder)
+    return [own_folder(folder / name) for name in folder_names(classes).values()]
+
+
 def _folded(name: str) -> str:
     """What a file system that ignores case, or writes accents in another way, may take a name for."""
     return unicodedata.normalize("NFC", unicodedata.normalize("NFKC", name).casefold())

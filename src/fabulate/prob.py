@@ -1,4 +1,4 @@
-"""Probabilities: the KL of Gaussians, log-mean-exp, and what a decoder's output means as a distribution over images.
+"""Probabilities: KL, log-mean-exp, weighted samples, and what a decoder's output means as a distribution over images.
 
 A likelihood is a small module that turns a decoder's raw output (B, C, H, W) into p(x | z): `log_prob` in nats, summed
 over the image, and `mean`, the image to show. Its noise level, where it has one, is a learned number, the same for each
@@ -6,7 +6,7 @@ pixel. With it fixed at 1 a VAE's reconstruction term is off by a factor that pe
 (Rybkin, Daniilidis, Levine, "Simple and effective VAE training with calibrated decoders", 2021,
 https://arxiv.org/abs/2006.13202).
 
-Legend: B batch, C H W image, Z latent, K samples.
+Legend: N weights, B batch, C H W image, Z latent, K samples.
 """
 
 from abc import ABC, abstractmethod
@@ -38,6 +38,30 @@ def log_normal(x: Tensor, mean: Tensor, logvar: Tensor) -> Tensor:
 def log_mean_exp(x: Tensor, dim: int) -> Tensor:
     """log(mean(exp(x))) along one dimension, without overflow."""
     return x.logsumexp(dim) - log(x.shape[dim])
+
+
+def effective_size(weights: Tensor) -> float:
+    """The effective sample size of weights (N,), (sum w)^2 / sum w^2 (Kish 1965); 0 for none.
+
+    >>> effective_size(torch.ones(10)), effective_size(torch.tensor([1.0, 0.0]))
+    (10.0, 1.0)
+    """
+    return float(weights.sum().square() / weights.square().sum().clamp_min(torch.finfo(weights.dtype).tiny))
+
+
+def systematic(weights: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
+    """n indices by weights (N,), each as often as its share of them, give or take one: systematic resampling.
+
+    Where the first falls is random, by the generator, or the middle (Kitagawa, "Monte Carlo filter and smoother for
+    non-Gaussian nonlinear state space models", 1996, https://doi.org/10.1080/10618600.1996.10474692).
+
+    >>> systematic(torch.tensor([0.5, 0.25, 0.25]), 4).tolist()
+    [0, 0, 1, 2]
+    """
+    first = 0.5 if generator is None else torch.rand(1, generator=generator, dtype=torch.float64)
+    marks = (torch.arange(n, dtype=torch.float64) + first) / n
+    edges = weights.double().cumsum(0)
+    return torch.searchsorted(edges / edges[-1], marks).clamp_max(len(weights) - 1)
 
 
 BIN = 2 / 255  # the distance of two pixel values in [-1, 1]: the width of the noise that makes them a density

@@ -89,6 +89,37 @@ class BatchSource(ABC):
         return self.stored(indices).floats()
 
 
+class Tensors(BatchSource):
+    """Images x in memory, uint8 or floats in [-1, 1] (N, C, H, W), and classes y (N,) int64 or None."""
+
+    def __init__(self, x: Tensor, y: Tensor | None = None) -> None:
+        self.x, self.y = x, y
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def stored(self, indices: Tensor) -> Batch:
+        return Batch(self.x[indices], None if self.y is None else self.y[indices])
+
+
+class Selected(BatchSource):
+    """Images of a source by their numbers there (N,); a number may come several times.
+
+    >>> some = Selected(Tensors(torch.arange(10.0).view(10, 1, 1, 1)), torch.tensor([1, 3, 3]))
+    >>> len(some), some.stored(torch.tensor([0, 2])).x.flatten().tolist()
+    (3, [1.0, 3.0])
+    """
+
+    def __init__(self, images: BatchSource, numbers: Tensor) -> None:
+        self.images, self.numbers = images, numbers
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def stored(self, indices: Tensor) -> Batch:
+        return self.images.stored(self.numbers[indices])
+
+
 class Ordered(BatchSource):
     """A `BatchSource` that is quick to read in its own orders only; all others are read in any."""
 

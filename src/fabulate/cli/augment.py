@@ -14,7 +14,7 @@ from fabulate.files import outside
 from fabulate.report import Table
 from fabulate.uses.augment import augment
 from fabulate.uses.augment.filters import Synthetic
-from fabulate.uses.augment.split import SHARE
+from fabulate.uses.augment.folder import SHARE
 
 
 @spec

@@ -38,6 +38,7 @@ from fabulate.models.base import able
 from fabulate.models.capabilities import Encodes, HasLatent, HasPosterior, Reconstructs
 from fabulate.models.search import EncodesBySearch
 from fabulate.pictures import table
+from fabulate.prob import effective_size
 from fabulate.report import Row
 from fabulate.report.plots import bars
 from fabulate.seeds import seed_at
@@ -149,10 +150,10 @@ def used(subject: Subject, model: HasLatent) -> Findings:
     subset = subject.subset(subject.reference, IMAGES, "latent")
     codes = subset.each(lambda chunk: model.encode(chunk.x, chunk.y)).double()  # (N, Z); the posterior's means
     variances = torch.linalg.svdvals(codes - codes.mean(0)).square() / len(codes)  # along the principal directions
-    effective = float(variances.sum().square() / variances.square().sum().clamp_min(torch.finfo(torch.float64).tiny))
     size = codes.shape[1]
     words = f"of {size:,}; by how evenly the codes' variance is spread"
-    rows = [Row(name="Effective dimensions", value=Estimate(effective), better="neither", words=words)]
+    effective = Estimate(effective_size(variances))
+    rows = [Row(name="Effective dimensions", value=effective, better="neither", words=words)]
     if not isinstance(model, HasPosterior):
         caption = "The variance of codes along each principal direction, as a share of all of it."
         spectrum = bars(

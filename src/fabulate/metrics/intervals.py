@@ -67,6 +67,11 @@ class Estimate(NamedTuple):
         # At the ends one border is the share itself, which rounding would miss.
         return cls(share, middle - reach if count else 0.0, middle + reach if count < n else 1.0)
 
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the interval lies above or below 0, else 0."""
+        return int(self.low > 0) - int(self.high < 0)
+
     def __str__(self) -> str:
         """The value with its interval: 12.3 (11.9 to 12.7)."""
         if self.low != self.low:

@@ -29,9 +29,9 @@ from fabulate.errors import ConfigError, FabulateError
 from fabulate.models.base import TILE, GenerativeModel
 from fabulate.models.capabilities import Encodes, HasLatent, Reconstructs, Scores
 from fabulate.models.families import family
-from fabulate.models.small import CLASSES, SHAPES, SMALL, Case, Pixels, cases, make, pictures, some_batch
+from fabulate.models.small import CLASSES, SHAPES, SMALL, Case, cases, make, pictures, some_batch
 from fabulate.seeds import generator, permutation, seeded
-from fabulate.types import Batch, BatchSource, to_float, to_uint8
+from fabulate.types import Batch, BatchSource, Tensors, to_float, to_uint8
 
 USES = {"encode": Encodes, "reconstruct": Reconstructs, "score": Scores}  # what takes images
 RAISED = (FabulateError, RuntimeError, ValueError, TypeError, AttributeError, LookupError, AssertionError, OSError)
@@ -323,7 +323,7 @@ def its_own_class_is_likelier(case: Case) -> Iterator[str]:
     for _ in trained(model, images, 50):
         pass
     assert images.y is not None
-    own, other = tested(model, images), tested(model, Pixels(images.x, (images.y + 1) % len(case.classes)))
+    own, other = tested(model, images), tested(model, Tensors(images.x, (images.y + 1) % len(case.classes)))
     if not own < other:
         yield f"after 50 steps the loss is {own:.4g} with the right classes and {other:.4g} with wrong ones"
 

@@ -10,7 +10,6 @@ from dataclasses import fields
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from fabulate.config import override
 from fabulate.errors import ConfigError
@@ -19,7 +18,7 @@ from fabulate.models.families import families, family
 from fabulate.models.spaces import SPACES
 from fabulate.nets import NETWORKS
 from fabulate.seeds import generator, seeded
-from fabulate.types import Batch, BatchSource, ImageShape
+from fabulate.types import Batch, ImageShape, Tensors
 
 SMALL = ImageShape(1, 8, 8)
 SHAPES = [SMALL, ImageShape(3, 9, 11), ImageShape(1, 28, 28)]
@@ -35,27 +34,14 @@ NARROW: dict[str, dict[str, Any]] = {
 QUICK = {"latent_dim": 5, "evaluations": 4}  # hyperparameters of models and of sampling, where a family has them
 
 
-class Pixels(BatchSource):
-    """The smallest `BatchSource`: uint8 images (N, C, H, W), and classes (N,) or None."""
-
-    def __init__(self, x: Tensor, y: Tensor | None = None) -> None:
-        self.x, self.y = x, y
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def stored(self, indices: Tensor) -> Batch:
-        return Batch(self.x[indices], None if self.y is None else self.y[indices])
-
-
-def pictures(shape: ImageShape, n: int, classes: Sequence[str] = (), seed: int = 0) -> Pixels:
+def pictures(shape: ImageShape, n: int, classes: Sequence[str] = (), seed: int = 0) -> Tensors:
     """n waves of random slope and phase, brighter with each class: enough structure for 30 steps to learn from."""
     down, across, phase = torch.rand(3, n, 1, 1, generator=generator(seed, "pictures"))
     rows, columns = torch.linspace(0, 3, shape.height)[:, None], torch.linspace(0, 3, shape.width)
     waves = torch.sin(down * rows + across * columns + 3 * phase)[:, None].expand(n, *shape)
     y = torch.arange(n) % len(classes) if classes else None
     bright = 1.0 if y is None else (1 + y[:, None, None, None]) / len(classes)
-    return Pixels(((waves + 1) * 127.5 * bright).to(torch.uint8), y)
+    return Tensors(((waves + 1) * 127.5 * bright).to(torch.uint8), y)
 
 
 class Case(NamedTuple):

@@ -25,8 +25,8 @@ from fabulate.training.devices import peak_memory
 from fabulate.training.folder import RunFolder, read_log
 from fabulate.training.loop import Learner, score_images, take
 from fabulate.training.progress import Display
-from fabulate.training.validation import VALIDATIONS, SampleQuality, Selected
-from fabulate.types import Ordered, some_of, to_uint8
+from fabulate.training.validation import VALIDATIONS, SampleQuality
+from fabulate.types import Ordered, Selected, some_of, to_uint8
 
 PICTURES = 8  # times in a run that samples are drawn and the test images scored
 REPORTS = 200  # lines in the log of a run whose length is known; with a budget in minutes, one every 50 steps

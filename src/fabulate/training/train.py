@@ -31,8 +31,8 @@ from fabulate.training.folder import Config, RunFolder, has_checkpoints, load, r
 from fabulate.training.loop import Learner, settled
 from fabulate.training.progress import Display
 from fabulate.training.session import Report, Session, follow
-from fabulate.training.validation import SampleQuality, Selected, split
-from fabulate.types import BatchSource, ImageShape
+from fabulate.training.validation import SampleQuality, split
+from fabulate.types import BatchSource, ImageShape, Selected
 
 Reports = Generator[Report, None, GenerativeModel]
 """Gives each line of the log as it is written; its value in the end is the model."""

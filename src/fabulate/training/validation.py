@@ -20,7 +20,7 @@ from fabulate.data import Data, Images
 from fabulate.files import digest
 from fabulate.models import GenerativeModel
 from fabulate.seeds import permutation
-from fabulate.types import Batch, BatchSource
+from fabulate.types import BatchSource
 
 if TYPE_CHECKING:
     from fabulate.features import Features
@@ -35,24 +35,6 @@ FEWEST, MOST = 10, 2000  # validation images: a loss of fewer says too little, o
 SHARE = 0.1  # of the training time that measuring samples may take
 SAMPLES = 1000  # enough to rank the steps of one run; the distance itself would fall with more
 REAL = 10_000  # training images compared with, at most
-
-
-class Selected(BatchSource):
-    """Some images of a source, by their numbers there (N,).
-
-    >>> images = Images(np.zeros((10, 1, 8, 8), np.uint8))
-    >>> len(Selected(images, torch.tensor([1, 3, 5])))
-    3
-    """
-
-    def __init__(self, images: BatchSource, numbers: Tensor) -> None:
-        self.images, self.numbers = images, numbers
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def stored(self, indices: Tensor) -> Batch:
-        return self.images.stored(self.numbers[indices])
 
 
 def split(images: BatchSource, share: float, seed: int) -> tuple[Tensor, Tensor] | None:

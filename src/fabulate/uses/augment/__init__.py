@@ -11,13 +11,12 @@
     proof.difference("both", "classic").value              # with its interval
     verdict(proof).sentences                               # "Synthetic images did not help here" among them
 
-The cut that keeps a proof honest is in `split`, what is kept of samples in `filters`.
+The cut that keeps a proof honest is in `folder`, what is kept of samples in `filters`.
 """
 
 from fabulate.uses.augment.folder import Augmented, read, splits
 from fabulate.uses.augment.page import prove_folder
 from fabulate.uses.augment.pipeline import augment
-from fabulate.uses.augment.proof import BASELINES, Proof, prove
-from fabulate.uses.augment.verdict import verdict
+from fabulate.uses.augment.proof import BASELINES, Proof, prove, verdict
 
 __all__ = ["BASELINES", "Augmented", "Proof", "augment", "prove", "prove_folder", "read", "splits", "verdict"]

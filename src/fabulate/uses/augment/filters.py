@@ -25,6 +25,7 @@ import torch
 from torch import Tensor
 
 from fabulate.data import Images
+from fabulate.data.listing import Labels
 from fabulate.errors import DataError
 from fabulate.features import Classifier, predict, train_classifier
 from fabulate.features.base import NetworkFeatures, Pixels
@@ -34,7 +35,6 @@ from fabulate.models import GenerativeModel
 from fabulate.models.base import TILE
 from fabulate.seeds import seed_at
 from fabulate.types import Progress, to_uint8
-from fabulate.uses.augment.split import Labels
 
 FAR = 3.0
 COPY = 0.25

@@ -9,13 +9,20 @@
       samples.png              some of each class
       run/                     the model, unless one was given
 
+A proof on images that the generator has seen proves nothing: what it copied from them would count as found. So before
+anything is trained it is settled which images a model may learn from, and which are kept for the test. The test is the
+source's own test part (a tenth of the images, where it has none). Where a class has less than its share there, images
+of it are taken out of the training part, by an addressed permutation: a random tenth of a rare class may be no image at
+all. And what was learnt from is written down, image by image, as digests of pixels; a test image that equals one of
+them is no test image, wherever it came from.
+
 Legend: N images, C H W image.
 """
 
 import re
 from collections.abc import Mapping
 from dataclasses import replace
-from functools import partial
+from math import ceil
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, NotRequired
 
@@ -26,13 +33,14 @@ from typing_extensions import TypedDict
 
 from fabulate.config import DataSpec, to_json
 from fabulate.data import Data, Images
+from fabulate.data.listing import Labels
 from fabulate.errors import ConfigError, DataError, RunError
 from fabulate.files import (
     Name,
-    folder_names,
+    class_folders,
+    digest,
     inside,
     own_folder,
-    place_file,
     read_bytes,
     read_json,
     replaceable_folder,
@@ -40,13 +48,15 @@ from fabulate.files import (
     write_json,
 )
 from fabulate.nets.blocks import LARGEST_SIDE
-from fabulate.pictures import to_image
+from fabulate.pictures import place_png
+from fabulate.seeds import permutation
 from fabulate.types import Progress
-from fabulate.uses.augment.split import Labels, Split, digests, labels, rejoined, untouched
 
 MANIFEST, LEARNT_FROM, SYNTHETIC = "augment.json", "learnt-from.txt", "synthetic"
 KIND: Literal["augmented images"] = "augmented images"
 FORMAT: Literal[1] = 1
+SHARE = 0.1  # of each class is kept for the test, at least
+PORTION = 4096  # images hashed at a time: they may lie on the disk
 MOST_DIGESTS = 1 << 30  # bytes: thirty million images
 Count = Annotated[int, Field(ge=0)]
 
@@ -125,6 +135,15 @@ class Augmented(NamedTuple):
         return {"made_from": {**data, "spec": to_json(data["spec"])}, "model": self.manifest["model"]}
 
 
+class Split(NamedTuple):
+    """Images to learn from and images to test with; no image is in both, unless the source repeats it."""
+
+    train: Images
+    test: Images
+    held_out: tuple[int, ...] = ()
+    """Numbers of the training part's images that were moved to the test."""
+
+
 class Splits(NamedTuple):
     """What a proof is made of; all labelled by the classes of the data."""
 
@@ -173,14 +192,11 @@ def write_part(
     progress: Progress | None = None,
 ) -> list[Path]:
     """Write labelled images as folder/part/CLASS/NUMBER.png; their paths there. Numbers: 0, 1, ... by default"""
-    own_folder(folder / part)
-    within = [own_folder(folder / part / name).relative_to(folder) for name in folder_names(classes).values()]
-    paths = []
+    within, paths = class_folders(folder / part, classes), []
     for i, k in enumerate(images.class_numbers.tolist()):
-        number = i if numbers is None else int(numbers[i])
-        path = within[k] / f"{number:05}.png"
-        place_file(folder / path, partial(to_image(images.x[i]).save, format="PNG"))
-        paths.append(path)
+        path = within[k] / f"{i if numbers is None else numbers[i]:05}.png"
+        place_png(images.x[i], path)
+        paths.append(path.relative_to(folder))
         if progress is not None:
             progress(i + 1, len(images))
     return paths
@@ -190,7 +206,7 @@ def finish(
     folder: Path, data: Data, cut: Split, files: Mapping[Path, tuple[str, int]], about: Mapping[str, Any]
 ) -> None:
     """Write the record. `files`: class and number of each synthetic image; `about`: model, seeds, filters, counts."""
-    text = "".join(f"{digest}\n" for digest in digests(cut.train))
+    text = "".join(f"{each}\n" for each in digests(cut.train))
     write_file(folder / LEARNT_FROM, lambda file: file.write(text.encode()))
     images = [{"file": path.as_posix(), "class": name, "number": number} for path, (name, number) in files.items()]
     manifest = {"kind": KIND, "format": FORMAT, "finished": True, "data": origin(data, cut), **about}
@@ -287,7 +303,7 @@ def _learnt_from(path: Path, count: int) -> set[str]:
         found = read_bytes(path, MOST_DIGESTS).decode(errors="replace").split()
     except FileNotFoundError as error:
         raise RunError(f"{path} is missing: which images the model saw cannot be told") from error
-    if len(found) != count or not all(re.fullmatch("[0-9a-f]{32}", digest) for digest in found):
+    if len(found) != count or not all(re.fullmatch("[0-9a-f]{32}", each) for each in found):
         raise RunError(
             f"{path} is damaged: it should hold {count:,} digests of images that the model saw; make the folder anew"
         )
@@ -311,3 +327,86 @@ def _pixels(path: Path, shape: tuple[int, ...] | None) -> np.ndarray[tuple[int, 
             raise
         raise DataError(f"{path} cannot be read: {error}") from error
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
+
+
+# The cut
+
+
+def split(data: Data, share: float = SHARE) -> Split:
+    """Cut a labelled data set so that at least the `share` of each class, and one image, is kept for the test.
+
+    Errors: `ConfigError` for a share outside 0..1; `DataError` without classes, for a class of a single image, and
+    where test images have none.
+    """
+    if not 0 <= share < 1:
+        raise ConfigError(f"the share of each class kept for the test is 0 to 1; given {share}")
+    y = labels(data)
+    tested = data.tested()
+    test_y = np.zeros(0, np.int64) if tested is None or tested.y is None else tested.y
+    moved: list[int] = []
+    for k, name in enumerate(data.classes):
+        own, others = np.flatnonzero(y == k), int((test_y == k).sum())
+        missing = max(1, ceil(share * (len(own) + others))) - others
+        if len(own) <= max(missing, 0):
+            raise DataError(
+                f"class {name} has {len(own)} training and {others} test images: too few to learn from some and test "
+                "with others. Give more images of it, or leave the class out"
+            )
+        order = permutation(len(own), "augment", "hold-out", k)[: max(missing, 0)]
+        moved += own[order.numpy()].tolist()
+    return rejoined(data, sorted(moved))
+
+
+def rejoined(data: Data, held_out: list[int]) -> Split:
+    """The cut in which these images of the training part were moved to the test."""
+    keep = np.ones(len(data.train), bool)
+    keep[held_out] = False
+    test = data.tested()
+    parts = [taken(data.train, np.array(held_out, np.int64))] + ([] if test is None else [test])
+    train = data.train if not held_out else taken(data.train, np.flatnonzero(keep))
+    return Split(train, parts[-1] if not held_out else joined(*parts), tuple(held_out))
+
+
+def labels(data: Data) -> Labels:
+    """The classes of the training images. Errors: `DataError` when there are not at least two."""
+    if data.train.y is None or len(data.classes) < 2:
+        raise DataError(
+            f"{data.spec.source} has {len(data.classes) or 'no'} class{'es' if not data.classes else ''}, and this "
+            "needs at least two: put the images of each class in a folder"
+        )
+    return data.train.y
+
+
+def counted(images: Images, classes: tuple[str, ...]) -> dict[str, int]:
+    """How many images there are of each class."""
+    return dict(zip(classes, np.bincount(images.class_numbers, minlength=len(classes)).tolist(), strict=True))
+
+
+def taken(images: Images, rows: Labels) -> Images:
+    """Some of the images, in memory."""
+    return Images(np.ascontiguousarray(images.x[rows]), None if images.y is None else images.y[rows])
+
+
+def joined(*parts: Images) -> Images:
+    """All images of some parts, one part after the other; all of them have classes."""
+    return Images(np.concatenate([part.x for part in parts]), np.concatenate([part.class_numbers for part in parts]))
+
+
+def digests(images: Images) -> list[str]:
+    """One hexadecimal digest for each image's pixels: equal for equal images.
+
+    >>> a, b, c = digests(Images(np.array([0, 1, 0], np.uint8).reshape(3, 1, 1, 1)))
+    >>> a == c != b
+    True
+    """
+    found = []
+    for start in range(0, len(images), PORTION):
+        part = np.ascontiguousarray(images.x[start : start + PORTION])
+        found += [digest(image.tobytes()) for image in part]
+    return found
+
+
+def untouched(test: Images, seen: set[str]) -> Images:
+    """The test images whose pixels equal none of those that were learnt from, given by their digests."""
+    clean = np.array([each not in seen for each in digests(test)], bool)
+    return test if clean.all() else taken(test, np.flatnonzero(clean))

@@ -17,8 +17,7 @@ from fabulate.pictures import save_png, sheet
 from fabulate.report import Card, Cell, Facts, Figure, Figures, Notes, Page, Section, Table, percent, plots, write_page
 from fabulate.types import Progress
 from fabulate.uses.augment.folder import Augmented, Splits, splits
-from fabulate.uses.augment.proof import BASELINES, PAIRS, WITH, Proof, prove
-from fabulate.uses.augment.verdict import points, verdict
+from fabulate.uses.augment.proof import BASELINES, PAIRS, WITH, Proof, points, prove, verdict
 
 RECORD = "proof.json"
 SHOWN = 8  # real and synthetic images of each class on the page

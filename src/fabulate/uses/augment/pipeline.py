@@ -23,6 +23,7 @@ from torch import Tensor
 from fabulate import training
 from fabulate.config import BUDGETS, Training, nearest, to_json
 from fabulate.data import Data, Images
+from fabulate.data.listing import Labels
 from fabulate.errors import CapabilityError, ConfigError, RunError
 from fabulate.files import key
 from fabulate.models import GenerativeModel, family
@@ -31,8 +32,18 @@ from fabulate.nets.blocks import LARGEST_SIDE, SMALLEST_SIDE
 from fabulate.pictures import save_png, sheet
 from fabulate.types import Batch, Stages
 from fabulate.uses.augment.filters import COPY, FAR, Filters, Synthetic, rejection_sampling
-from fabulate.uses.augment.folder import SYNTHETIC, claim, finish, write_part
-from fabulate.uses.augment.split import SHARE, Labels, Split, counted, labels, rejoined, split
+from fabulate.uses.augment.folder import (
+    SHARE,
+    SYNTHETIC,
+    Split,
+    claim,
+    counted,
+    finish,
+    labels,
+    rejoined,
+    split,
+    write_part,
+)
 
 SHOWN = 12  # of each class in samples.png
 

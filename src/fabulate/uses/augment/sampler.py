@@ -20,7 +20,6 @@ import torch
 from imblearn.over_sampling.base import BaseOverSampler
 from scipy import sparse
 from sklearn.utils import check_random_state
-from torch import Tensor
 
 from fabulate.data import Images
 from fabulate.data.arrays import Reading, pixel_values, reading
@@ -28,9 +27,9 @@ from fabulate.errors import DataError
 from fabulate.models import GenerativeModel
 from fabulate.seeds import permutation, seed_at
 from fabulate.training import fit
-from fabulate.types import Batch, BatchSource, ImageShape, to_uint8
+from fabulate.types import BatchSource, ImageShape, Selected, Tensors, to_uint8
 from fabulate.uses.augment.filters import Filters, rejection_sampling
-from fabulate.uses.augment.pipeline import Balanced, balanced_rows, conditional
+from fabulate.uses.augment.pipeline import balanced_rows, conditional
 from fabulate.uses.normal_scores import REACH, fit_columns, from_normal_scores, normal_scores
 
 Rows = npt.NDArray[Any]
@@ -96,7 +95,7 @@ class GenerativeOverSampler(BaseOverSampler):  # type: ignore[misc]  # imbalance
         read = reading(rows, "rows that are images")
         pixels = _pixels(rows, read).reshape(-1, *shape)
         images, names = Images(pixels, y.astype(np.int64)), tuple(map(str, range(int(y.max()) + 1)))
-        self.model_ = self._learn(Balanced(images.x, images.y), images, {}, shape, names)
+        self.model_ = self._learn(images, y, {}, shape, names)
         filters, wanted = Filters.of(images, names, seed=self.seed_), {names[k]: n for k, n in lacking.items()}
         found = rejection_sampling(self.model_, filters, wanted, names, seed=self.seed_)
         self.tallies_ = {int(name): tally for name, tally in found.tallies.items()}
@@ -123,12 +122,12 @@ class GenerativeOverSampler(BaseOverSampler):  # type: ignore[misc]  # imbalance
 
     def _table(self, rows: Rows, y: Rows, lacking: dict[int, int]) -> Rows:
         """Rows of features of the classes that lack some."""
-        given, numbers = torch.from_numpy(rows.astype(np.float64)), y.astype(np.int64)
+        given = torch.from_numpy(rows.astype(np.float64))
         columns = fit_columns(given)
-        scaled = (normal_scores(columns, given) / REACH).clamp(-1, 1).numpy()
-        shown, plain = (Table(scaled, numbers, order) for order in (balanced_rows(numbers), torch.arange(len(y))))
+        scaled = (normal_scores(columns, given) / REACH).clamp(-1, 1).float()
+        source = Tensors(scaled[:, None, None], torch.from_numpy(y.astype(np.int64)))
         names = tuple(map(str, range(int(y.max()) + 1)))
-        self.model_ = self._learn(shown, plain, {"steps": STEPS}, ImageShape(1, 1, rows.shape[1]), names)
+        self.model_ = self._learn(source, y, {"steps": STEPS}, ImageShape(1, 1, rows.shape[1]), names)
         parts = []
         for k, n in lacking.items():
             x = self.model_.sample(n, names[k], seed=seed_at(self.seed_, "augment", k))
@@ -137,28 +136,13 @@ class GenerativeOverSampler(BaseOverSampler):  # type: ignore[misc]  # imbalance
         return (np.rint(made) if rows.dtype.kind in "iub" else made).astype(rows.dtype)
 
     def _learn(
-        self, shown: BatchSource, plain: BatchSource, budget: dict[str, Any], shape: ImageShape, names: tuple[str, ...]
+        self, images: BatchSource, y: Rows, budget: dict[str, Any], shape: ImageShape, names: tuple[str, ...]
     ) -> GenerativeModel:
         """A conditional model, trained in memory on balanced batches and settled on the images as they are."""
         given = {**budget, **(self.hyperparameters or {}), "seed": self.seed_}
         config, training = conditional(self.family, given, recipe=bool(self.image_shape))
-        return fit(self.family, config, training, shown, shape, names, device=self.device, latents_of=plain)
-
-
-class Table(BatchSource):
-    """Rows (N, D) in [-1, 1] with classes (N,), as images of one line; batches are of the rows `shown` (M,)."""
-
-    def __init__(self, x: Rows, y: npt.NDArray[np.int64], shown: Tensor) -> None:
-        self.x, self.y = torch.from_numpy(x).float()[:, None, None], torch.from_numpy(y)
-        self.shown = shown
-
-    def __len__(self) -> int:
-        return len(self.shown)
-
-    def stored(self, indices: Tensor) -> Batch:
-        """The rows at `indices` (B,): (B, 1, 1, D) and their classes."""
-        rows = self.shown[indices]
-        return Batch(self.x[rows], self.y[rows])
+        shown = Selected(images, balanced_rows(y))
+        return fit(self.family, config, training, shown, shape, names, device=self.device, latents_of=images)
 
 
 def _pixels(rows: Rows, read: Reading) -> npt.NDArray[np.uint8]:

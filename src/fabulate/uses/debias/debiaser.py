@@ -28,14 +28,14 @@ from torch.utils.data import WeightedRandomSampler
 from fabulate.config import Training, nearest, override
 from fabulate.data import Images
 from fabulate.errors import ConfigError, DataError
+from fabulate.prob import systematic
 from fabulate.seeds import generator, seeded
 from fabulate.training.devices import pick_device
 from fabulate.training.loop import Learner
-from fabulate.types import Batch, BatchSource, Progress
+from fabulate.types import Progress, Selected
 from fabulate.uses.debias import densities, factors
 from fabulate.uses.debias.densities import DENSITIES, TARGETS, Labels, Numbers
 from fabulate.uses.debias.recolour import Duotone, DuotoneConfig, counterfactual
-from fabulate.uses.weighting import systematic
 
 FEWEST = 50  # images from which anything can be told of densities
 STEPS = 2000
@@ -143,7 +143,7 @@ class Debiaser:
         """A model of the images that is shown more often what is rare."""
         with seeded(self.seed, "debias", "weights"):
             model = Duotone(self.config, images.shape)
-        source = Resampled(images)
+        source = Selected(images, torch.arange(len(images)))
         batch = min(128, len(images))
         training = Training(steps=self.steps, lr=2e-3, batch_size=batch, seed=self.seed)
         learner = Learner(model.to(pick_device(self.device)), training, source)
@@ -153,30 +153,13 @@ class Debiaser:
             if step >= FIRST * self.steps and step % every == 0 and step < self.steps:
                 now: Any = learner.sampler()  # the average is a Duotone too
                 weights = self._weights(codes(now, images), self.y_, "mixture")
-                source.resample(KEPT + (1 - KEPT) * weights / weights.mean(), self.seed, "debias", "shown", step)
+                shown = torch.from_numpy(KEPT + (1 - KEPT) * weights / weights.mean())
+                source.numbers = systematic(shown, len(images), generator(self.seed, "debias", "shown", step))
             if progress is not None:
                 progress(step, self.steps)
         found = learner.sampler().eval().requires_grad_(False)
         assert isinstance(found, Duotone)
         return found
-
-
-class Resampled(BatchSource):
-    """Images of which each epoch sees a choice of its own."""
-
-    def __init__(self, images: Images) -> None:
-        self.images, self.rows = images, torch.arange(len(images))
-
-    def resample(self, weights: Numbers, *address: int | str) -> None:
-        """Show images by weights (N,) from now on."""
-        self.rows = systematic(torch.from_numpy(weights), len(self.images), generator(*address))
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def stored(self, indices: Tensor) -> Batch:
-        """The chosen images at `indices` (B,)."""
-        return self.images.stored(self.rows[indices])
 
 
 def codes(model: Duotone, images: Images) -> Tensor:

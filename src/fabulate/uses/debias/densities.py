@@ -21,8 +21,6 @@ Legend: N codes or images, D latent dimension, A axes of it along which codes va
 
 import warnings
 from collections.abc import Callable
-from functools import partial
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -30,13 +28,10 @@ from torch.utils.data import WeightedRandomSampler
 
 from fabulate.seeds import generator, permutation
 
-if TYPE_CHECKING:
-    from sklearn.mixture import GaussianMixture
-
 Numbers = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
 LogDensity = Callable[[Numbers], Numbers]
-"""Codes (N, D) -> log p(f | y) of each under each class, in nats (N, K); up to a constant. It can be pickled."""
+"""Codes (N, D) -> log p(f | y) of each under each class, in nats (N, K); up to a constant."""
 Density = Callable[[Numbers, Labels, int, int], LogDensity]
 """Fitted to codes (N, D) of classes (N,), of which there are K, with a seed."""
 
@@ -62,12 +57,8 @@ def whitening(codes: Numbers) -> LogDensity:
     varying = deviations > FLATTEST * max(float(np.abs(codes).max()), 1e-12) * len(codes) ** 0.5
     turn = axes[varying].T / deviations[varying] * len(codes) ** 0.5  # (D, A)
     turn = turn * np.where(turn.sum(0) < 0, -1, 1)  # one of two signs, always the same
-    return partial(_turned, centre, turn if varying.any() else np.zeros((len(centre), 1)))
-
-
-def _turned(centre: Numbers, turn: Numbers, new: Numbers) -> Numbers:
-    """Codes (N, D) on the axes (D, A): (N, A)."""
-    return (new - centre) @ turn
+    turn = turn if varying.any() else np.zeros((len(centre), 1))
+    return lambda new: (new - centre) @ turn
 
 
 def shares(counts: Numbers) -> Numbers:
@@ -78,21 +69,19 @@ def shares(counts: Numbers) -> Numbers:
 def histogram(codes: Numbers, y: Labels, classes: int, seed: int = 0) -> LogDensity:
     """The product of a histogram for each principal axis."""
     turn = whitening(codes)
-    tables, places = [], []
+    parts = []
     for axis in turn(codes).T:
         low, high = np.percentile(axis, [TAILS, 100 - TAILS])
         width = max(high - low, 1e-12) / BINS
         counts = np.zeros((classes, BINS))
         np.add.at(counts, (y, bins(axis, low, width)), 1)
-        tables.append(shares(counts))
-        places.append((low, width))
+        parts.append((shares(counts), low, width))
 
-    return partial(_by_bins, turn, tables, places)
+    def log_density(new: Numbers) -> Numbers:
+        axes = zip(turn(new).T, parts, strict=True)
+        return np.sum([table[:, bins(axis, low, width)].T for axis, (table, low, width) in axes], axis=0)
 
-
-def _by_bins(turn: LogDensity, tables: list[Numbers], places: list[tuple[float, float]], new: Numbers) -> Numbers:
-    parts = zip(turn(new).T, tables, places, strict=True)
-    return np.sum([table[:, bins(axis, low, width)].T for axis, table, (low, width) in parts], axis=0)
+    return log_density
 
 
 def bins(axis: Numbers, low: float, width: float) -> Labels:
@@ -114,31 +103,27 @@ def gaussians(codes: Numbers, seed: int = 0) -> LogDensity:
         warnings.simplefilter("ignore", ConvergenceWarning)  # any good covering will do
         found.fit(axes)
 
-    return partial(_log_parts, turn, found)
+    def log_parts(new: Numbers) -> Numbers:
+        whole = found.predict_proba(turn(new)).clip(1e-300)
+        return np.log(whole) + found.score_samples(turn(new))[:, None]
 
-
-def _log_parts(turn: LogDensity, found: "GaussianMixture", new: Numbers) -> Numbers:
-    whole = found.predict_proba(turn(new)).clip(1e-300)
-    return np.log(whole) + found.score_samples(turn(new))[:, None]
+    return log_parts
 
 
 def mixture(codes: Numbers, y: Labels, classes: int, seed: int = 0) -> LogDensity:
     """Gaussians that all classes share, each class in shares of its own."""
-    from scipy.special import softmax
+    from scipy.special import logsumexp, softmax
 
     parts = gaussians(codes, seed)
     own = softmax(parts(codes), axis=1)  # (N, G): whose each code is
     counts = np.stack([own[y == k].sum(0) for k in range(classes)])  # (K, G)
     relative = shares(counts) - shares(counts.sum(0, keepdims=True))  # `parts` has the shares of all classes in it
 
-    return partial(_by_gaussians, parts, relative)
+    def log_density(new: Numbers) -> Numbers:
+        each = parts(new)
+        return np.stack([logsumexp(each + row, axis=1) for row in relative], axis=1)
 
-
-def _by_gaussians(parts: LogDensity, relative: Numbers, new: Numbers) -> Numbers:
-    from scipy.special import logsumexp
-
-    each = parts(new)
-    return np.stack([logsumexp(each + row, axis=1) for row in relative], axis=1)
+    return log_density
 
 
 DENSITIES: dict[str, Density] = {"mixture": mixture, "histogram": histogram}

@@ -13,16 +13,26 @@ https://arxiv.org/abs/1907.02893). Within cells of f the class and the environme
 likelihood ratio G = 2 sum n log(n / expected) follows chi-squared, and (G - degrees of freedom) / 2N estimates
 I(y; e | f), the information by which the factor fails.
 
+Factors that somebody knows of each image, groups to test by, environments or attributes, come as a table: a CSV file
+with a heading, whose first column names images as `fabulate debias` writes them into weights.csv (files by their path
+below the source, images of arrays as train[7]). Of its other columns that one says what they are which is called so:
+group, environment, attribute, or as the file is, scanner in scanners.csv.
+
 Legend: N images, D numbers in a factor's code, K classes, E environments, M cells.
 """
 
+import csv
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 from torch import Tensor
 
 from fabulate.config import nearest
-from fabulate.errors import ConfigError
+from fabulate.data.report import listed
+from fabulate.errors import ConfigError, DataError
+from fabulate.files import cell
 from fabulate.uses.debias.densities import Density, Labels, Numbers, gaussians, histogram, log_prior_of, weights
 from fabulate.uses.debias.recolour import DuotoneConfig
 
@@ -31,6 +41,7 @@ IDLE = 0.1  # deviation of a code's means below which the model makes no use of 
 CELLS = 20  # of equal counts, along one number
 FEW = 5  # images expected in a cell of the table of class and environment, below which G is no chi-squared
 LEVEL = 0.01  # of the test over all factors together
+LARGEST = 1 << 30  # bytes of a table: ten million images
 
 
 class Factor(NamedTuple):
@@ -120,18 +131,18 @@ def invariance(cell: Labels, y: Labels, environments: Labels) -> tuple[float, fl
     >>> invariance(np.zeros(400, int), e, e)[0] > 0.9  # each place a class of its own
     True
     """
-    from scipy.stats import chi2
+    from scipy.stats import chi2, chi2_contingency
 
     total, freedom = 0.0, 0
     table = np.zeros((cell.max() + 1, y.max() + 1, environments.max() + 1))
     np.add.at(table, (cell, y, environments), 1)
     for counts in table:
         counts = counts[counts.sum(1) > 0][:, counts.sum(0) > 0]
-        expected = counts.sum(1, keepdims=True) * counts.sum(0) / max(counts.sum(), 1)
-        if min(counts.shape) < 2 or expected.min() < FEW:
+        if min(counts.shape) < 2:
             continue
-        total += 2 * float(np.sum(counts * np.log(np.maximum(counts, 1e-300) / expected)))
-        freedom += (counts.shape[0] - 1) * (counts.shape[1] - 1)
+        g = chi2_contingency(counts, correction=False, lambda_="log-likelihood")
+        if g.expected_freq.min() >= FEW:
+            total, freedom = total + float(g.statistic), freedom + g.dof
     if not freedom:
         return 0.0, 1.0
     bits = (total - freedom) / (2 * len(y) * float(np.log(2)))
@@ -142,3 +153,69 @@ def spurious(factors: list[Factor]) -> Factor | None:
     """The factor whose relation to the class differs most between environments, if it is more than chance."""
     failing = [one for one in factors if one.p_value is not None and one.p_value < LEVEL / len(factors)]
     return max(failing, key=lambda one: one.failure or 0.0, default=None)
+
+
+# Factors that somebody knows
+
+
+def read_column(path: Path, images: Sequence[str], what: str) -> list[str]:
+    """The column of a table that says `what` the `images` are, in their order; other images in it do not matter.
+
+    Errors: `DataError` for a file that cannot be read, has no such column or several, says two things of one image, or
+    lacks some of the images.
+    """
+    try:
+        if path.stat().st_size > LARGEST:
+            raise DataError(f"the table of {what} {path} has more than {LARGEST:,} bytes; give one row for each image")
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            lines = csv.reader(file)
+            rows = [(lines.line_num, row) for row in lines if row]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise DataError(f"the table of {what} {path} cannot be read: {error}") from error
+    if len(rows) < 2 or any(len(row) < 2 for _, row in rows):
+        given = next((row for _, row in rows if len(row) < 2), rows[0][1] if rows else ["nothing"])
+        raise DataError(
+            f"{path} must be a CSV file with a heading and two columns, image and {what}; "
+            f"given: {','.join(given)[:100]}"
+        )
+    place = column(path, rows[0][1], what)
+    known: dict[str, tuple[int, str]] = {}
+    for line, row in rows[1:]:
+        image, value = row[0].strip(), row[place].strip() if place < len(row) else ""
+        first, before = known.setdefault(image, (line, value))
+        if before != value:
+            raise DataError(
+                f"{path} says two things of {image}: its {what} is {before or 'empty'} in line {first} and "
+                f"{value or 'empty'} in line {line}. Leave one of them"
+            )
+    found = [known.get(name, known.get(cell(name), (0, "")))[1] for name in images]
+    missing = [name for name, value in zip(images, found, strict=True) if not value]
+    if missing:
+        raise DataError(
+            f"{path} does not name the {what} of {len(missing):,} of {len(images):,} images: "
+            f"{', '.join(listed(missing, limit=3))}; it names images such as {next(iter(known))}"
+        )
+    return found
+
+
+def column(path: Path, heading: Sequence[str], what: str) -> int:
+    """Which column of a table is called `what`, or else as the file is, each with or without an s in the end.
+
+    >>> column(Path("t.csv"), ["image", "weather", "Group"], "group")
+    2
+    >>> column(Path("scanner.csv"), ["image", "hospital", "scanner"], "attribute")
+    2
+
+    Errors: `DataError` naming the columns.
+    """
+    names = [name.strip() for name in heading]
+    for word in (what, path.stem.casefold().removesuffix("s")):
+        called = [i for i, name in enumerate(names) if i and name.casefold().removesuffix("s") == word]
+        if len(called) == 1:
+            return called[0]
+        if called:
+            raise DataError(f"{path} has several columns called {word}: {', '.join(names)[:200]}. Leave one of them")
+    raise DataError(
+        f"{path} has no column called {what} (its first line: {', '.join(names)[:200]}); "
+        f"call the one that is meant {what}"
+    )

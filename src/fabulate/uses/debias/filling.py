@@ -19,9 +19,11 @@ from fabulate.data import Images
 from fabulate.errors import CapabilityError, ConfigError
 from fabulate.models import GenerativeModel, family
 from fabulate.models.base import Conditional, able
+from fabulate.prob import systematic
+from fabulate.seeds import generator
 from fabulate.training import configure, fit
-from fabulate.types import Progress, to_uint8
-from fabulate.uses.debias.debiaser import KEPT, Resampled
+from fabulate.types import Progress, Selected, to_uint8
+from fabulate.uses.debias.debiaser import KEPT
 from fabulate.uses.debias.densities import Labels, Numbers
 
 Pair = tuple[int, str]
@@ -118,9 +120,9 @@ def learn(
 
     Otherwise it would see a rare pair once in hundreds of steps, and have hardly a code of it to draw from.
     """
-    source = Resampled(images)
     evenly = 1 / (len(classes) * np.bincount(images.class_numbers, minlength=len(classes))[images.class_numbers])
-    source.resample(KEPT / len(images) + (1 - KEPT) * evenly, seed, "debias", "pairs")
+    shown = torch.from_numpy(KEPT / len(images) + (1 - KEPT) * evenly)
+    source = Selected(images, systematic(shown, len(images), generator(seed, "debias", "pairs")))
     values = {"steps": STEPS, **(hyperparameters or {}), "seed": seed, "conditional": True}
     config, training = configure(name, str(values.pop("preset", "default")), values)
     return fit(name, config, training, source, images.shape, classes, device=device, progress=progress)

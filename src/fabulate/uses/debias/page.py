@@ -16,19 +16,18 @@ from typing_extensions import TypedDict
 
 from fabulate.data import Data, Images, image_names
 from fabulate.errors import ConfigError
-from fabulate.files import folder_name, folder_names, own_folder, place_file, write_json, write_table
+from fabulate.files import class_folders, folder_name, own_folder, write_json, write_table
 from fabulate.nets.blocks import check_sides
-from fabulate.pictures import grid, paired_rows, save_png, table, to_image
+from fabulate.pictures import grid, paired_rows, place_png, save_png, table
+from fabulate.prob import effective_size
 from fabulate.report import Card, Facts, Figure, Figures, Notes, Page, Section, Table, percent, write_page
 from fabulate.seeds import permutation
 from fabulate.types import Progress, Stages, to_float, to_uint8
 from fabulate.uses.debias import filling, proof
-from fabulate.uses.debias.csv_labels import read_column
 from fabulate.uses.debias.debiaser import Debiaser
 from fabulate.uses.debias.densities import Numbers, whitening
-from fabulate.uses.debias.factors import Factor
+from fabulate.uses.debias.factors import Factor, read_column
 from fabulate.uses.debias.proof import Accuracies, Show
-from fabulate.uses.weighting import effective_size
 
 RECORD = "debias.json"
 PORTION = 500  # images recoloured at a time
@@ -102,7 +101,7 @@ def run(
         ways = {way: (train, show(train, debiaser)) for way, show in proof.WAYS.items()}
         proofs = proven(data, ways, debiaser.weigh(test), groups_of, debiaser.seed, classifier_steps, told)
     weights = debiaser.weights_
-    write_json(own_folder(out) / RECORD, record(data.spec.source, list(debiaser.chosen_), weights, proofs))
+    write_record(data.spec.source, list(debiaser.chosen_), weights, proofs, out)
     write_weights(names[: len(train)], data, train, weights, out)
     picture = factors_picture(debiaser, train, f"{data.name}: what is rare in its class")
     save_png(picture, out / "factors.png")
@@ -158,7 +157,7 @@ def run_pairs(
         ways = {way: (images, proof.by_weight(images, weights, seed)) for way, (images, weights) in sets.items()}
         test_weights = filling.pair_weights(test.class_numbers, others)
         proofs = proven(data, ways, test_weights, others, seed, classifier_steps, told)
-    write_json(own_folder(out) / RECORD, record(data.spec.source, [str(attribute)], filled.weights, proofs))
+    write_record(data.spec.source, [str(attribute)], filled.weights, proofs, out)
     made = [f"generated/{place}" for place in write_generated(filled, data, out / "generated")]
     write_weights([*names[: len(train)], *made], data, filled.images, filled.weights, out)
     write_page(out / "debias.html", pairs_page(data, filled, proofs))
@@ -200,9 +199,9 @@ def proven(
 # What is written
 
 
-def record(source: str, independent: list[str], weights: Numbers, proofs: Proofs) -> Record:
-    """The numbers of a debiasing."""
-    return {
+def write_record(source: str, independent: list[str], weights: Numbers, proofs: Proofs, folder: Path) -> None:
+    """Write the numbers of a debiasing: they say whose the folder is."""
+    record: Record = {
         "kind": "debias",
         "source": source,
         "independent": independent,
@@ -211,18 +210,13 @@ def record(source: str, independent: list[str], weights: Numbers, proofs: Proofs
         "accuracy": {way: found.overall.value for way, found in proofs.items()},
         "unbiased": {way: found.unbiased.value for way, found in proofs.items()},
     }
+    write_json(own_folder(folder) / RECORD, record)
 
 
 def write_weights(names: Sequence[str], data: Data, images: Images, weights: Numbers, folder: Path) -> None:
     """Write image, class and weight of every image learnt from, in their order."""
     labels = [data.classes[k] for k in images.class_numbers]
     write_table(folder / "weights.csv", ["image", "class", "weight"], zip(names, labels, weights.tolist(), strict=True))
-
-
-def class_folders(folder: Path, classes: Sequence[str]) -> list[Path]:
-    """A folder for each class, in their order."""
-    own_folder(folder)
-    return [own_folder(folder / name) for name in folder_names(classes).values()]
 
 
 def write_recoloured(debiaser: Debiaser, data: Data, folder: Path, progress: Progress) -> None:
@@ -232,8 +226,7 @@ def write_recoloured(debiaser: Debiaser, data: Data, folder: Path, progress: Pro
         x = to_float(torch.from_numpy(data.train.pixels(indices)))
         new = to_uint8(debiaser.recoloured(x, "written", int(indices[0]))).numpy()
         for i, image in zip(indices.tolist(), new, strict=True):
-            place = within[data.train.class_numbers[i]] / f"{i:06}.png"
-            place_file(place, partial(to_image(image).save, format="PNG"))
+            place_png(image, within[data.train.class_numbers[i]] / f"{i:06}.png")
         progress(int(indices[-1]) + 1, len(data.train))
 
 
@@ -242,7 +235,7 @@ def write_generated(filled: filling.Filled, data: Data, folder: Path) -> list[st
     within, places = class_folders(folder, data.classes), []
     for i in range(filled.real, len(filled.images)):
         place = within[filled.images.class_numbers[i]] / f"{folder_name(filled.attributes[i])}-{i:06}.png"
-        place_file(place, partial(to_image(filled.images.x[i]).save, format="PNG"))
+        place_png(filled.images.x[i], place)
         places.append(place.relative_to(folder).as_posix())
     return places
 

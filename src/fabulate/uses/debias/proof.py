@@ -196,7 +196,7 @@ WORDS: dict[tuple[int, int], tuple[str, Grade]] = {
 def verdict(way: str, found: Accuracies, plain: Accuracies) -> Card:
     """What a classifier that was taught in a way is worth beside the plain one."""
     undone, overall = differences(found, plain)
-    word, grade = WORDS[sign(undone), sign(overall)]
+    word, grade = WORDS[undone.sign, overall.sign]
     where = "on the mean of pairs of class and group" if plain.pairs else "with the bias undone by weights"
     because = f"Beside images as they are: {points(undone)} {where}, {points(overall)} over all test images."
     return Card(QUESTIONS[way], word, because, grade)
@@ -215,8 +215,3 @@ def differences(found: Accuracies, plain: Accuracies) -> tuple[Estimate, Estimat
         return weighted_mean(values, plain.weights), overall
     parts = [weighted_mean(values[own], np.ones(int(own.sum()))) for own in plain.members.values()]
     return mean_of(parts), overall
-
-
-def sign(difference: Estimate) -> int:
-    """1 or -1 where the interval is above or below 0, else 0."""
-    return int(difference.low > 0) - int(difference.high < 0)

@@ -23,6 +23,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
+from fabulate.config import BUDGETS
 from fabulate.data.arrays import Reading, channels_first, pixel_values, reading
 from fabulate.errors import ConfigError, DataError
 from fabulate.features.base import lite0
@@ -31,17 +32,19 @@ from fabulate.models import GenerativeModel
 from fabulate.models.capabilities import Reconstructs
 from fabulate.nets.transforms import with_variants
 from fabulate.seeds import permutation
+from fabulate.training import configure
+from fabulate.training import fit as train
 from fabulate.training.devices import pick_device
-from fabulate.types import Progress
+from fabulate.types import ImageShape, Progress, Tensors, to_float
 from fabulate.uses.normal_scores import fit_columns, normal_scores, spread
 from fabulate.uses.outliers import conformal, heat
-from fabulate.uses.outliers.features import Inputs, State, taken_images
-from fabulate.uses.outliers.learning import learn
+from fabulate.uses.outliers.features import Inputs, State
 from fabulate.uses.outliers.scores import SCORES, Kind, default, named
 
 Numbers = npt.NDArray[np.float64]
 PORTION = 2000  # rows judged at a time
 GUARDED, LOUD = 0.02, 2.0  # a guard is heard about what is so rare among normals, and so much louder than a score
+STEPS = 1500  # of training where no budget is given: a detector has to be quick, and copies need not be sharp
 MANY = 2000  # normals of which one fold in five is enough to promise a rate of 1 / 400
 
 
@@ -218,7 +221,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         if shape:
             if rows.shape[1] != np.prod(shape):
                 raise DataError(f"image_shape {shape} has {np.prod(shape)} numbers, and rows of X have {rows.shape[1]}")
-            return taken_images(rows.reshape(-1, *shape))
+            return to_float(torch.from_numpy(np.ascontiguousarray(rows.reshape(-1, *shape)))).float()
         return torch.from_numpy(np.array(rows))
 
     def _pixels(self, x: npt.NDArray[Any], fitting: bool) -> npt.NDArray[Any]:
@@ -242,14 +245,14 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
         columns = fit_columns(seen.x) if seen.x.ndim == 2 else {}
         view = Round({}, None, columns).view(seen)
         if learns:
-            model = learn(
-                self.family,
-                self.hyperparameters,
-                view.images,
-                seed=self.seed_ + i,
-                device=self.device,
-                progress=progress,
+            x, values = view.images, dict(self.hyperparameters or {})
+            if all(values.get(budget) is None for budget in BUDGETS):
+                values["steps"] = STEPS
+            config, training = configure(
+                self.family, values.pop("preset", "default"), values | {"seed": self.seed_ + i}
             )
+            shape = ImageShape(*x.shape[1:])
+            model = train(self.family, config, training, Tensors(x), shape, device=self.device, progress=progress)
             view = replace(view, model=model)
         return Round({name: SCORES[name].fit(view) for name in self.names_}, view.model, columns)
 
@@ -265,16 +268,12 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     def _combined(self, raw: Numbers) -> Numbers:
         """The mean of log p over the scores, and less what the guards among them find far too strange: (N,)."""
         columns = zip(raw.T, self.raw_normals_.T, strict=True)
-        logs = [conformal.log_tails(scores, normals) for scores, normals in columns]
-        guards = [SCORES[name].guards for name in self.names_]
-        if all(guards):
-            return np.mean(logs, axis=0)
-        mean = np.mean([log for log, guard in zip(logs, guards, strict=True) if not guard], axis=0)
-        found: Numbers = sum(
-            (LOUD * np.minimum(log - np.log(GUARDED), 0) for log, guard in zip(logs, guards, strict=True) if guard),
-            mean,
-        )
-        return found
+        logs = np.stack([conformal.log_tails(scores, normals) for scores, normals in columns])  # (scores, N)
+        guards = np.array([SCORES[name].guards for name in self.names_])
+        if guards.all():
+            return logs.mean(0)
+        heard: Numbers = LOUD * np.minimum(logs[guards] - np.log(GUARDED), 0)
+        return logs[~guards].mean(0) + heard.sum(0)
 
     def _score(self, x: Tensor) -> Numbers:
         seen = self._seen(x)

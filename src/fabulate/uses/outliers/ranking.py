@@ -61,20 +61,6 @@ class Record(TypedDict):
     scores: list[str]
 
 
-def record(detector: OutlierDetector, ranking: Ranking, source: str) -> Record:
-    """The numbers of a ranking."""
-    return {
-        "kind": "ranking",
-        "source": source,
-        "images": len(ranking.scores),
-        "outliers": int(ranking.outliers.sum()),
-        "threshold": detector.threshold_,
-        "false_alarm": detector.false_alarm_.value,
-        "false_alarm_interval": detector.false_alarm_interval_,
-        "scores": list(detector.names_),
-    }
-
-
 def rank(detector: OutlierDetector, data: Data, progress: Progress | None = None) -> Ranking:
     """Judge all images of a data set, training and test part. `progress`: called with (images judged, all images).
 
@@ -86,11 +72,11 @@ def rank(detector: OutlierDetector, data: Data, progress: Progress | None = None
         if progress is not None:
             progress(min(first + PORTION, len(x)), len(x))
     scores = np.concatenate(parts)
-    parts_of_data = [part for part in (data.train, data.test) if part is not None]
     classes = [
-        name
-        for part in parts_of_data
-        for name in ([""] * len(part) if part.y is None else map(data.classes.__getitem__, part.y))
+        "" if part.y is None else data.classes[part.y[i]]
+        for part in (data.train, data.test)
+        if part is not None
+        for i in range(len(part))
     ]
     return Ranking(
         order=np.argsort(scores, kind="stable"),
@@ -105,19 +91,6 @@ def rank(detector: OutlierDetector, data: Data, progress: Progress | None = None
 def pixels(data: Data) -> Pixels:
     """All images of a data set, training images first: uint8 (N, C, H, W)."""
     return np.concatenate([part.x for part in (data.train, data.test) if part is not None])
-
-
-def write_csv(ranking: Ranking, path: Path) -> None:
-    """Write rank, name, class, score, p-value and verdict of every image, the strangest first."""
-    verdicts = np.where(ranking.outliers, "yes", "no").tolist()
-    write_table(
-        path,
-        ["rank", "image", "class", "score", "p_value", "outlier"],
-        (
-            (place, ranking.names[i], ranking.classes[i], ranking.scores[i], ranking.p_values[i], verdicts[i])
-            for place, i in enumerate(ranking.order.tolist(), start=1)
-        ),
-    )
 
 
 def normals_of(data: Data, classes: tuple[str, ...] = ()) -> Pixels:
@@ -142,8 +115,21 @@ def run(
     ranking = rank(detector, data, partial(told, "judging images"))
     page = ranking_page(name, detector, data, ranking, n, partial(told, "drawing heat maps"))
     own_folder(out)
-    write_json(out / RECORD, record(detector, ranking, data.spec.source))
-    write_csv(ranking, out / "outliers.csv")
+    record: Record = {
+        "kind": "ranking",
+        "source": data.spec.source,
+        "images": len(ranking.scores),
+        "outliers": int(ranking.outliers.sum()),
+        "threshold": detector.threshold_,
+        "false_alarm": detector.false_alarm_.value,
+        "false_alarm_interval": detector.false_alarm_interval_,
+        "scores": list(detector.names_),
+    }
+    write_json(out / RECORD, record)
+    order, verdicts = ranking.order.tolist(), np.where(ranking.outliers, "yes", "no")
+    columns = (ranking.names, ranking.classes, ranking.scores, ranking.p_values, verdicts)
+    rows = ((place, *(column[i] for column in columns)) for place, i in enumerate(order, start=1))
+    write_table(out / "outliers.csv", ["rank", "image", "class", "score", "p_value", "outlier"], rows)
     write_page(out / "outliers.html", page)
     return ranking
 

@@ -28,9 +28,9 @@ import torch
 from torch import Tensor
 
 from fabulate.errors import ConfigError, DataError
+from fabulate.prob import effective_size
 from fabulate.seeds import generator
 from fabulate.uses.rare.proposal import Defended, Fit, Nominal, Proposal, subspace_mixture
-from fabulate.uses.weighting import effective_size
 
 Array = npt.NDArray[np.float64]
 

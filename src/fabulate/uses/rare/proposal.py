@@ -32,7 +32,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from fabulate.uses.weighting import effective_size, systematic
+from fabulate.prob import effective_size, systematic
 
 MARGIN = 1.05  # the ends hold for infinite D; the extreme eigenvalues of finite noise lie a little beyond them
 WORTH = 0.03  # nats that a variance of its own gains in a direction, or the direction is left to the noise

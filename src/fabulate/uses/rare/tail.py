@@ -44,11 +44,11 @@ from fabulate.models.base import GenerativeModel, Labels, able
 from fabulate.models.capabilities import HasBound, HasLatent, HasLikelihood, Scores
 from fabulate.models.directions import check_size, of_samples
 from fabulate.pictures import Pixels
+from fabulate.prob import effective_size, systematic
 from fabulate.seeds import seed_at
 from fabulate.types import Progress, unit
 from fabulate.uses.rare.adaptive import FEWEST_CALLS, Array, RareEvent, estimate
 from fabulate.uses.rare.simulator import STEPS, Score, Simulator
-from fabulate.uses.weighting import effective_size, systematic
 
 PLAIN = 4000  # draws that a threshold is taken from, or as many as there are calls
 SEEN = 30  # effective draws beyond a threshold that is taken from them: its quantile is then right to a fifth
