@@ -18,28 +18,37 @@ How a new page is made. Say what it tells as blocks in sections, and write it; t
     write_page(folder / "rare.html", page)
     rich.print(table.to_console())                                # a `Table` in the terminal
 
-`rows.py` has what is said: `Row` (a number, its interval and its anchors), `Card` (a verdict and its grade), and how
-numbers are written. `page.py` has the blocks: `Facts`, `Rows`, `Table` (with `Cell`), `Figures`, `Notes`, `Absent`,
-`Folded`. `plots.py` draws charts in one style. A new kind of block is a class in `page.py` and a template of its name
-in `templates/blocks/`; `templates/style.css` is the style of all pages, light and dark.
+`page.py` has what is said, `Row` (a number, its interval and its anchors), `Card` (a verdict and its grade) and how
+numbers are written, and the blocks: `Facts`, `Rows`, `Table` (with `Cell`), `Figures`, `Notes`, `Absent`, `Folded`.
+`plots.py` draws charts in one style. A new kind of block is a class in `page.py` and a template of its name in
+`templates/blocks/`; `templates/style.css` is the style of all pages, light and dark.
 """
 
 from fabulate.report.page import (
+    BETTER,
     Absent,
+    Better,
     Block,
+    Card,
     Cell,
     Facts,
     Figure,
     Figures,
     Folded,
+    Grade,
     Notes,
     Page,
+    Row,
     Rows,
     Section,
     Table,
+    graded,
+    interval,
+    number,
+    percent,
+    points,
     write_page,
 )
-from fabulate.report.rows import BETTER, Better, Card, Grade, Row, graded, interval, number, percent, points
 
 __all__ = [
     "BETTER",
