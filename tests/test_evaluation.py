@@ -18,8 +18,7 @@ from fabulate.evaluation.classes import SCORE, classes, score
 from fabulate.evaluation.compare import difference, widening
 from fabulate.evaluation.compare import page as comparison_page
 from fabulate.evaluation.evaluate import sampled
-from fabulate.evaluation.fidelity import fidelity
-from fabulate.evaluation.memorisation import LEVEL, POWER, least_noticed, memorisation
+from fabulate.evaluation.fidelity import LEVEL, POWER, fidelity, least_noticed, memorisation
 from fabulate.evaluation.report import page, write
 from fabulate.evaluation.subject import Subject
 from fabulate.features import ClassifierFeatures, Features, features_for

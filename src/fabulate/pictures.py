@@ -45,6 +45,13 @@ def to_image(pixels: Pixels) -> Image.Image:
     return Image.fromarray(pixels[0] if pixels.shape[0] == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))
 
 
+def from_image(image: Image.Image) -> Pixels:
+    """The pixels (C, H, W) of a Pillow image such as `to_image` makes; its file is closed."""
+    with image:
+        x = np.asarray(image, np.uint8)
+    return x[None] if x.ndim == 2 else x.transpose(2, 0, 1)
+
+
 def on_board(images: Pixels) -> Pixels:
     """Images (N, C, H, W) with alpha, C 2 or 4, on a light chequerboard that shows through: (N, C - 1, H, W).
 

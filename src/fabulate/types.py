@@ -24,6 +24,12 @@ Progress = Callable[[int, int], None]
 
 Stages = Callable[[str, int, int], None]
 """Called with (what is done now, parts of it done, all its parts)."""
+
+
+def silent(*_: object) -> None:
+    """The `Progress`, or `Stages`, that nobody sees."""
+
+
 FARTHEST = 10.0  # from 0, of what is meant to be in [-1, 1]: images with noise stay within, pixels 0..255 do not
 
 

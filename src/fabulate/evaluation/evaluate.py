@@ -20,9 +20,8 @@ from fabulate.data import Data, load_spec
 from fabulate.errors import ConfigError, DataError
 from fabulate.evaluation.classes import classes
 from fabulate.evaluation.codes import latent, reconstruction
-from fabulate.evaluation.fidelity import fidelity
+from fabulate.evaluation.fidelity import MEMORISATION, fidelity, memorisation
 from fabulate.evaluation.likelihood import likelihood
-from fabulate.evaluation.memorisation import memorisation
 from fabulate.evaluation.report import Report, Settings
 from fabulate.evaluation.subject import Findings, Subject
 from fabulate.features import features_for
@@ -30,7 +29,7 @@ from fabulate.models import GenerativeModel
 from fabulate.samples import Order
 from fabulate.seeds import permutation
 from fabulate.training import is_run, load, own_data, read_config
-from fabulate.types import Progress, Stages
+from fabulate.types import Progress, Stages, silent
 
 SECTIONS: dict[str, Callable[[Subject, Settings, Progress], Findings]] = {
     "fidelity": lambda subject, asked, _: fidelity(subject),
@@ -70,7 +69,7 @@ def evaluate(
     """
     if k < 1 or images < 1:
         raise ConfigError(f"a likelihood needs at least 1 code and 1 image; given k={k} and images={images}")
-    told = progress or (lambda what, done, total: None)
+    told = progress or silent
     model = run if isinstance(run, GenerativeModel) else load(run, device)
     config = None if isinstance(run, GenerativeModel) or not is_run(Path(run)) else read_config(Path(run))
     data = data or trained_on(run)
@@ -118,8 +117,8 @@ def evaluate(
 
 
 FOREIGN = Findings(
-    title="Memorisation",
-    absent={"Memorisation": "the images given are not those the model was trained on, so it cannot have copied them"},
+    title=MEMORISATION,
+    absent={MEMORISATION: "the images given are not those the model was trained on, so it cannot have copied them"},
 )
 
 

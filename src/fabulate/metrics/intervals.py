@@ -67,6 +67,10 @@ class Estimate(NamedTuple):
         # At the ends one border is the share itself, which rounding would miss.
         return cls(share, middle - reach if count else 0.0, middle + reach if count < n else 1.0)
 
+    def within(self, low: float, high: float) -> "Estimate":
+        """The same value, its interval cut to low..high, beyond which it cannot be."""
+        return Estimate(self.value, max(self.low, low), min(self.high, high))
+
     @property
     def sign(self) -> int:
         """1 or -1 where the interval lies above or below 0, else 0."""

@@ -75,9 +75,15 @@ def shares(names: Sequence[str], found: Sequence[Estimate], real: Sequence[float
     shown.bar(places, value, 0.66, color=PALE, yerr=[value - low, high - value], capsize=3, error_kw=error, label=label)
     shown.hlines([100 * share for share in real], places - 0.42, places + 0.42, RED, lw=2, label="real images")
     shown.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(-0.1, 1), ncols=2)
-    words = [shorten(name, 14, placeholder="…") for name in names]
-    shown.set_xticks(places, words, fontsize=9, parse_math=False, rotation=35 if max(map(len, names)) > 4 else 0)
+    label_classes(shown, names)
     return image(shown)
+
+
+def label_classes(shown: "Axes", names: Sequence[str]) -> None:
+    """The names of classes below the places 0, 1, ... of axes, aslant where they are long."""
+    words = [shorten(name, 14, placeholder="…") for name in names]
+    slant = 35 if max(map(len, words)) > 4 else 0
+    shown.set_xticks(range(len(words)), words, fontsize=9, parse_math=False, rotation=slant)
 
 
 def histogram(

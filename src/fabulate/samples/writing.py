@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import IO, Any, NamedTuple, overload
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
@@ -38,7 +38,7 @@ from fabulate.files import (
 )
 from fabulate.models import GenerativeModel
 from fabulate.models.base import SHOWN, Labels
-from fabulate.pictures import Pixels, place_png, save_png, sheet
+from fabulate.pictures import Pixels, from_image, place_png, save_png, sheet
 from fabulate.samples.order import MANIFEST, PICTURE, Head, Order, folders
 from fabulate.types import ImageShape, Progress
 
@@ -370,7 +370,8 @@ def join_folders(
             raise RunError(f"{file} is missing, though {MANIFEST} beside it names it; draw that part again")
     within = [name.rpartition("/")[0] for part in parts for name in part.names]
     names = [f"{folder}/{i:0{digits}}.png".removeprefix("/") for i, folder in enumerate(within)]
-    shown = np.stack([pixels(file) for file in islice(files, SHOWN - SHOWN % min(len(head["classes"]) or 1, SHOWN))])
+    few = SHOWN - SHOWN % min(len(head["classes"]) or 1, SHOWN)
+    shown = np.stack([from_image(Image.open(file)) for file in files[:few]])
     numbers = {folder: i for i, folder in enumerate(folders(head["classes"]).values())}
     y = np.array([numbers[folder] for folder in within[: len(shown)]]) if numbers else None
     with whole(out, sorted({*within} - {""}), head["n"], ImageShape(*shown.shape[1:]), overwrite, say):
@@ -432,10 +433,3 @@ def in_order(parts: Iterable[Part], n: int | None) -> list[Part]:
     if n is not None and n != end:
         raise RunError(f"{n:,} samples are asked for, and the parts have {end:,}")
     return ordered
-
-
-def pixels(file: Path) -> Pixels:
-    """An image that was drawn (C, H, W)."""
-    with Image.open(file) as image:
-        x = np.asarray(image)
-    return x[None] if x.ndim == 2 else x.transpose(2, 0, 1)

@@ -48,7 +48,7 @@ from fabulate.files import (
     write_json,
 )
 from fabulate.nets.blocks import LARGEST_SIDE
-from fabulate.pictures import place_png
+from fabulate.pictures import Pixels, from_image, place_png
 from fabulate.seeds import permutation
 from fabulate.types import Progress
 
@@ -310,7 +310,7 @@ def _learnt_from(path: Path, count: int) -> set[str]:
     return set(found)
 
 
-def _pixels(path: Path, shape: tuple[int, ...] | None) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+def _pixels(path: Path, shape: tuple[int, ...] | None) -> Pixels:
     """An image that was written here, of this shape (C, H, W) unless it is the first."""
     try:
         with Image.open(path, formats=["PNG"]) as image:
@@ -321,12 +321,11 @@ def _pixels(path: Path, shape: tuple[int, ...] | None) -> np.ndarray[tuple[int, 
                 or (shape is not None and own != shape)
             ):
                 raise DataError(f"{path} is not as `fabulate augment` wrote it: it has {own} {image.mode}, not {shape}")
-            array = np.asarray(image, np.uint8)
+            return from_image(image)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         if isinstance(error, DataError):
             raise
         raise DataError(f"{path} cannot be read: {error}") from error
-    return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)
 
 
 # The cut

@@ -1,7 +1,6 @@
 """A proof on disk: the page, the numbers and a chart of how six ways to train one classifier compare."""
 
 from pathlib import Path
-from textwrap import shorten
 from typing import Any
 
 import numpy as np
@@ -188,9 +187,7 @@ def chart(proof: Proof) -> Image:
         value, ends = percents(proof.recalls(name))
         at = np.arange(len(value)) + aside
         right.errorbar(at, value, yerr=ends, fmt="o", color=colour, capsize=2, ms=4, label=name)
-    labels = [shorten(name, 14, placeholder="…") for name in proof.classes]
-    slant = 35 if max(map(len, labels)) > 4 else 0
-    right.set_xticks(range(len(labels)), labels, fontsize=9, parse_math=False, rotation=slant)
+    plots.label_classes(right, proof.classes)
     right.set_ylabel("recall, %", fontsize=9)
     right.legend(fontsize=8, frameon=False, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
     return plots.image(right)

@@ -30,7 +30,7 @@ from fabulate.models import GenerativeModel, family
 from fabulate.models.base import Conditional, able
 from fabulate.nets.blocks import LARGEST_SIDE, SMALLEST_SIDE
 from fabulate.pictures import save_png, sheet
-from fabulate.types import Batch, Stages
+from fabulate.types import Batch, Stages, silent
 from fabulate.uses.augment.filters import COPY, FAR, Filters, Synthetic, rejection_sampling
 from fabulate.uses.augment.folder import (
     SHARE,
@@ -85,7 +85,7 @@ def augment(
     Errors: `DataError` for images without classes, `ConfigError` for words and numbers that do not fit, `RunError` for
     the folder or the run, `CapabilityError` for a family that cannot learn classes; and those of training.
     """
-    out, told = Path(out), progress or (lambda what, done, total: None)
+    out, told = Path(out), progress or silent
     labels(data)
     if not all(SMALLEST_SIDE <= side <= LARGEST_SIDE for side in data.shape[1:]):
         raise ConfigError(

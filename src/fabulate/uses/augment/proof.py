@@ -251,7 +251,7 @@ def over_classes(values: Tensor, y: Tensor, lowest: float) -> Estimate:
     variance = sum(v for v, _ in parts)
     freedom = variance**2 / sum(v**2 / df for v, df in parts)
     reach = float(t.ppf(0.975, freedom)) * sqrt(variance)
-    return Estimate(value, max(lowest, value - reach), min(1.0, value + reach))
+    return Estimate(value, value - reach, value + reach).within(lowest, 1.0)
 
 
 # What it says

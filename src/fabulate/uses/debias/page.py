@@ -22,7 +22,7 @@ from fabulate.pictures import grid, paired_rows, place_png, save_png, table
 from fabulate.prob import effective_size
 from fabulate.report import Card, Facts, Figure, Figures, Notes, Page, Section, Table, percent, write_page
 from fabulate.seeds import permutation
-from fabulate.types import Progress, Stages, to_float, to_uint8
+from fabulate.types import Progress, Stages, silent, to_float, to_uint8
 from fabulate.uses.debias import filling, proof
 from fabulate.uses.debias.debiaser import Debiaser
 from fabulate.uses.debias.densities import Numbers, whitening
@@ -86,7 +86,7 @@ def run(
     training images, each with the factor of another. `classifier_steps`: 0 tests nothing. Errors: as of `Debiaser.fit`,
     and `DataError` for tables that do not fit.
     """
-    told = progress or (lambda what, done, total: None)
+    told = progress or silent
     check(data, classifier_steps)
     train, test, names = data.train, data.test, image_names(data)
     places = groups_of = None
@@ -132,7 +132,7 @@ def run_pairs(
 
     Errors: as of `filling.fill`, and `DataError` for a table that does not fit.
     """
-    told = progress or (lambda what, done, total: None)
+    told = progress or silent
     check(data, classifier_steps)
     train, test, names = data.train, data.test, image_names(data)
     attributes = read_column(attribute, names, "attribute")

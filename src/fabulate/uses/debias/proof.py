@@ -118,10 +118,7 @@ class Accuracies(NamedTuple):
     @property
     def balanced(self) -> Estimate | None:
         """The mean over all pairs, with the interval that their intervals make."""
-        if not self.pairs:
-            return None
-        mean = mean_of([*self.pairs.values()])
-        return Estimate(mean.value, max(mean.low, 0.0), min(mean.high, 1.0))
+        return mean_of([*self.pairs.values()]).within(0.0, 1.0) if self.pairs else None
 
     @property
     def worst(self) -> tuple[str, Estimate] | None:
@@ -144,25 +141,21 @@ def tested(
                 own = inside & (images.y == k)
                 if own.sum() >= LEAST:
                     paired[f"{name}, {group}"], members[f"{name}, {group}"] = share(right[own]), own
-    return Accuracies(share(right), weighted_share(right, weights), named, paired, right, weights, members)
+    return Accuracies(
+        share(right), weighted_mean(right, weights).within(0.0, 1.0), named, paired, right, weights, members
+    )
 
 
 def share(right: np.ndarray) -> Estimate:
     return Estimate.of_share(int(right.sum()), len(right))
 
 
-def weighted_share(right: np.ndarray, weights: Numbers) -> Estimate:
-    """The share of the weight that is right, with its interval: as the ratio of two means is off.
+def weighted_mean(values: np.ndarray, weights: Numbers) -> Estimate:
+    """The mean of values (N,) by weights (N,), with its interval as the ratio of two means.
 
-    >>> weighted_share(np.array([True, True, False, False]), np.array([3.0, 3.0, 1.0, 1.0])).value
+    >>> weighted_mean(np.array([True, True, False, False]), np.array([3.0, 3.0, 1.0, 1.0])).value
     0.75
     """
-    about = weighted_mean(right, weights)
-    return Estimate(about.value, max(about.low, 0.0), min(about.high, 1.0))
-
-
-def weighted_mean(values: np.ndarray, weights: Numbers) -> Estimate:
-    """The mean of values (N,) by weights (N,), with its interval as the ratio of two means."""
     mean = float((weights * values).sum() / weights.sum())
     return Estimate.about(mean, float(np.sqrt((weights**2 * (values - mean) ** 2).sum()) / weights.sum()))
 

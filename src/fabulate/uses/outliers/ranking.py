@@ -17,7 +17,7 @@ from fabulate.errors import ConfigError
 from fabulate.files import own_folder, write_json, write_table
 from fabulate.pictures import Pixels, grid, in_colour
 from fabulate.report import Block, Facts, Figure, Figures, Notes, Page, Section, Table, plots, write_page
-from fabulate.types import Progress, Stages
+from fabulate.types import Progress, Stages, silent
 from fabulate.uses.outliers.conformal import percent
 from fabulate.uses.outliers.detector import OutlierDetector
 from fabulate.uses.outliers.heat import COLD, HOTTEST, painted
@@ -111,7 +111,7 @@ def run(
 
     `name`: what the detector is called on the page. Errors: as of `OutlierDetector.score_samples`.
     """
-    told = progress or (lambda what, done, total: None)
+    told = progress or silent
     ranking = rank(detector, data, partial(told, "judging images"))
     page = ranking_page(name, detector, data, ranking, n, partial(told, "drawing heat maps"))
     own_folder(out)

@@ -20,7 +20,7 @@ from fabulate.models.base import GenerativeModel, Labels
 from fabulate.models.capabilities import HasBound, HasLatent, HasLikelihood, Scores
 from fabulate.pictures import place_png, save_png, sheet
 from fabulate.report import Facts, Figure, Figures, Notes, Page, Section, number, plots, write_page
-from fabulate.types import Stages, to_float
+from fabulate.types import Stages, silent, to_float
 from fabulate.uses.rare.simulator import Score, Simulator
 from fabulate.uses.rare.tail import Tail, tail
 
@@ -69,7 +69,7 @@ def run(
 
     `words`: what the score is; `name`: what the model is called on the page. Errors: as of `tail`.
     """
-    told = progress or (lambda what, done, total: None)
+    told = progress or silent
     found = tail(
         model,
         score,
