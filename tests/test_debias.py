@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 from fabulate.data import Data, Images, load_data
 from fabulate.errors import ConfigError, DataError
 from fabulate.files import class_folders
-from fabulate.prob import effective_size, systematic
+from fabulate.prob import effective_size
 from fabulate.seeds import generator
 from fabulate.types import ImageShape, to_float
 from fabulate.uses.debias import Debiaser, densities, factors, filling, proof
@@ -136,8 +136,6 @@ def test_what_is_odd_in_every_class_gains_nothing_by_the_overall_target() -> Non
 
 def test_images_are_drawn_as_often_as_they_count() -> None:
     given = np.array([0.0, 1.0, 2.5, 0.5])
-    counts = np.bincount(systematic(torch.from_numpy(given), 400, generator("test")), minlength=4)
-    assert np.abs(counts - 100 * given).max() <= 1
     sampler = densities.sampler(given, n=4000)
     often = torch.tensor(np.bincount(list(sampler), minlength=4) / 4000)
     share = torch.from_numpy(given / 4)
