@@ -263,7 +263,7 @@ def test_the_verb_writes_images_a_table_numbers_and_a_page(runs, capsys):
 
 
 def test_a_class_a_direction_and_a_conditional_model(runs, capsys, monkeypatch):
-    monkeypatch.setattr("fabulate.features.classifier.FEWEST_STEPS", 30)  # of the classifier behind --towards
+    monkeypatch.setattr("fabulate.features.trained.FEWEST_STEPS", 30)  # of the classifier behind --towards
     assert ends("rare", runs / "gan", *QUICK, "--towards", "thick", "--quantile", 0.1) == 0
     assert "log odds of class thick" in capsys.readouterr().out
     table = (runs / "gan" / "drawn" / "rare-towards-thick-0.1" / "rare.csv").read_text()
