@@ -8,7 +8,7 @@ Legend: N images, C H W image.
 
 from base64 import b64encode
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cache
+from functools import cache, partial
 from html import escape
 from io import BytesIO
 from math import ceil, sqrt
@@ -233,7 +233,7 @@ def save_png(image: Image.Image, path: Path) -> None:
 def place_png(pixels: Pixels, path: Path) -> None:
     """Write one of many images, uint8 (C, H, W), as a PNG: atomically, though a power cut may still take it."""
     image = to_image(pixels)
-    place_file(path, lambda file: image.save(file, format="PNG"))
+    place_file(path, partial(image.save, format="PNG"))
 
 
 def save_gif(frames: Sequence[Image.Image], path: Path, milliseconds: int = 80) -> None:
