@@ -238,12 +238,13 @@ def test_memory_does_not_grow_with_the_number_of_images(write, tmp_path, monkeyp
     batch = Order._batch  # tracemalloc sees what numpy holds, not what torch does: so batches lie in numpy's memory
     monkeypatch.setattr(Order, "_batch", lambda *words: batch(*words).copy())
     model, peaks, numbers = Blank(), [], (256, 1536)
-    for n in (numbers[0], *numbers):  # the first time is for what is imported and kept
+    for n in (numbers[0], *numbers, numbers[1]):  # the first time is for what is imported and kept
         tracemalloc.start()
         write(model, tmp_path / f"{len(peaks)}-{n}", n, batch_size=128)
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
-    grown = (peaks[2] - peaks[1]) / (numbers[1] - numbers[0])
+    # Of two times the lower: paths intern their names, and once in a while all the interpreter's table of them moves.
+    grown = (min(peaks[2:]) - peaks[1]) / (numbers[1] - numbers[0])
     assert grown < 0.3 * model.shape.size  # bytes an image: less than its own, which are left for its path
 
 
