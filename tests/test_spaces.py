@@ -6,10 +6,9 @@ from torch.distributions import MultivariateNormal
 
 from fabulate.errors import ConfigError
 from fabulate.models.families.flow import Flow, FlowConfig
-from fabulate.models.small import Pixels as Source
 from fabulate.models.spaces import PCA, PCASpace
 from fabulate.seeds import generator
-from fabulate.types import ImageShape, to_float
+from fabulate.types import ImageShape, Tensors, to_float
 
 SHAPE = ImageShape(3, 12, 8)
 
@@ -20,7 +19,7 @@ def fitted(shape=SHAPE, n=300, **options) -> tuple[PCASpace, torch.Tensor]:
     smooth = torch.nn.functional.avg_pool2d(noise, 3, stride=1)
     pixels = (127.5 + 120 * smooth).clamp(0, 255).to(torch.uint8)
     space = PCA(**options).of(shape).double()
-    space.fit(Source(pixels))
+    space.fit(Tensors(pixels))
     return space, to_float(pixels).double()
 
 
@@ -69,7 +68,7 @@ def test_the_rest_completes_the_log_density():
 
 def test_images_constant_in_places_have_a_finite_likelihood():
     space = PCA(patch=4, keep=10).of(ImageShape(1, 8, 8))
-    space.fit(Source(torch.full((20, 1, 8, 8), 7, dtype=torch.uint8)))
+    space.fit(Tensors(torch.full((20, 1, 8, 8), 7, dtype=torch.uint8)))
     assert space.rest(torch.rand(2, 1, 8, 8)).isfinite().all()
     assert space.encode(torch.rand(2, 1, 8, 8)).isfinite().all()
 
@@ -89,5 +88,5 @@ def test_a_flow_reads_and_writes_components_alone():
 def test_a_basis_that_was_fitted_stays_with_the_network_that_was_trained_on_it():
     space, _ = fitted(patch=4, keep=10)
     basis = space.basis.clone()
-    space.fit(Source(torch.randint(256, (50, *SHAPE), generator=generator("others")).to(torch.uint8)))
+    space.fit(Tensors(torch.randint(256, (50, *SHAPE), generator=generator("others")).to(torch.uint8)))
     assert torch.equal(space.basis, basis)

@@ -82,7 +82,7 @@ def run(
 ) -> Done:
     """Without labels of the bias: fit a debiaser to a source's training part, prove it, and write all into `out`.
 
-    `groups`, `environments`: CSV files (`csv_labels`), of test and of training images. `recoloured`: also write the
+    `groups`, `environments`: CSV files (`read_column`), of test and of training images. `recoloured`: also write the
     training images, each with the factor of another. `classifier_steps`: 0 tests nothing. Errors: as of `Debiaser.fit`,
     and `DataError` for tables that do not fit.
     """

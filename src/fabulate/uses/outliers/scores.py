@@ -3,7 +3,7 @@
     mahalanobis, knn                   of rows, or of an image's pixels
     mahalanobis:scattering, ...        of an image's scattering coefficients
     mahalanobis:lite0                  of what a network of ImageNet's photographs sees (`features/lite0.py`)
-    mahalanobis:quality                of an image's sharpness, contrast and exposure (`quality.py`)
+    mahalanobis:quality                of an image's sharpness, contrast and exposure (`features.quality`)
     reconstruction                     minus a model's reconstruction error, pixel by pixel
     reconstruction:scattering          the same in scattering coefficients: shape counts, place hardly
     likelihood                         what the family's `score` says: log p(x), a bound, or minus an error
