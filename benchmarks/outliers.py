@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from scipy.ndimage import gaussian_filter
 from scipy.stats import betabinom, norm
 from sklearn import datasets
@@ -33,8 +34,8 @@ from sklearn.svm import OneClassSVM
 import fabulate
 from fabulate import OutlierDetector
 from fabulate.seeds import permutation
+from fabulate.types import to_float
 from fabulate.uses.outliers.conformal import rank
-from fabulate.uses.outliers.features import taken_images
 
 Array = npt.NDArray[Any]
 RATES = (0.1, 0.05, 0.01)
@@ -91,7 +92,7 @@ def cifar10(normals: int, others: int) -> None:
         began = time.process_time()
         detector = OutlierDetector(features="lite0", false_alarm=0.01).fit(data.train.x[data.train.y == k][:normals])
         spent = time.process_time() - began
-        seen = seen or detector._seen(taken_images(x))
+        seen = seen or detector._seen(to_float(torch.from_numpy(x)).float())
         scores = detector._combined(np.mean([detector._raw(fitted, seen) for fitted in detector.rounds_], axis=0))
         found.append(100 * float(roc_auc_score(truth == k, scores)))
         p = detector.p_values_of(scores)[truth == k]
