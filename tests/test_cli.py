@@ -92,7 +92,10 @@ def test_help_of_train_shows_the_flags_of_every_chosen_part(capsys: pytest.Captu
         (["train", "vae", "--steps", "0"], "steps: Input should be greater than 0 (given: 0)"),
         (["train", "vae", "--epochs", "-1"], "epochs: Input should be greater than 0"),
         (["train", "vae", "--network", "cnov"], "there is no network 'cnov'; did you mean 'conv'?"),
-        (["train", "gan", "--network", "unet"], "there is no network 'unet' (networks of gan: auto, mlp, conv, dcgan)"),
+        (
+            ["train", "gan", "--network", "unet"],
+            "there is no network 'unet' (networks of gan: auto, mlp, conv, dcgan, projected)",
+        ),
         (["train", "vqvae", "--quantiser", "codebok"], "there is no quantiser 'codebok'; did you mean 'codebook'?"),
         (["train", "vae", "--preset", "tutoral"], "did you mean 'tutorial'?"),
         (["train", "vae", "--likelihood", "poisson"], "invalid choice 'poisson'"),

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fabulate.errors import ConfigError, DataError
 from fabulate.files import tensors_hash
-from fabulate.nets.lite0 import pretrained
+from fabulate.nets.lite0 import coloured, pretrained
 from fabulate.types import Progress, meant, to_float, unit
 
 MOST_PIXELS = 1024  # numbers of an image: a Fréchet distance needs the root of a D x D matrix, and more images than D
@@ -169,19 +169,6 @@ class Pooled(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         levels = self.network.pyramid(resized(coloured(x)), AFTER)
         return torch.cat([F.normalize(level.mean((2, 3))) for level in levels], dim=1)
-
-
-def coloured(x: Tensor) -> Tensor:
-    """Images of 1 to 4 channels as three: gray repeated, the last of 2 and of 4 channels taken for opacity over white.
-
-    >>> clear = torch.tensor([0.5, 0.5, 0.5, -1.0]).view(1, 4, 1, 1)
-    >>> coloured(clear).flatten().tolist(), coloured(torch.zeros(1, 1, 2, 2)).shape
-    ([1.0, 1.0, 1.0], torch.Size([1, 3, 2, 2]))
-    """
-    if x.shape[1] in (2, 4):
-        opacity = (x[:, -1:] + 1) / 2
-        x = x[:, :-1] * opacity + (1 - opacity)
-    return x.expand(-1, 3, -1, -1)
 
 
 def resized(x: Tensor) -> Tensor:

@@ -27,6 +27,7 @@ NARROW: dict[str, dict[str, Any]] = {
     "mlp": {"hidden": (16,)},
     "conv": {"width": 4, "blocks": 1},
     "dcgan": {"width": 4},
+    "projected": {"width": 2},
     "unet": {"width": 8},
     "dit": {"width": 32, "depth": 1},
     "pca": {"patch": 2, "keep": 3},

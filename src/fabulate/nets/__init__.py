@@ -2,7 +2,8 @@
 
 A network is chosen by its kind. Its spec makes modules for any image shape and number of classes: a `Network` encoders
 and decoders, between images and vectors, and says whether it works on each image by itself (`per_sample`), or in
-training on the whole batch; a `Backbone` denoisers, from an image and a time to an image.
+training on the whole batch; a `Backbone` denoisers, from an image and a time to an image. `Projected` is for GANs:
+its encoder is a critic of many judges.
 
 `Auto` stands where the images are to choose. Fully connected layers know nothing of which pixels lie side by side and
 must learn it, from many images, with weights for each pixel. Small gray images leave them little to learn, and they are
@@ -11,7 +12,7 @@ was tried; docs/LOG.md has the race. The choice is made as a model is made; its 
 """
 
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, TypeVar, get_args
+from typing import Annotated, Any, Literal, TypeVar
 
 import tyro
 from pydantic import Field
@@ -22,6 +23,7 @@ from fabulate.nets.conv import Conv
 from fabulate.nets.dcgan import DCGAN
 from fabulate.nets.dit import DiT
 from fabulate.nets.mlp import MLP
+from fabulate.nets.projected import Projected
 from fabulate.nets.unet import UNet
 from fabulate.types import ImageShape
 
@@ -39,14 +41,13 @@ class Auto:
 
 Network = Annotated[MLP | Conv | DCGAN, Field(discriminator="kind")]
 NetworkOrAuto = Annotated[Auto | MLP | Conv | DCGAN, Field(discriminator="kind")]
+GameOrAuto = Annotated[Auto | MLP | Conv | DCGAN | Projected, Field(discriminator="kind")]
 Backbone = Annotated[UNet | DiT, Field(discriminator="kind")]
 
-NETWORKS: dict[str, type[Any]] = {
-    cls().kind: cls for union in (Network, Backbone) for cls in get_args(get_args(union)[0])
-}
+NETWORKS: dict[str, type[Any]] = {cls().kind: cls for cls in (MLP, Conv, DCGAN, Projected, UNet, DiT)}
 
-__all__ = ["DCGAN", "MLP", "NETWORKS", "Auto", "Backbone", "Conv", "DiT", "Network", "NetworkOrAuto", "UNet"]
-__all__ += ["network_for", "reason"]
+__all__ = ["DCGAN", "MLP", "NETWORKS", "Auto", "Backbone", "Conv", "DiT", "GameOrAuto", "Network"]
+__all__ += ["NetworkOrAuto", "Projected", "UNet", "network_for", "reason"]
 
 
 def simple(shape: ImageShape) -> bool:

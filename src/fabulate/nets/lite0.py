@@ -18,7 +18,7 @@ Legend: B batch, H W image, C channels.
 
 import io
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cache
 from hashlib import sha256
 from importlib.util import find_spec
 from pathlib import Path
@@ -26,6 +26,7 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from fabulate.errors import ConfigError
 
@@ -38,10 +39,14 @@ STAGES = (  # blocks, kernel, stride of the first, expansion, channels
     *((3, 5, 1, 6, 112), (4, 5, 2, 6, 192), (1, 3, 1, 6, 320)),
 )
 PYRAMID = (0, 2, 4, 10, 15)  # the last blocks at strides 2, 4, 8, 16, 32
+FOLDED = (  # convolutions of the network and of its blocks, each with the normalisation behind it
+    *(("_conv_stem", "_bn0"), ("_conv_head", "_bn1")),
+    *(("_expand_conv", "_bn0"), ("_depthwise_conv", "_bn1"), ("_project_conv", "_bn2")),
+)
 
 
 class Same(nn.Conv2d):
-    """A convolution without bias, to ceil(side / stride) places."""
+    """A convolution to ceil(side / stride) places, without bias until a normalisation is folded into it."""
 
     def __init__(self, before: int, after: int, kernel: int, stride: int = 1, groups: int = 1) -> None:
         super().__init__(before, after, kernel, stride, groups=groups, bias=False)
@@ -49,10 +54,10 @@ class Same(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         kernel, stride = self.kernel_size[0], self.stride[0]
         if stride == 1:
-            return F.conv2d(x, self.weight, None, 1, kernel // 2, groups=self.groups)
+            return F.conv2d(x, self.weight, self.bias, 1, kernel // 2, groups=self.groups)
         down, across = (max((-(-side // stride) - 1) * stride + kernel - side, 0) for side in x.shape[2:])
         padded = F.pad(x, (across // 2, across - across // 2, down // 2, down - down // 2))
-        return F.conv2d(padded, self.weight, None, stride, groups=self.groups)
+        return F.conv2d(padded, self.weight, self.bias, stride, groups=self.groups)
 
 
 def norm(channels: int) -> nn.BatchNorm2d:
@@ -102,7 +107,7 @@ class Lite0(nn.Module):
         """What the blocks `after` give: by default maps (B, C, ceil(H / s), ceil(W / s)) at s = 2, 4, .., 32."""
         levels = []
         x = F.relu6(self._bn0(self._conv_stem((x + 1) * (127.5 / 128) - 127 / 128)))  # (pixel - 127) / 128
-        for i, block in enumerate(self._blocks):
+        for i, block in enumerate(self._blocks[: max(after) + 1]):
             x = block(x)
             if i in after:
                 levels.append(x)
@@ -113,7 +118,7 @@ class Lite0(nn.Module):
         return self._fc(F.relu6(self._bn1(self._conv_head(last))).mean((2, 3)))
 
 
-@lru_cache(maxsize=1)
+@cache
 def _state() -> dict[str, Tensor]:
     found = find_spec(PACKAGE)
     if found is None or found.origin is None:
@@ -142,3 +147,33 @@ def pretrained() -> Lite0:
     network = Lite0()
     network.load_state_dict(_state())
     return network.eval().requires_grad_(False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+@cache
+def frozen(device: torch.device, dtype: torch.dtype) -> Lite0:
+    """What `pretrained` gives, with each normalisation folded into the convolution before it: a third faster.
+
+    It is one for all who look through it: nobody's to train, to copy or to save. Errors: as `pretrained`.
+    """
+    network = pretrained().to(device, dtype)
+    for part in network.modules():
+        for convolution, normalisation in FOLDED:
+            if hasattr(part, convolution):
+                setattr(part, convolution, fuse_conv_bn_eval(getattr(part, convolution), getattr(part, normalisation)))
+                setattr(part, normalisation, nn.Identity())
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+
+
+def coloured(x: Tensor, background: Tensor | float = 1.0) -> Tensor:
+    """Images of 1 to 4 channels as three: gray repeated, the last of 2 and of 4 channels taken for opacity over white.
+
+    `background`: another gray than white, in [-1, 1].
+
+    >>> clear = torch.tensor([0.5, 0.5, 0.5, -1.0]).view(1, 4, 1, 1)
+    >>> coloured(clear).flatten().tolist(), coloured(torch.zeros(1, 1, 2, 2)).shape
+    ([1.0, 1.0, 1.0], torch.Size([1, 3, 2, 2]))
+    """
+    if x.shape[1] in (2, 4):
+        opacity = (x[:, -1:] + 1) / 2
+        x = x[:, :-1] * opacity + background * (1 - opacity)
+    return x.expand(-1, 3, -1, -1)

@@ -27,9 +27,10 @@ from torch import Tensor
 from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, override, spec
 from fabulate.models.base import Conditional, Player
 from fabulate.models.search import EncodesBySearch
-from fabulate.nets import DCGAN, MLP, Auto, Conv, NetworkOrAuto, network_for
+from fabulate.nets import DCGAN, MLP, Auto, Conv, GameOrAuto, Projected, network_for
+from fabulate.nets.lite0 import frozen
 from fabulate.nets.transforms import Change, augment
-from fabulate.types import Batch, ImageShape
+from fabulate.types import Batch, BatchSource, ImageShape
 
 COLLAPSED = 0.4  # diversity below which a generator has lost most of the data
 
@@ -37,14 +38,14 @@ Critic = Callable[[Tensor], Tensor]
 
 
 class Judged(NamedTuple):
-    """Images (B, C, H, W) and the critic's scores of them (B,), whose gradient can be asked for."""
+    """Images (B, C, H, W) and the critic's scores of them, whose gradient can be asked for."""
 
     x: Tensor
     score: Tensor
 
 
 class Game(NamedTuple):
-    """Losses as functions of the critic's scores (B,) of real and fake images."""
+    """Losses as functions of the critic's scores of real and fake images: (B,), or (B, J) of J judges."""
 
     critic: Callable[[Tensor, Tensor], Tensor]
     generator: Callable[[Tensor, Tensor], Tensor]
@@ -134,8 +135,8 @@ class GANConfig:
     """Steps of the critic for each of the generator's."""
     augment: tuple[Change, ...] = ()
     """Random changes of all that the critic sees, against memorising few images (Zhao et al. 2020)."""
-    network: NetworkOrAuto = Auto()
-    """The critic (an encoder to one number) and the generator (a decoder)."""
+    network: GameOrAuto = Auto()
+    """The critic (an encoder to one number, or to one for each judge) and the generator (a decoder)."""
 
 
 class GAN(EncodesBySearch, Conditional, family="gan"):
@@ -156,6 +157,11 @@ class GAN(EncodesBySearch, Conditional, family="gan"):
             GANConfig(latent_dim=100, noise="uniform", game="nonsaturating", network=DCGAN()),
             Training(epochs=25, steps=None, lr=2e-4, betas=(0.5, 0.999), schedule="constant", warmup=0, ema=0),
         ),
+        # Sauer et al. 2021; the changes are those of Zhao et al. 2020.
+        "projected": Preset(
+            GANConfig(latent_dim=100, game="hinge", augment=("colour", "shift", "cutout"), network=Projected()),
+            Training(lr=1e-3, betas=(0.0, 0.99)),
+        ),
     }
 
     networks = {"mlp": MLP(activation="leaky_relu"), "conv": Conv()}
@@ -172,6 +178,11 @@ class GAN(EncodesBySearch, Conditional, family="gan"):
     def game(self) -> Game:
         """What both minimise; looked up, not kept, since functions without a name cannot be pickled."""
         return GAMES[self.config.game]
+
+    def init_from_data(self, images: BatchSource) -> None:
+        """Errors: `ConfigError` where the critic needs features that are not installed, before anything is written."""
+        if isinstance(self.config.network, Projected):
+            frozen(self.device, torch.get_default_dtype())
 
     def players(self) -> dict[str, Player]:
         return {
@@ -229,7 +240,10 @@ class GAN(EncodesBySearch, Conditional, family="gan"):
         return NOISES[self.config.noise](n, self.config.latent_dim, generator=generator).to(next(self.parameters()))
 
     def scores(self, x: Tensor, y: Tensor | None) -> Tensor:
-        """The critic's scores (B,): the logit of the textbook's D, whose sigmoid its loss contains."""
+        """The critic's scores (B,): the logit of the textbook's D, whose sigmoid its loss contains.
+
+        Or (B, J), of several judges.
+        """
         return self.critic(x, y).squeeze(1)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from fabulate.features.base import Pixels, coloured
+from fabulate.features.base import Pixels
 from fabulate.models import GenerativeModel
 from fabulate.models.capabilities import Reconstructs
 from fabulate.types import to_float, unit
