@@ -161,7 +161,7 @@ def frozen(device: torch.device, dtype: torch.dtype) -> Lite0:
             if hasattr(part, convolution):
                 setattr(part, convolution, fuse_conv_bn_eval(getattr(part, convolution), getattr(part, normalisation)))
                 setattr(part, normalisation, nn.Identity())
-    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
+    return network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def coloured(x: Tensor, background: Tensor | float = 1.0) -> Tensor:

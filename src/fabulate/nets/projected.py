@@ -87,22 +87,42 @@ class Mix(nn.Module):
         return F.conv2d(x, self.weight)
 
 
+class Bounded(nn.Conv2d):
+    """A convolution whose matrix, of its outputs by all that each reads, has the norm 1: no score outruns its image.
+
+    Miyato et al., "Spectral normalization for generative adversarial networks", 2018, https://arxiv.org/abs/1802.05957:
+    one step of power iteration a call. (torch's own cannot be pickled.)
+    """
+
+    direction: Tensor
+
+    def __init__(self, before: int, after: int, kernel: int | tuple[int, int], stride: int = 1) -> None:
+        super().__init__(before, after, kernel, stride, padding=1)
+        self.register_buffer("direction", F.normalize(torch.randn(after), dim=0))
+
+    def forward(self, x: Tensor) -> Tensor:
+        matrix = self.weight.flatten(1)
+        with torch.no_grad():
+            read = F.normalize(self.direction @ matrix, dim=0)
+            written = F.normalize(matrix @ read, dim=0)
+            if self.training:
+                self.direction.copy_(written)
+        return self._conv_forward(x, self.weight / (written @ matrix @ read), self.bias)
+
+
 class Judges(nn.Module):
-    """Scores of a mixed map (B, M, H, W) at each place of the smallest, (B, J); the class weighs what is seen there."""
+    """Scores of a mixed map (B, M, H, W) at each place of the smallest, (B, J); the class weighs what is seen there.
+
+    No batch normalisation: real and generated images come in batches of their own, whose mean colours it would hide.
+    """
 
     def __init__(self, scales: Sequence[tuple[int, int]], classes: int) -> None:
         super().__init__()
-        layers: list[nn.Module] = []
-        for larger in scales[:-1]:
-            layers += [
-                nn.Conv2d(MIXED, MIXED, kernel(larger), 2, 1, bias=False),
-                nn.BatchNorm2d(MIXED),
-                nn.LeakyReLU(0.2),
-            ]
-        layers += [nn.Conv2d(MIXED, MIXED, 3, 1, 1, bias=False), nn.BatchNorm2d(MIXED), nn.LeakyReLU(0.2)]
-        self.layers = nn.Sequential(*layers)
+        layers = [Bounded(MIXED, MIXED, kernel(larger), stride=2) for larger in scales[:-1]]
+        layers.append(Bounded(MIXED, MIXED, 3))
+        self.layers = nn.Sequential(*(part for layer in layers for part in (layer, nn.LeakyReLU(0.2))))
         self.by_class = ByClass(MIXED, classes)
-        self.last = nn.Conv2d(MIXED, 1, 3, padding=1)
+        self.last = Bounded(MIXED, 1, 3)
 
     def forward(self, x: Tensor, y: Tensor | None) -> Tensor:
         x = self.layers(x)
