@@ -19,6 +19,7 @@ from torch import Tensor
 from fabulate.features.base import Pixels
 from fabulate.models import GenerativeModel
 from fabulate.models.capabilities import Reconstructs
+from fabulate.nets.lite0 import coloured
 from fabulate.types import to_float, unit
 from fabulate.uses.normal_scores import REACH
 
