@@ -6,7 +6,8 @@ from torch.distributions import MultivariateNormal
 
 from fabulate.errors import ConfigError
 from fabulate.models.families.flow import Flow, FlowConfig
-from fabulate.models.spaces import PCA, PCASpace
+from fabulate.models.spaces import PCA, PCASpace, Pixels, PixelSpace
+from fabulate.nets import UNet
 from fabulate.seeds import generator
 from fabulate.types import ImageShape, Tensors, to_float
 
@@ -90,3 +91,23 @@ def test_a_basis_that_was_fitted_stays_with_the_network_that_was_trained_on_it()
     basis = space.basis.clone()
     space.fit(Tensors(torch.randint(256, (50, *SHAPE), generator=generator("others")).to(torch.uint8)))
     assert torch.equal(space.basis, basis)
+
+
+def test_large_images_are_worked_on_in_components_unless_pixels_are_asked_for():
+    network = UNet(width=8)
+    assert isinstance(Flow(FlowConfig(network=network), ImageShape(1, 32, 32)).space, PixelSpace)
+    large = Flow(FlowConfig(network=network), ImageShape(3, 64, 48))
+    assert isinstance(large.space, PCASpace) and large.config.space == PCA() and large.space.shape == (48, 8, 6)
+    assert isinstance(Flow(FlowConfig(network=network, space=Pixels()), ImageShape(3, 64, 48)).space, PixelSpace)
+    assert Flow(FlowConfig(network=network), ImageShape(1, 64, 64)).space.shape == (32, 8, 8)
+    for preset in ("flow-matching", "diffusers", "tutorial"):
+        assert Flow.presets[preset].model.space == Pixels()
+
+
+def test_flows_saved_before_there_was_a_choice_of_space_work_on_pixels():
+    network = {"kind": "unet", "width": 8, "blocks": 1, "patch": None}
+    for saved in ({"network": network}, {"network": network, "error": "velocity"}):
+        assert Flow.current(saved, ImageShape(3, 64, 64))["space"] == {"kind": "pixels"}
+    assert Flow.current({"network": network, "space": {"kind": "pca"}}, ImageShape(3, 64, 64))["space"] == {
+        "kind": "pca"
+    }

@@ -117,10 +117,12 @@ def deciding(name: str) -> type[Any]:
 
 def refuse_nameless(config: Any, argv: list[str]) -> None:
     """Stop at an option of a part whose kind is left to the images: which options there are depends on the kind."""
-    for part in training.choices(type(config)):
+    for part, kinds in training.choices(type(config)).items():
         option = next((word.split("=")[0] for word in argv if word.startswith(f"--{part}.")), None)
         if option and isinstance(getattr(config, part), Auto):
-            raise ConfigError(f"{option} is an option of a kind of {part}; say which, e.g. --{part} conv {option} ...")
+            raise ConfigError(
+                f"{option} is an option of a kind of {part}; say which, e.g. --{part} {[*kinds][2]} {option} ..."
+            )
 
 
 def arguments(name: str, config: Any, schedule: Training, data: DataSpec) -> type[Any]:

@@ -13,9 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fabulate.config import override
 from fabulate.errors import ConfigError
 from fabulate.models.base import Conditional
 from fabulate.models.capabilities import HasLatent
+from fabulate.models.spaces import space_for
 from fabulate.nets.blocks import check_sides
 from fabulate.paths import PATHS, TARGETS, Level, Path, Row, invert
 from fabulate.samplers import Denoiser
@@ -30,6 +32,7 @@ class Denoising(HasLatent, Conditional):
     """
 
     def __init__(self, config: Any, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
+        config = override(config, {"space": space_for(config.space, ImageShape(*shape))})
         super().__init__(config, shape, classes)
         check_sides(f"the {config.network.kind} network", self.shape)
         self.space = config.space.of(self.shape)

@@ -88,8 +88,7 @@ def kinds(cls: type[GenerativeModel]) -> list[str] | list[None]:
 
 def spaces(cls: type[GenerativeModel]) -> list[str]:
     """The kinds of space a family can work in, but for its default."""
-    usual = getattr(cls.Config(), "space", None)
-    return [] if usual is None else [kind for kind in SPACES if kind != usual.kind]
+    return [kind for kind in SPACES if kind != "pixels"] if hasattr(cls.Config, "space") else []
 
 
 def cases(capability: type = GenerativeModel, of: Sequence[str] | None = None) -> list[Case]:

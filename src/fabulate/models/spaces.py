@@ -1,14 +1,16 @@
 """Spaces: what a flow works on. It learns p(u) of u = E(x), and an image is D(u).
 
-In `pixels` u is the image. In `pca` each patch of p x p pixels is written in the orthonormal basis in which the patches
-of the training images have independent coordinates, sorted by their variance (principal components; Hotelling 1933).
-Most of them hardly vary: the K first are kept, as K channels of an image of one place for each patch,
+In `pixels` u is the image, as it is up to 32 pixels a side unless another is asked for. In `pca` each patch of p x p
+pixels is written in the orthonormal basis in which the patches of the training images have uncorrelated coordinates,
+sorted by their variance (principal components; Hotelling 1933). Most of them hardly vary: the K first are kept, as K
+channels of an image of one place for each patch,
 
     u_k = s_k q_k' (x - m),    x = m + sum over k of q_k u_k / s_k.
 
-So a network reads and writes K numbers a place where it had C p^2, and has the basis for nothing. What was left out is,
-in the likelihood, a Gaussian of the variances it has (probabilistic principal component analysis: Tipping, Bishop 1999,
-https://doi.org/10.1111/1467-9868.00196), and 0 in samples:
+So a network reads and writes K numbers a place where it had C p^2, and need not learn the basis; after as many steps of
+training it is further (docs/LOG.md has the race). What was left out is, in the likelihood, a Gaussian of the variances
+it has (probabilistic principal component analysis: Tipping, Bishop 1999, https://doi.org/10.1111/1467-9868.00196), and
+0 in samples:
 
     log p(x) = log p(u) + sum over k of log s_k + sum over the others of log N(q_j' (x - m); 0, var_j).
 
@@ -16,7 +18,7 @@ Legend: B batch, C H W image, p side of a patch, h w places, D = C p^2 numbers i
 """
 
 from abc import ABC, abstractmethod
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -26,12 +28,14 @@ from torch import Tensor, nn
 
 from fabulate.config import NonNegativeFloat, PositiveInt, spec
 from fabulate.errors import ConfigError
+from fabulate.nets import Auto
 from fabulate.nets.blocks import patch_for
 from fabulate.paths import DATA_STD
 from fabulate.prob import log_normal
 from fabulate.types import BatchSource, ImageShape, some_of
 
 FITTED = 2000  # images that a basis is fitted to, at most
+LARGEST_PLAIN = 32  # pixels a side up to which images are worked on as they are
 SMALLEST_VARIANCE = 1e-6  # of a coordinate: a thousandth of a gray value; images can be exactly constant in some
 
 
@@ -155,7 +159,7 @@ class PCA:
     patch: PositiveInt | None = None
     """Side of a patch (default: what makes a grid of at most 8 by 8)."""
     keep: PositiveInt | None = None
-    """Components kept of each patch, at most all (default: a quarter of its numbers, 64 at most)."""
+    """Components kept of each patch, at most all (default: a quarter of its numbers, but 32 to 64)."""
     whiten: Annotated[NonNegativeFloat, Field(le=1)] = 0.5
     """How far the variances of components are made equal: 0 leaves them as they are, 1 makes them equal."""
 
@@ -163,7 +167,7 @@ class PCA:
         """The space of images of a shape. Errors: `ConfigError` where more is to be kept than there is."""
         patch = self.patch or patch_for(image, tokens=8)
         numbers = image.channels * patch**2
-        keep = self.keep or min(64, max(numbers // 4, 1))
+        keep = self.keep or min(numbers, max(32, min(64, numbers // 4)))
         if keep > numbers:
             raise ConfigError(
                 f"a patch of {patch}x{patch} pixels has {numbers} components; --space.keep {keep} is more"
@@ -171,5 +175,23 @@ class PCA:
         return PCASpace(patch, keep, self.whiten, image)
 
 
-AnySpace = Annotated[Pixels | PCA, Field(discriminator="kind")]
-SPACES: dict[str, type[Any]] = {cls().kind: cls for cls in get_args(get_args(AnySpace)[0])}
+SpaceOrAuto = Annotated[Auto | Pixels | PCA, Field(discriminator="kind")]
+SPACES: dict[str, type[Any]] = {cls().kind: cls for cls in (Pixels, PCA)}
+
+
+def space_for(space: Auto | Pixels | PCA, image: ImageShape) -> Pixels | PCA:
+    """The space as it is, or the one that suits images of a shape.
+
+    >>> space_for(Auto(), ImageShape(3, 32, 32)).kind, space_for(Auto(), ImageShape(3, 64, 48)).kind
+    ('pixels', 'pca')
+    """
+    if not isinstance(space, Auto):
+        return space
+    return Pixels() if max(image.height, image.width) <= LARGEST_PLAIN else PCA()
+
+
+def reason(image: ImageShape) -> str:
+    """Why images of a shape got the space that they got, in words."""
+    if max(image.height, image.width) <= LARGEST_PLAIN:
+        return f"{image}: up to {LARGEST_PLAIN} pixels a side nothing is gained by another"
+    return f"{image}: above {LARGEST_PLAIN} pixels a side a network is further in the same time; or --space pixels"

@@ -34,7 +34,7 @@ LARGEST_SIMPLE = 16 * 16  # pixels of a gray image up to which fully connected l
 
 @spec
 class Auto:
-    """Chosen by the images: fully connected up to 16x16 gray, convolutions above."""
+    """Chosen by the size of the images, which is told as the training begins."""
 
     kind: Annotated[Literal["auto"], tyro.conf.Suppress] = "auto"
 

@@ -20,7 +20,7 @@ from fabulate.config import BUDGETS, Preset, Training, nearest, override, to_jso
 from fabulate.data import Data, load_data, resident
 from fabulate.errors import ConfigError
 from fabulate.files import outside
-from fabulate.models import GenerativeModel, family
+from fabulate.models import GenerativeModel, family, spaces
 from fabulate.nets import Auto, reason
 from fabulate.processes import together
 from fabulate.seeds import seeded
@@ -279,8 +279,9 @@ def take_over(model: GenerativeModel, source: str | Path) -> str:
 
 def choices_told(config: Any, model: GenerativeModel) -> list[str]:
     """A sentence on each part that was left to the images: what they chose, and why."""
+    why = {"network": reason, "space": spaces.reason}
     left = [part for part in choices(type(config)) if isinstance(getattr(config, part), Auto)]
-    return [f"{part}: {getattr(model.config, part).kind} ({reason(model.shape)})" for part in left]
+    return [f"{part}: {getattr(model.config, part).kind} ({why[part](model.shape)})" for part in left]
 
 
 def begun(out: Path) -> Config | None:

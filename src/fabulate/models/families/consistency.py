@@ -26,8 +26,8 @@ from torch import Tensor, nn
 from fabulate.config import PositiveInt, Preset, Training, spec
 from fabulate.models.base import Player
 from fabulate.models.denoising import Denoising
-from fabulate.models.spaces import AnySpace, Pixels
-from fabulate.nets import Backbone, UNet
+from fabulate.models.spaces import Pixels, SpaceOrAuto
+from fabulate.nets import Auto, Backbone, UNet
 from fabulate.samplers import HIGHEST, LOWEST, grid
 from fabulate.types import Batch
 
@@ -55,7 +55,7 @@ class ConsistencyConfig:
     """What the network predicts: noise, or a mixture of image and noise."""
     drop_class: Annotated[float, Field(ge=0, lt=1)] = 0.0
     """Share of images trained without their class."""
-    space: AnySpace = Pixels()
+    space: SpaceOrAuto = Auto()
     """What images are while noise is taken off them."""
     network: Backbone = UNet()
     """The denoiser."""
@@ -72,7 +72,7 @@ class Consistency(Denoising, family="consistency"):
     presets = {
         "default": Preset(ConsistencyConfig(), Training(steps=5000, batch_size=64, lr=5e-4)),
         "tutorial": Preset(  # the network's parts of Karras et al. 2022, as in the paper
-            ConsistencyConfig(target="edm", sampling=ConsistencySampling(evaluations=1)),
+            ConsistencyConfig(target="edm", space=Pixels(), sampling=ConsistencySampling(evaluations=1)),
             Training(epochs=10, steps=None, batch_size=128, lr=4e-4, schedule="constant", ema=0.9999),
         ),
     }

@@ -35,8 +35,8 @@ from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, spe
 from fabulate.models.base import Labels, Player, evaluating
 from fabulate.models.capabilities import Encodes, HasLikelihood
 from fabulate.models.denoising import Denoising
-from fabulate.models.spaces import AnySpace, Pixels
-from fabulate.nets import Backbone, UNet
+from fabulate.models.spaces import Pixels, SpaceOrAuto
+from fabulate.nets import Auto, Backbone, UNet
 from fabulate.paths import FIRST, LAST, TIMES, velocity_weight
 from fabulate.samplers import (
     HIGHEST,
@@ -84,7 +84,7 @@ class FlowConfig:
     """Which noise goes with which image of a batch: any, or the one that makes paths shortest (Tong et al. 2023)."""
     drop_class: Annotated[float, Field(ge=0, lt=1)] = 0.1
     """Share of images trained without their class, which guidance needs."""
-    space: AnySpace = Pixels()
+    space: SpaceOrAuto = Auto()
     """What images are while noise is taken off them."""
     network: Backbone = UNet()
     """The denoiser."""
@@ -101,10 +101,11 @@ class Flow(Denoising, Encodes, HasLikelihood, family="flow"):
     presets = {
         "default": Preset(FlowConfig(), Training(steps=20_000, batch_size=32, warmup=500, optimizer="muon", lr=2e-3)),
         "flow-matching": Preset(
-            FlowConfig(target="velocity", error="target"), Training(steps=20_000, batch_size=64, warmup=500)
+            FlowConfig(target="velocity", error="target", space=Pixels()),
+            Training(steps=20_000, batch_size=64, warmup=500),
         ),
         "diffusers": Preset(  # what `fabulate export` can write
-            FlowConfig(path="cosine", target="v", error="target", network=UNet(patch=1)),
+            FlowConfig(path="cosine", target="v", error="target", space=Pixels(), network=UNet(patch=1)),
             Training(steps=20_000, batch_size=64, warmup=500),
         ),
         "tutorial": Preset(
@@ -113,6 +114,7 @@ class Flow(Denoising, Encodes, HasLikelihood, family="flow"):
                 target="eps",
                 error="target",
                 times="uniform",
+                space=Pixels(),
                 sampling=FlowSampling(solver="ancestral", evaluations=250),
             ),
             Training(
@@ -130,7 +132,10 @@ class Flow(Denoising, Encodes, HasLikelihood, family="flow"):
     def current(cls, saved: Mapping[str, Any], shape: ImageShape | None = None) -> dict[str, Any]:
         saved = super().current(saved)
         network = saved.get("network")
-        if shape is None or network is None or "error" in saved:
+        if shape is None or network is None:
+            return saved
+        saved = {"space": {"kind": "pixels"}, **saved}
+        if "error" in saved:
             return saved
         # Before there was a choice of `error`, a U-Net of which nothing was said had other sizes.
         if network["kind"] == "unet":
