@@ -1,7 +1,7 @@
 """All measurements of speed, one after the other: python benchmarks [--quick]
 
 Half an hour on two cores, ten minutes with --quick. The proofs of the uses (outliers.py, augment_mnist.py,
-debias_mnist.py, rare_event.py) are run one by one.
+debias_mnist.py, rare_event.py, rare_problems.py) are run one by one.
 """
 
 import subprocess

@@ -13,7 +13,7 @@ from fabulate import rare
 from fabulate.errors import ConfigError, DataError
 from fabulate.prob import systematic
 from fabulate.seeds import generator
-from fabulate.uses.rare.adaptive import contradicted, unseen
+from fabulate.uses.rare.adaptive import Round, contradicted, promise, unseen
 from fabulate.uses.rare.proposal import (
     Defended,
     Nominal,
@@ -313,3 +313,48 @@ def test_the_example(monkeypatch, capsys):
     assert 5e-5 < event.probability < 1e-3 and event.warnings == ()
     assert log(event.interval[1] / event.interval[0]) < 0.5
     assert "in 6000 calls" in capsys.readouterr().out
+
+
+# What was lost without a word
+
+
+def test_modes_of_equal_slope_are_all_found():
+    """Four, of which two are a tenth to two thirds of the failures on the levels before."""
+
+    def branches(x):
+        u, v = (x[:, 0] + x[:, 1]) / sqrt(2), (x[:, 0] - x[:, 1]) / sqrt(2)
+        return np.maximum(abs(u) - 0.2 * v**2 - 5, sqrt(2) * (abs(v) - 4.914))
+
+    v = np.linspace(-4.914, 4.914, 10_001)
+    bent = 2 * stats.norm.sf(5 + 0.2 * v**2) * stats.norm.pdf(v)
+    truth = float(np.trapezoid(bent, v)) + 2 * stats.norm.sf(4.914)
+    agrees(rare.estimate(branches, 2, 0.0), truth, 0.02)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mechanisms_in_other_units_are_all_found(seed):
+    event = rare.estimate(lambda x: np.maximum(x[:, 0] - 4, 3 * (x[:, 1] - 4)), 2, 0.0, seed=seed)
+    agrees(event, 1 - stats.norm.cdf(4) ** 2, 0.02)
+
+
+def test_one_in_a_billion():
+    agrees(rare.estimate(linear(10), 10, stats.norm.isf(1e-9)), 1e-9, 0.02)
+
+
+def test_no_component_is_a_sliver():
+    """A few points, each many times, as resampling by uneven weights gives them."""
+    model = fit_t_mixture(normal(40, 2).repeat(25, 1), generator(0, "slivers"))
+    assert torch.linalg.svdvals(model.roots).min() > 0.2
+
+
+def test_a_proposal_blind_to_seen_failures_promises_little():
+    """Half of the failures beyond -2.5, half beyond 2.5; two proposals, one of which draws the second half only."""
+
+    class Both(Shifted):
+        def log_ratio(self, x):
+            return torch.logaddexp(super().log_ratio(x), super().log_ratio(-x)) - log(2)
+
+    x = normal(40_000, 4)
+    seen = Round(x, x[:, 0].abs(), torch.ones(len(x)), torch.full((len(x),), log(len(x))), torch.zeros(len(x)))
+    blind, both = (promise([seen], Defended(q, 4, 0.1), 2.5) for q in (Shifted(4, 2.5), Both(4, 2.5)))
+    assert both > 50 * blind

@@ -4,22 +4,24 @@ Round 0 draws from the prior. After each round the next level is the highest thr
 beyond which all points so far are worth enough equally weighted ones; the next proposal is fitted to those points
 (cross-entropy method: Rubinstein, Kroese, 2004; levels by effective sample size: Papaioannou, Geyer, Straub, "Improved
 cross entropy-based importance sampling with a flexible mixture model", 2019, https://doi.org/10.1016/j.ress.2019.106564).
-All rounds are used again in each fit, each in proportion to its own effective size.
+All rounds are used again in each fit, each point with p over the mixture of all proposals so far: a mode that a later
+proposal no longer draws keeps the weight that earlier ones gave it.
 
 A round's estimate is P_k = mean 1{g(x) > threshold} p(x) / q_k(x), unbiased given the past, since q_k is known before
-the round is drawn. The result is their mean with weights that are known then, too: n_k times the effective share of
-failures in round k - 1 (compare Owen, Zhou, "The square root rule for adaptive importance sampling", 2019,
-https://doi.org/10.1145/3350426). So no round weighs itself, and the standard error is that of a sum of martingale
-differences. Weights over the mixture of all proposals (the balance heuristic, as in Cornuet et al., "Adaptive multiple
-importance sampling", 2012) would re-use more, but a proposal is too high at just those points that it was fitted
-to: such estimates came out low by several of their standard errors when we tried them.
+the round is drawn. The result is their mean with weights that are known then, too: n_k P^2 over the variance that the
+failures of the rounds before promise q_k (`promise`; compare Owen, Zhou, "The square root rule for adaptive importance
+sampling", 2019, https://doi.org/10.1145/3350426). So no round weighs itself, none is trusted because it is blind to
+what others saw, and the standard error is that of a sum of martingale differences. The estimate itself with weights
+over the mixture of all proposals (the balance heuristic, as in Cornuet et al., "Adaptive multiple importance
+sampling", 2012) would re-use more, but a proposal is too high at just those points that it was fitted to: such
+estimates came out low by several of their standard errors when we tried them.
 
 Legend: N points of a round, D dimensions.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import exp, isfinite, sqrt
+from math import exp, isfinite, log, sqrt
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -39,6 +41,7 @@ UNLIKELY = 1e-3  # chance of a warning where all is well
 ROUNDS = 12
 FIRST = 2  # rounds that the first is as large as: modes that it does not show may never be found
 LARGEST = 4_000  # points in a round; more rounds where the budget is large: they reach rarer events
+MOST = 40  # rounds; each proposal's density is needed at the points of all
 SMALLEST = 250  # points in a round; fewer rounds where the budget is small
 PER_DIMENSION = 10  # points in a round at least, or directions cannot be told from noise
 ENOUGH = 0.25  # a level is worth this share of a round's points
@@ -47,6 +50,7 @@ DEFENCE = 0.1  # share of plain draws in each round
 TRUSTED = 100  # effective failures; a standard error from fewer is itself too uncertain
 JUDGED = 100  # effective failures of a round whose standard error is compared with those of others
 TRIED = 100  # candidates for a level
+LEAST = 0.1  # variance of a draw over P^2, or a few failures that happen to weigh alike promise too much
 FEWEST_CALLS = 100
 
 
@@ -87,6 +91,7 @@ class Round(NamedTuple):
     x: Tensor  # (N, D)
     g: Tensor  # (N,); NaN stands as -inf
     weights: Tensor  # (N,), nominal density over proposal
+    mixed: Tensor  # (N,), log of sum_j n_j q_j / p: of the densities of all rounds so far
     broken: Tensor  # (N,), where g was NaN
 
 
@@ -113,12 +118,14 @@ def estimate(
     True
     """
     check_question(dim, threshold, calls)
-    count = min(max(ROUNDS, calls // LARGEST), max(1, calls // max(SMALLEST, PER_DIMENSION * dim)))
+    count = min(max(ROUNDS, min(MOST, calls // LARGEST)), max(1, calls // max(SMALLEST, PER_DIMENSION * dim)))
     size = calls // (count + FIRST - 1)
     sizes = [calls - size * (count - 1)] + [size] * (count - 1)
     current = Defended(Nominal(dim), dim, 1.0)
+    proposals: list[Defended] = []
     rounds: list[Round] = []
     levels: list[float] = []
+    trust: list[float] = []
     for k, n in enumerate(sizes):
         chance = generator(seed, "rare", k)
         if k:
@@ -126,12 +133,18 @@ def estimate(
             x, weights, level = failures(rounds, threshold, enough)
             current = Defended(proposal(x, weights, chance), dim, DEFENCE)
             levels.append(level)
+        trust.append(n * promise(rounds, current, threshold))
         x = current.draw(n, chance)
-        rounds.append(asked(g, x, (-current.log_ratio(x)).exp()))
+        rounds = [r._replace(mixed=r.mixed.logaddexp(current.log_ratio(r.x) + log(n))) for r in rounds]
+        own = current.log_ratio(x)
+        others = [q.log_ratio(x) + log(m) for q, m in zip(proposals, sizes[:k], strict=True)]
+        mixed = torch.stack([*others, own + log(n)]).logsumexp(0)
+        rounds.append(asked(g, x, (-own).exp(), mixed))
+        proposals.append(current)
         if progress is not None:
             progress(sum(sizes[: k + 1]), calls)
     plain = [sizes[0]] + [current.plain(n) for n in sizes[1:]]
-    return combined(rounds, plain, threshold, levels, current)
+    return combined(rounds, plain, trust, threshold, levels, current)
 
 
 def check_question(dim: int, threshold: float, calls: int) -> None:
@@ -146,7 +159,7 @@ def check_question(dim: int, threshold: float, calls: int) -> None:
         )
 
 
-def asked(g: Callable[[Array], Any], x: Tensor, weights: Tensor) -> Round:
+def asked(g: Callable[[Array], Any], x: Tensor, weights: Tensor, mixed: Tensor) -> Round:
     """What g says of points (N, D), checked."""
     given = np.asarray(g(x.numpy().copy()))
     if given.shape != (len(x),):
@@ -157,32 +170,47 @@ def asked(g: Callable[[Array], Any], x: Tensor, weights: Tensor) -> Round:
     broken = values.isnan()
     if broken.all():
         raise DataError(f"g gave NaN for all of {len(x)} points: try it on numpy.random.randn({len(x)}, {x.shape[1]})")
-    return Round(x, values.masked_fill(broken, -torch.inf), weights, broken)
+    return Round(x, values.masked_fill(broken, -torch.inf), weights, mixed, broken)
 
 
 def failures(rounds: list[Round], threshold: float, enough: float) -> tuple[Tensor, Tensor, float]:
     """All points beyond the next level, their weights, which sum to 1, and the level."""
+    x, g = torch.cat([r.x for r in rounds]), torch.cat([r.g for r in rounds])
+    weights = (-torch.cat([r.mixed for r in rounds])).exp()
     newest = rounds[-1].g.sort(descending=True).values
     lower = [t for t in newest[:: max(1, len(newest) // TRIED)].tolist() if t < threshold]
     for level in [threshold, *lower, -torch.inf]:
-        beyond = [r.g > threshold if level == threshold else r.g >= level for r in rounds]
-        sizes = [effective_size(r.weights[kept]) for r, kept in zip(rounds, beyond, strict=True)]
-        if sum(sizes) >= enough:
+        beyond = g > threshold if level == threshold else g >= level
+        if effective_size(weights[beyond]) >= enough:
             break
-    x = torch.cat([r.x[kept] for r, kept in zip(rounds, beyond, strict=True)])
-    weights = torch.cat(
-        [r.weights[kept] * (size / r.weights[kept].sum()) for r, kept, size in zip(rounds, beyond, sizes, strict=True)]
-    )
-    return x, weights / weights.sum(), float(level)
+    return x[beyond], weights[beyond] / weights[beyond].sum(), float(level)
 
 
-def combined(rounds: list[Round], plain: list[int], threshold: float, levels: list[float], last: Defended) -> RareEvent:
+def promise(rounds: list[Round], proposal: Proposal, threshold: float) -> float:
+    """What a draw of a proposal will be worth, by the failures before: P^2 / variance of 1{g > threshold} p / q.
+
+    The variance over all failures so far, weighted over the densities of all rounds: a proposal that is blind to some
+    of them promises little, though its own draws would never show it.
+    """
+    failed = [r.g > threshold for r in rounds]
+    if not sum(int(bad.sum()) for bad in failed):
+        return 0.0
+    x = torch.cat([r.x[bad] for r, bad in zip(rounds, failed, strict=True)])
+    weights = torch.cat([(-r.mixed[bad]).exp() for r, bad in zip(rounds, failed, strict=True)])
+    share = weights / weights.sum()
+    second = float((share * (-proposal.log_ratio(x)).exp()).sum() / weights.sum())
+    seen = min(1.0, effective_size(weights) / TRUSTED)
+    return seen / max(second - 1, LEAST)
+
+
+def combined(
+    rounds: list[Round], plain: list[int], promised: list[float], threshold: float, levels: list[float], last: Defended
+) -> RareEvent:
     """The rounds' estimates in one; `plain[k]` is how many first points of round k came from the prior."""
     sizes = [len(r.g) for r in rounds]
     failed = [r.g > threshold for r in rounds]
     values = [r.weights * bad for r, bad in zip(rounds, failed, strict=True)]
-    # what is known of round k before it is drawn: how well the proposal of the round before did
-    trust = shares([0.0] + [sizes[k] * effective_size(values[k - 1]) / sizes[k - 1] for k in range(1, len(rounds))])
+    trust = shares(promised)
     if not any(share and bool(bad.any()) for share, bad in zip(trust, failed, strict=True)):
         trust = shares(sizes)  # rather all rounds alike than none of the few failures that were met
     parts = [float(share) / n * value for share, n, value in zip(trust, sizes, values, strict=True)]
