@@ -38,6 +38,15 @@ def test_quickstart(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "8 images, 32 numbers each" in capsys.readouterr().out
 
 
+def test_icons_are_a_folder_of_classes(tmp_path: Path) -> None:
+    import draw_icons
+
+    draw_icons.main(tmp_path / "icons", side=16, n=24)
+    data = fabulate.load_data(tmp_path / "icons")
+    assert data.classes == draw_icons.KINDS and data.shape == (3, 16, 16)
+    assert len(data.train) + len(data.test) == 24 and data.report.duplicates == 0
+
+
 def test_own_loop_learns() -> None:
     import own_loop
 

@@ -39,7 +39,7 @@ def test_what_is_lost_is_the_variance_of_the_components_left_out_and_no_basis_lo
     space, x = fitted(patch=4, keep=10)
     lost = (space.decode(space.encode(x)) - x).square().sum((1, 2, 3)).mean()
     places = space.shape.height * space.shape.width
-    torch.testing.assert_close(lost, places * space.variance[10:].sum())
+    torch.testing.assert_close(lost, places * 38 * space.left)
     other = torch.linalg.qr(torch.randn(48, 10, generator=generator("basis"), dtype=torch.float64)).Q
     rows = space.patches(x).movedim(1, -1) - space.mean
     assert (rows - rows @ other @ other.T).square().sum((1, 2, 3)).mean() > 2 * lost
@@ -57,12 +57,16 @@ def test_components_vary_as_pixels_do_and_are_uncorrelated(whiten):
 
 
 def test_the_rest_completes_the_log_density():
-    """Where patches are Gaussian, log N(u) + rest is the log density of the image, whatever is kept and whitened."""
+    """Where patches are Gaussian, log N(u) + rest is the log density of the image, whatever is kept and whitened.
+
+    Their covariance is that of probabilistic PCA: Q diag(var) Q' + v (1 - Q Q').
+    """
     for keep, whiten in ((1, 0.0), (10, 0.5), (48, 1.0)):
         space, x = fitted(patch=4, keep=keep, whiten=whiten)
         rows = space.patches(x).movedim(1, -1)  # (N, h, w, D)
-        exact = MultivariateNormal(space.mean, space.basis @ space.variance.diag() @ space.basis.T).log_prob(rows)
-        spread = (space.scale * space.variance[:keep].sqrt())[:, None, None]
+        covariance = space.basis @ (space.variance - space.left).diag() @ space.basis.T + space.left * torch.eye(48)
+        exact = MultivariateNormal(space.mean, covariance.double()).log_prob(rows)
+        spread = (space.scale * space.variance.sqrt())[:, None, None]
         log_u = torch.distributions.Normal(0, spread).log_prob(space.encode(x)).sum((1, 2, 3))
         torch.testing.assert_close(log_u + space.rest(x), exact.sum((1, 2)))
 

@@ -8,16 +8,17 @@ channels of an image of one place for each patch,
     u_k = s_k q_k' (x - m),    x = m + sum over k of q_k u_k / s_k.
 
 So a network reads and writes K numbers a place where it had C p^2, and need not learn the basis; after as many steps of
-training it is further (docs/LOG.md has the race). What was left out is, in the likelihood, a Gaussian of the variances
-it has (probabilistic principal component analysis: Tipping, Bishop 1999, https://doi.org/10.1111/1467-9868.00196), and
-0 in samples:
+training it is further (docs/LOG.md has the race). What is left out, r = x - D(E(x)), is 0 in samples, and in the
+likelihood Gaussian noise of the variance v that it has on average (probabilistic principal component analysis: Tipping,
+Bishop 1999, https://doi.org/10.1111/1467-9868.00196):
 
-    log p(x) = log p(u) + sum over k of log s_k + sum over the others of log N(q_j' (x - m); 0, var_j).
+    log p(x) = log p(u) + sum over k of log s_k - |r|^2 / 2v - (D - K) log(2 pi v) / 2,    for each patch.
 
 Legend: B batch, C H W image, p side of a patch, h w places, D = C p^2 numbers in a patch, K of them kept.
 """
 
 from abc import ABC, abstractmethod
+from math import pi
 from typing import Annotated, Any, Literal
 
 import torch
@@ -31,10 +32,9 @@ from fabulate.errors import ConfigError
 from fabulate.nets import Auto
 from fabulate.nets.blocks import patch_for
 from fabulate.paths import DATA_STD
-from fabulate.prob import log_normal
 from fabulate.types import BatchSource, ImageShape, some_of
 
-FITTED = 2000  # images that a basis is fitted to, at most
+FITTED = 2**15  # patches that a basis is fitted to, about
 LARGEST_PLAIN = 32  # pixels a side up to which images are worked on as they are
 SMALLEST_VARIANCE = 1e-6  # of a coordinate: a thousandth of a gray value; images can be exactly constant in some
 
@@ -76,9 +76,10 @@ class PixelSpace(Space):
 class PCASpace(Space):
     """See the module's text; what it holds is saved with the model's weights."""
 
-    basis: Tensor
     mean: Tensor
+    basis: Tensor
     variance: Tensor
+    left: Tensor
     fitted: Tensor
 
     def __init__(self, patch: int, keep: int, whiten: float, image: ImageShape) -> None:
@@ -87,57 +88,63 @@ class PCASpace(Space):
         self.patch, self.whiten, self.image = patch, whiten, image
         numbers = image.channels * patch**2
         self.register_buffer("mean", torch.zeros(numbers))
-        self.register_buffer("basis", torch.eye(numbers))  # (D, D), a coordinate in each column
-        self.register_buffer("variance", torch.ones(numbers))  # of the coordinates, falling
+        self.register_buffer("basis", torch.eye(numbers, keep))  # (D, K), a component in each column
+        self.register_buffer("variance", torch.ones(keep))  # of the components kept, falling
+        self.register_buffer("left", torch.tensor(1.0))  # v, of each of the others on average
         self.register_buffer("fitted", torch.tensor(0))  # images that these are of
 
     @property
     def scale(self) -> Tensor:
-        """What the kept coordinates are multiplied by (K,): var^(-whiten / 2), so that u varies as pixels do."""
-        variance = self.variance[: self.shape.channels]
-        factor = variance ** (-self.whiten / 2)
-        return factor * DATA_STD / (variance * factor.square()).mean().sqrt()
+        """What the components are multiplied by (K,): var^(-whiten / 2), so that u varies as pixels do."""
+        factor = self.variance ** (-self.whiten / 2)
+        return factor * DATA_STD / (self.variance * factor.square()).mean().sqrt()
 
     def fit(self, images: BatchSource) -> None:
-        """Find the basis, by at most 2,000 images. One that is there stays: a network was trained on it."""
+        """Find the components. Those that are there stay: a network was trained on them."""
         if self.fitted:
             return
-        chosen = torch.split(some_of(images, FITTED, "basis"), self.image.together(FITTED))
-        self.fitted.fill_(min(len(images), FITTED))
-        n, total, squares = 0, torch.zeros_like(self.mean).double(), torch.zeros_like(self.basis).double()
-        for part in chosen:
-            rows = self.patches(images.batch(part).x.to(self.mean)).movedim(1, -1).flatten(0, 2).double()  # (n, D)
+        from scipy.linalg import eigh  # late: it takes a while to import
+
+        keep, height, width = self.shape
+        chosen = some_of(images, -(-FITTED // (height * width)), "basis")
+        self.fitted.fill_(len(chosen))
+        n, total, squares = 0, torch.zeros_like(self.mean).double(), torch.zeros(2 * self.mean.shape).double()
+        for part in torch.split(chosen, self.image.together(len(chosen))):
+            rows = (
+                self.patches(images.batch(part).x.to(self.mean)).movedim(1, -1).flatten(0, 2).cpu().double()
+            )  # (n, D)
             n, total, squares = n + len(rows), total + rows.sum(0), squares + rows.T @ rows
         mean = total / n
-        variance, basis = torch.linalg.eigh(squares / n - mean.outer(mean))
+        covariance = squares / n - mean.outer(mean)
+        numbers = len(mean)
+        variance, basis = eigh(covariance.numpy(), subset_by_index=(numbers - keep, numbers - 1))  # rising
+        left = (covariance.trace() - variance.sum()) / max(numbers - keep, 1)
         self.mean.copy_(mean)
-        self.basis.copy_(basis.flip(1))
-        self.variance.copy_(variance.flip(0).clamp_min(SMALLEST_VARIANCE))
+        self.basis.copy_(torch.from_numpy(basis[:, ::-1].copy()))
+        self.variance.copy_(torch.from_numpy(variance[::-1].copy()).clamp_min(SMALLEST_VARIANCE))
+        self.left.copy_(left.clamp_min(SMALLEST_VARIANCE))
 
     def patches(self, x: Tensor) -> Tensor:
         """Images (B, C, H, W) cut into patches (B, D, h, w)."""
         fill = (0, -x.shape[3] % self.patch, 0, -x.shape[2] % self.patch)
         return F.pixel_unshuffle(F.pad(x, fill, mode="replicate"), self.patch)
 
-    def coordinates(self, x: Tensor) -> Tensor:
-        """All coordinates of images' patches: (B, D, h, w)."""
-        return torch.einsum("bdhw,dk->bkhw", self.patches(x) - self.mean[:, None, None], self.basis)
-
     def encode(self, x: Tensor) -> Tensor:
-        return self.coordinates(x)[:, : self.shape.channels] * self.scale[:, None, None]
+        u = torch.einsum("bdhw,dk->bkhw", self.patches(x) - self.mean[:, None, None], self.basis)
+        return u * self.scale[:, None, None]
+
+    def seen(self, u: Tensor) -> Tensor:
+        """The patches (B, D, h, w) that u has."""
+        return torch.einsum("bkhw,dk->bdhw", u, self.basis / self.scale) + self.mean[:, None, None]
 
     def decode(self, u: Tensor) -> Tensor:
-        basis = self.basis[:, : self.shape.channels] / self.scale  # (D, K)
-        x = torch.einsum("bkhw,dk->bdhw", u, basis) + self.mean[:, None, None]
-        return F.pixel_shuffle(x, self.patch)[:, :, : self.image.height, : self.image.width]
+        return F.pixel_shuffle(self.seen(u), self.patch)[:, :, : self.image.height, : self.image.width]
 
     def rest(self, x: Tensor) -> Tensor:
-        keep, places = self.shape.channels, self.shape.height * self.shape.width
-        others, variance = self.coordinates(x)[:, keep:], self.variance[keep:, None, None]
-        return (
-            log_normal(others, torch.zeros_like(others), variance.log()).sum((1, 2, 3))
-            + places * self.scale.log().sum()
-        )
+        keep, height, width = self.shape
+        lost = (self.patches(x) - self.seen(self.encode(x))).square().sum((1, 2, 3))
+        noise = (len(self.mean) - keep) * torch.log(2 * pi * self.left)
+        return -lost / (2 * self.left) + height * width * (self.scale.log().sum() - noise / 2)
 
 
 @spec
