@@ -34,7 +34,7 @@ from fabulate.nets.blocks import patch_for
 from fabulate.paths import DATA_STD
 from fabulate.types import BatchSource, ImageShape, some_of
 
-FITTED = 2**15  # patches that a basis is fitted to, about
+FITTED = 2**14  # patches that a basis is fitted to, about
 LARGEST_PLAIN = 32  # pixels a side up to which images are worked on as they are
 SMALLEST_VARIANCE = 1e-6  # of a coordinate: a thousandth of a gray value; images can be exactly constant in some
 
