@@ -21,6 +21,7 @@ import pytest
 from fabulate.cli import IMPORTED, VERBS, importing
 from fabulate.models import GenerativeModel, family
 from fabulate.models.base import NoChoice
+from fabulate.models.families import families as every_family
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
@@ -160,6 +161,7 @@ def understand(argv: list[str], monkeypatch: pytest.MonkeyPatch, families: Mappi
         parse(*args, **kwargs)
         raise Parsed
 
+    every_family()  # before the registry is patched: a module is imported once
     with monkeypatch.context() as patch:
         patch.setattr(verb, "parse", parse_only)
         patch.setattr(GenerativeModel, "families", {**GenerativeModel.families})  # what --import brings is forgotten

@@ -15,7 +15,7 @@ from fabulate.models.capabilities import Encodes, HasLatent
 from fabulate.models.directions import axes, difference, jacobian, morph, principal, traverse
 from fabulate.models.families import families
 from fabulate.models.families.gan import GANConfig
-from fabulate.models.search import BLOCK, EncodesBySearch, invert
+from fabulate.models.search import BLOCK, WEIGHT, EncodesBySearch, invert
 from fabulate.seeds import generator, seeded
 from tiny import CLASSES, SMALL, cases, make, pictures
 
@@ -106,14 +106,14 @@ def test_a_searched_code_does_not_depend_on_the_batch_the_place_or_a_gradient_mo
     assert not torch.equal(model.encode(x, y, steps=12, seed=1), codes)
 
 
-# Untrained, some networks draw hardly more than one gray, and there is nothing to find.
-VIVID = [case for case in SEARCHED if make(case).sample(6).std(0).mean() > 0.01]
+# Untrained, some networks draw hardly more than one gray: then the length of a code weighs more than what is to find.
+VIVID = [case for case in SEARCHED if make(case).sample(6).var(0).mean() > WEIGHT]
 assert len(VIVID) >= 4
 
 
 @over("case", VIVID, ids=str)
 def test_a_models_own_images_are_found_again(case):
-    model = make(case)
+    model = make(case).eval()
     x = model.sample(6, seed=1)
     y = model.labels(None, 6)
     before = (model.sample(6, seed=2) - x).square().mean()

@@ -100,6 +100,9 @@ class Consistency(Denoising, family="consistency"):
         distance = (apart + c**2).sqrt() - c
         return {"loss": (distance / (s - r).flatten()).mean()}
 
+    def test_terms(self, batch: Batch) -> dict[str, Tensor]:
+        return {}
+
     def repeated(self) -> dict[nn.Module, int]:
         return {self.network: self.sampling.evaluations}
 

@@ -33,8 +33,8 @@ from torch import Tensor
 from fabulate.errors import CapabilityError, ConfigError, DataError
 from fabulate.models.base import GenerativeModel, Labels, able, evaluating
 from fabulate.models.capabilities import HasLatent
+from fabulate.models.denoising import Denoising
 from fabulate.models.families.ae import AE
-from fabulate.models.families.flow import Flow
 from fabulate.models.families.gan import GAN
 from fabulate.models.families.nf import NF
 from fabulate.models.families.vae import VAE
@@ -101,8 +101,8 @@ def _(model: NF, label: int | None, rank: Rank) -> Codes:
 
 
 @codes.register
-def _(model: Flow, label: int | None, rank: Rank) -> Codes:
-    return normal(model.shape.size)
+def _(model: Denoising, label: int | None, rank: Rank) -> Codes:
+    return normal(model.space.shape.size)
 
 
 @codes.register
