@@ -1,11 +1,14 @@
 """`fabulate distil RUN`: a flow becomes a consistency model, which draws in one to four evaluations."""
 
 from pathlib import Path
+from typing import Annotated
 
+import tyro
+from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
-from fabulate.cli.shared import Count, Device, Run, counting, load_images, parse, where
+from fabulate.cli.shared import Device, Run, counting, load_images, parse, where
 from fabulate.config import BUDGETS, PositiveFloat, PositiveInt, override, spec
 from fabulate.errors import ConfigError
 from fabulate.evaluation.steps import Way, quality_by_steps
@@ -33,7 +36,7 @@ class Arguments:
     """Peak learning rate."""
     seed: int = 0
     """Seed of everything random."""
-    n: Count = 1000
+    n: Annotated[int, Field(ge=2), tyro.conf.arg(aliases=["-n"])] = 1000
     """Samples that the quality is told by."""
     device: Device = "auto"
     out: Path | None = None
@@ -53,7 +56,7 @@ def main(argv: list[str]) -> None:
         {**dict.fromkeys(BUDGETS), **budget, "lr": flags.lr, "seed": flags.seed, "conditional": bool(teacher.classes)},
     )
     config = ConsistencyConfig(**{name: getattr(teacher.config, name) for name in PASSED_ON})
-    data = load_images(images, streams=True)
+    data = load_images(images)
     console = Console()
     reports = run(
         "consistency", config, training, data, out, device=flags.device, begin_from=flags.run, console=console
@@ -65,7 +68,7 @@ def main(argv: list[str]) -> None:
         *(Way(name, model, n) for n in FEWER for name, model in (("flow", teacher), ("distilled", student))),
     ]
     with counting("drawing samples") as progress:
-        found, picture = quality_by_steps(ways, data, flags.n, flags.seed, progress)
+        found, picture, compared = quality_by_steps(ways, data, flags.n, flags.seed, progress)
     save_png(picture, out / PICTURE)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("model", "evaluations", "Fréchet distance", "seconds an image"):
@@ -73,7 +76,7 @@ def main(argv: list[str]) -> None:
     for way, distance, seconds in found:
         table.add_row(way.name, str(way.evaluations), f"{distance:.4g}", f"{seconds:.3g}")
     console.print(table)
-    console.print(f"{flags.n:,} samples each, in the features of the images' own classifier", highlight=False)
+    console.print(f"{flags.n:,} samples each, {compared}", highlight=False)
     where("picture", out / PICTURE)
     where("model", out / "model")
     where("next", f"fabulate sample {out}")

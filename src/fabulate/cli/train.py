@@ -120,8 +120,10 @@ def refuse_nameless(config: Any, argv: list[str]) -> None:
     for part, kinds in training.choices(type(config)).items():
         option = next((word.split("=")[0] for word in argv if word.startswith(f"--{part}.")), None)
         if option and isinstance(getattr(config, part), Auto):
+            field = option.split(".")[1].replace("-", "_")
+            example = next((kind for kind, cls in kinds.items() if hasattr(cls, field)), [*kinds][-1])
             raise ConfigError(
-                f"{option} is an option of a kind of {part}; say which, e.g. --{part} {[*kinds][2]} {option} ..."
+                f"{option} is an option of a kind of {part}; say which, e.g. --{part} {example} {option} ..."
             )
 
 

@@ -1,8 +1,8 @@
 """What fewer evaluations of the network cost in quality: a trained model against itself, and against a distilled one.
 
 By how many evaluations an image takes: the Fréchet distance (Heusel et al. 2017, https://arxiv.org/abs/1706.08500) of
-samples to real images, in the features of the images' own classifier, and the time. Features of a classifier do not see
-every blur, so what becomes of the same noise in each way stands side by side as well.
+samples to real images, in features of a network that learnt these images, and the time. Such features do not see every
+blur, so what becomes of the same noise in each way stands side by side as well.
 """
 
 import time
@@ -17,7 +17,7 @@ from fabulate.features import features_for
 from fabulate.metrics.distances import Moments, frechet_distance
 from fabulate.models.base import GenerativeModel
 from fabulate.pictures import sheet
-from fabulate.stats import reference
+from fabulate.stats import Part, reference
 from fabulate.types import Progress, to_uint8
 
 SHOWN = 10  # samples of each way in the picture
@@ -43,13 +43,13 @@ class Quality(NamedTuple):
 
 def quality_by_steps(
     ways: Sequence[Way], data: Data, n: int, seed: int = 0, progress: Progress | None = None
-) -> tuple[list[Quality], Image.Image]:
-    """Draw n samples in each way, the same noise each time; tells their quality, and shows the first of each.
-
-    The real images are the test images, or the training images where there are none.
+) -> tuple[list[Quality], Image.Image, str]:
+    """Draw n samples (at least 2) in each way, the same noise each time: their quality, the first of each in a picture,
+    and a phrase on what they are compared with: test images, or training images where there are none.
     """
     features = features_for(data, device=ways[0].model.device)
-    real = reference(data, "train" if data.test is None else "test", features=features).moments
+    part: Part = "train" if data.test is None else "test"
+    real = reference(data, part, features=features).moments
     found, shown = [], []
     for done, way in enumerate(ways):
         if progress is not None:
@@ -63,4 +63,9 @@ def quality_by_steps(
     rows = torch.arange(len(ways)).repeat_interleave(len(shown[0])).numpy()
     names = [f"{way.name}, {way.evaluations}" for way in ways]
     title, words = "The same noise by fewer evaluations", "each row: the model, and evaluations for an image"
-    return found, sheet(torch.cat(shown).numpy(), title, words, rows, names, columns=SHOWN)
+    picture = sheet(torch.cat(shown).numpy(), title, words, rows, names, columns=SHOWN)
+    return (
+        found,
+        picture,
+        f"compared with {real.n:,} {'training' if part == 'train' else part} images, features: {features.name}",
+    )

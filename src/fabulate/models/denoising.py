@@ -7,29 +7,32 @@ the path through u ends (`families/consistency.py`).
 Legend: B batch, N images, Z numbers in an image of the space.
 """
 
+from abc import abstractmethod
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fabulate.config import override
 from fabulate.errors import ConfigError
-from fabulate.models.base import Conditional
+from fabulate.models.base import Conditional, Player
 from fabulate.models.capabilities import HasLatent
 from fabulate.models.spaces import space_for
 from fabulate.nets.blocks import check_sides
 from fabulate.paths import PATHS, TARGETS, Level, Path, Row, invert
 from fabulate.samplers import Denoiser
-from fabulate.types import BatchSource, ImageShape
+from fabulate.types import Batch, BatchSource, ImageShape
 
 
 class Denoising(HasLatent, Conditional):
     """A network in a space, and the image it sees behind a noisy one.
 
-    Its hyperparameters have a path, a target, a space, a network, and drop_class, the share of images that are trained
-    without their class.
+    Its hyperparameters have a path, a target, a space, a network, drop_class, the share of images that are trained
+    without their class, and sampling with a number of evaluations.
     """
+
+    sampling: Any
 
     def __init__(self, config: Any, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
         config = override(config, {"space": space_for(config.space, ImageShape(*shape))})
@@ -50,6 +53,16 @@ class Denoising(HasLatent, Conditional):
 
     def init_from_data(self, images: BatchSource) -> None:
         self.space.fit(images)
+
+    def players(self) -> dict[str, Player]:
+        return {"model": Player(self.network, self.loss)}
+
+    @abstractmethod
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """What the network minimises."""
+
+    def repeated(self) -> dict[nn.Module, int]:
+        return {self.network: self.sampling.evaluations}
 
     def dropped(self, y: Tensor | None) -> Tensor | None:
         """Classes (B,), in training some of them replaced by the number of classes, which stands for any."""

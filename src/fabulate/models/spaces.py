@@ -18,7 +18,7 @@ Legend: B batch, C H W image, p side of a patch, h w places, D = C p^2 numbers i
 """
 
 from abc import ABC, abstractmethod
-from math import pi
+from math import ceil, pi
 from typing import Annotated, Any, Literal
 
 import torch
@@ -83,7 +83,7 @@ class PCASpace(Space):
     fitted: Tensor
 
     def __init__(self, patch: int, keep: int, whiten: float, image: ImageShape) -> None:
-        places = [-(-side // patch) for side in (image.height, image.width)]  # sides are filled up to whole patches
+        places = [ceil(side / patch) for side in (image.height, image.width)]  # sides are filled up to whole patches
         super().__init__(ImageShape(keep, *places))
         self.patch, self.whiten, self.image = patch, whiten, image
         numbers = image.channels * patch**2
@@ -106,13 +106,12 @@ class PCASpace(Space):
         from scipy.linalg import eigh  # late: it takes a while to import
 
         keep, height, width = self.shape
-        chosen = some_of(images, -(-FITTED // (height * width)), "basis")
+        chosen = some_of(images, ceil(FITTED / (height * width)), "basis")
         self.fitted.fill_(len(chosen))
         n, total, squares = 0, torch.zeros_like(self.mean).double(), torch.zeros(2 * self.mean.shape).double()
         for part in torch.split(chosen, self.image.together(len(chosen))):
-            rows = (
-                self.patches(images.batch(part).x.to(self.mean)).movedim(1, -1).flatten(0, 2).cpu().double()
-            )  # (n, D)
+            patches = self.patches(images.batch(part).x.to(self.mean)).cpu().double()
+            rows = patches.movedim(1, -1).flatten(0, 2)  # (n, D)
             n, total, squares = n + len(rows), total + rows.sum(0), squares + rows.T @ rows
         mean = total / n
         covariance = squares / n - mean.outer(mean)

@@ -281,7 +281,8 @@ def choices_told(config: Any, model: GenerativeModel) -> list[str]:
     """A sentence on each part that was left to the images: what they chose, and why."""
     why = {"network": reason, "space": spaces.reason}
     left = [part for part in choices(type(config)) if isinstance(getattr(config, part), Auto)]
-    return [f"{part}: {getattr(model.config, part).kind} ({why[part](model.shape)})" for part in left]
+    because = {part: f" ({why[part](model.shape)})" if part in why else "" for part in left}
+    return [f"{part}: {getattr(model.config, part).kind}{because[part]}" for part in left]
 
 
 def begun(out: Path) -> Config | None:

@@ -21,10 +21,9 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from fabulate.config import PositiveInt, Preset, Training, spec
-from fabulate.models.base import Player
 from fabulate.models.denoising import Denoising
 from fabulate.models.spaces import Pixels, SpaceOrAuto
 from fabulate.nets import Auto, Backbone, UNet
@@ -81,9 +80,6 @@ class Consistency(Denoising, family="consistency"):
     config: ConsistencyConfig
     sampling: ConsistencySampling
 
-    def players(self) -> dict[str, Player]:
-        return {"model": Player(self.network, self.loss)}
-
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """How far apart the ends are that two near points of a path are told."""
         x, y = self.space.encode(batch.x), self.dropped(batch.y)
@@ -91,10 +87,10 @@ class Consistency(Denoising, family="consistency"):
         u = (torch.arange(len(x), device=x.device) + torch.rand(len(x), device=x.device)) / len(x)  # one in each share
         s = (MEAN + STD * torch.special.ndtri(u)).exp().clamp(LOWEST, HIGHEST)[:, None, None, None]
         r = (1 - GAP) * s
-        r = torch.where(r < LOWEST, 0, r)  # there the image itself is the end
-        denoise = self.denoiser(y)
+        denoise, first = self.denoiser(y), r < LOWEST  # below, the image itself is the end
         with torch.no_grad():
-            end = denoise(x + r * eps, r)
+            end = torch.where(first, x, denoise(x + r * eps, r))
+        r = torch.where(first, 0, r)
         apart = (denoise(x + s * eps, s) - end).square().sum((1, 2, 3))
         c = ROUND * self.space.shape.size**0.5
         distance = (apart + c**2).sqrt() - c
@@ -102,9 +98,6 @@ class Consistency(Denoising, family="consistency"):
 
     def test_terms(self, batch: Batch) -> dict[str, Tensor]:
         return {}
-
-    def repeated(self) -> dict[nn.Module, int]:
-        return {self.network: self.sampling.evaluations}
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """The images (N, C, H, W) that codes (N, Z) are carried to."""

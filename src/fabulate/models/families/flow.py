@@ -29,10 +29,10 @@ from typing import Annotated, Any, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, spec
-from fabulate.models.base import Labels, Player, evaluating
+from fabulate.models.base import Labels, evaluating
 from fabulate.models.capabilities import Encodes, HasLikelihood
 from fabulate.models.denoising import Denoising
 from fabulate.models.spaces import Pixels, SpaceOrAuto
@@ -144,9 +144,6 @@ class Flow(Denoising, Encodes, HasLikelihood, family="flow"):
             network = {**network, **{name: network[name] or size for name, size in sizes.items()}}
         return {**saved, "error": "target", "network": network}
 
-    def players(self) -> dict[str, Player]:
-        return {"model": Player(self.network, self.loss)}
-
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The mean squared error of the predicted target, or of the velocity that follows from it."""
         x, y = batch = Batch(self.space.encode(batch.x), batch.y)
@@ -181,9 +178,6 @@ class Flow(Denoising, Encodes, HasLikelihood, family="flow"):
             cost = cost + cost.sum() * (batch.y[:, None] != batch.y)
         _, order = linear_sum_assignment(cost.cpu().numpy())
         return eps[torch.from_numpy(order).to(eps.device)]
-
-    def repeated(self) -> dict[nn.Module, int]:
-        return {self.network: self.sampling.evaluations}
 
     def draw(self, tiles: Sequence[torch.Generator], y: Tensor | None) -> Tensor:
         z = self.priors(tiles, y)
