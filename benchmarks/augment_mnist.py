@@ -1,4 +1,4 @@
-"""Do synthetic images help on imbalanced MNIST? The table of docs/augment.md: some 10 minutes of one core.
+"""Do synthetic images help on imbalanced MNIST? The table of docs/augment.md: some 45 minutes of one core.
 
 python benchmarks/augment_mnist.py runs/augment-mnist
 
@@ -36,4 +36,4 @@ if __name__ == "__main__":
         imbalanced(source)
     if not (made / "samples.png").exists():
         main(["augment", str(source), "--to", "1500", "--out", str(made)])
-    main(["prove", str(source), str(made), "--seeds", "5", "--steps", "300"])
+    main(["prove", str(source), str(made), "--seeds", "5", "--device", "cpu"])

@@ -1,4 +1,4 @@
-"""Are more images of rare digits worth anything? Six ways to train one classifier on images it never saw.
+"""Are more images of rare digits worth anything? Eight ways to train one classifier on images it never saw.
 
 python examples/augment.py
 """
@@ -11,7 +11,7 @@ from sklearn.metrics import balanced_accuracy_score
 import fabulate
 from fabulate import GenerativeOverSampler
 from fabulate.data import Images
-from fabulate.uses.augment import BASELINES, Proof, prove, verdict
+from fabulate.uses.augment import NAMES, Proof, prove, verdict
 
 RARE = {8: 12, 9: 12}  # images that are left of these digits
 
@@ -31,11 +31,11 @@ def main(steps: int = 1000, seeds: int = 3) -> Proof:
         found = tried.fit(rows, real.y).predict(test_rows)
         print(f"logistic regression, {name}: balanced accuracy {balanced_accuracy_score(data.test.y, found):.3f}")
 
-    # And whether that is more than chance, and more than what is free: a convolutional network, trained in six ways.
+    # And whether that is more than chance, and more than what is free: a convolutional network, trained in eight ways.
     x, y = over.fit_resample(rows, real.y)
     more = Images(x[len(rows) :].reshape(-1, *real.shape), y[len(rows) :])
     proof = prove(real, more, data.test, data.classes, seeds=seeds)
-    for name in BASELINES:
+    for name in NAMES:
         print(f"{name:10} {proof.sizes[name]:5} images   balanced accuracy {proof.accuracy(name)}")
     print(*verdict(proof).sentences, sep="\n")
     return proof

@@ -72,7 +72,7 @@ def test_the_classifier_of_the_digits_is_right_on_digits_it_never_saw(digits, le
 @pytest.mark.parametrize("shape", [*SHAPES[:-1], pytest.param(SHAPES[-1], marks=pytest.mark.slow)], ids=str)
 def test_a_classifier_learns_images_of_every_shape(shape):
     images = images_of(shape, 48, classes=3)
-    classifier = train_classifier(images, "abc", steps=40, augment=True)
+    classifier = train_classifier(images, "abc", steps=40, change=transforms.shifts)
     assert accuracy(classifier, images).value > 0.6  # of brightness at three levels; by chance 1/3
     assert not classifier.training
 
@@ -80,7 +80,8 @@ def test_a_classifier_learns_images_of_every_shape(shape):
 def test_training_repeats_exactly_and_depends_on_the_seed(digits):
     images = some(digits, 300).train
     one, again, other = (
-        train_classifier(images, digits.classes, seed=seed, steps=5, augment=True).state_dict() for seed in (1, 1, 2)
+        train_classifier(images, digits.classes, seed=seed, steps=5, change=transforms.shifts).state_dict()
+        for seed in (1, 1, 2)
     )
     assert all(torch.equal(one[name], again[name]) for name in one)
     assert not torch.equal(one["last.weight"], other["last.weight"])
@@ -92,7 +93,7 @@ def test_training_leaves_the_global_generator_alone(digits):
     torch.manual_seed(0)
     expected = torch.rand(1)
     torch.manual_seed(0)
-    train_classifier(some(digits, 50).train, digits.classes, steps=2, augment=True)
+    train_classifier(some(digits, 50).train, digits.classes, steps=2, change=transforms.shifts)
     train_encoder(some(digits, 50).train, steps=2)
     assert torch.equal(torch.rand(1), expected)
 

@@ -15,11 +15,11 @@ from PIL import Image
 from fabulate.data import Data, Images, load_data
 from fabulate.errors import ConfigError, DataError, RunError
 from fabulate.metrics.classes import balanced_accuracy
-from fabulate.uses.augment import BASELINES, Proof, augment, filters, pipeline, prove, read, splits, verdict
+from fabulate.uses.augment import FREE, NAMES, Proof, augment, filters, pipeline, prove, read, splits, verdict
 from fabulate.uses.augment.filters import Synthetic, Tally
 from fabulate.uses.augment.folder import digests, joined, split
 from fabulate.uses.augment.page import to_json
-from fabulate.uses.augment.proof import BEST, over_classes, smote
+from fabulate.uses.augment.proof import Recipe, choose, over_classes, smote, validation
 from pages import loads
 from tiny import SMALL, ends, pictures
 
@@ -110,8 +110,8 @@ def test_pairing_takes_out_what_both_share() -> None:
 def test_a_way_against_itself_differs_by_nothing_and_swapping_turns_the_sign() -> None:
     chance = torch.Generator().manual_seed(3)
     y = torch.arange(100) % 10
-    right = {name: torch.rand(3, 100, generator=chance) < 0.5 for name in BASELINES}
-    proof = Proof(tuple("0123456789"), right, y, dict.fromkeys(BASELINES, 1), 1)
+    right = {name: torch.rand(3, 100, generator=chance) < 0.5 for name in NAMES}
+    proof = Proof(tuple("0123456789"), right, y, dict.fromkeys(NAMES, 1), 1)
     own = proof.difference("both", "both")
     assert own.value.value == 0 and own.value.low == -own.value.high < 0
     there, back = proof.difference("both", "real"), proof.difference("real", "both")
@@ -127,14 +127,38 @@ def test_ways_learn_from_what_they_say(data: Data, made: Path) -> None:
     found = splits(data, read(made))
     real, synthetic = found.real, found.synthetic
     assert real.y is not None and synthetic.y is not None
-    for name, way in BASELINES.items():
+    ways = Recipe(0.5, "randaugment").baselines()
+    for name, way in ways.items():
         images = way.images(real, synthetic, 0)
         assert images.y is not None
         np.testing.assert_array_equal(images.x[: len(real)], real.x)
         more = np.bincount(images.y, minlength=10) - np.bincount(real.y, minlength=10)
-        expected = np.bincount(synthetic.y, minlength=10)
-        assert (more == (expected if name in ("smote", "synthetic", "both") else 0)).all()
-    assert {name for name, way in BASELINES.items() if way.augment} == {"classic", "both"}
+        own = np.bincount(synthetic.y, minlength=10)
+        expected = {"smote": own, "synthetic": own, "both": -(-own // 2)}.get(name, 0 * own)
+        assert (more == expected).all()
+        drawn = np.bincount(images.batch(torch.arange(len(images))).y, minlength=10)
+        assert (len(np.unique(drawn)) == 1) == (name in ("balanced", "randaugment", "both"))
+    assert {name for name, way in ways.items() if way.weights} == {"weights"}
+    assert {name for name, way in ways.items() if way.change is None} == {"real", "smote", "synthetic"}
+    assert ways["both"].change is ways["randaugment"].change is not ways["balanced"].change
+
+
+def test_the_recipe_is_chosen_on_images_that_its_classifiers_did_not_see(data: Data) -> None:
+    real = split(data).train
+    held, y = validation(real), real.class_numbers
+    assert all((held & (y == k)).sum() == (y == k).sum() // 5 for k in range(10))
+    seen = []
+
+    def found(way: Any, rest: Images, shown: Images, seed: int) -> torch.Tensor:
+        assert not set(digests(rest)) & set(digests(shown))
+        seen.append(way.words)
+        return torch.rand(len(shown), generator=torch.Generator().manual_seed(0)) < (
+            0.9 if "50 %" in way.words else 0.5
+        )
+
+    assert choose(real, found).share == 0.5 and len(seen) == 5
+    few = Images(real.x[:3], np.zeros(3, np.int64))
+    assert choose(few, found) == Recipe() and len(seen) == 5  # nothing to choose by
 
 
 def test_smote_draws_on_lines_between_images_of_a_class() -> None:
@@ -183,28 +207,79 @@ def test_other_classes_and_too_few_seeds_are_refused(data: Data, made: Path) -> 
 # What is said
 
 
-@pytest.mark.parametrize(("shifted", "plain"), BEST)
-def test_the_verdict_says_what_the_intervals_say(shifted: int, plain: int) -> None:
-    y = torch.arange(600) % 2
-    base = torch.arange(600)[None].expand(3, 600) % 3 > 0
-    right = dict.fromkeys(BASELINES, base)
-    better, worse = base | (torch.arange(600) % 4 == 0), base & (torch.arange(600) % 4 > 0)
-    right = {**right, "both": (base, better, worse)[shifted], "synthetic": (base, better, worse)[plain]}
-    proof = Proof(("a", "b"), right, y, dict.fromkeys(BASELINES, 1), 1)
-    said = verdict(proof)
-    assert (said.word, said.grade, said.sentences[0]) == BEST[shifted, plain]
-    assert said.word == "yes" if shifted > 0 else said.word != "yes"
-    if shifted < 0 or (shifted == 0 and plain < 1):
-        assert "did not help" in said.sentences[0] or "did harm" in said.sentences[0]
+def proof_of(n: int = 600, **right: torch.Tensor) -> Proof:
+    """Every way finds two thirds of the images, except those that are given."""
+    y = torch.arange(n) % 2
+    rows = dict.fromkeys(NAMES, (torch.arange(n) % 3 > 0).expand(3, n)) | right
+    return Proof(("a", "b"), rows, y, dict.fromkeys(NAMES, 1), 1)
 
 
-def test_help_is_no_help_where_something_without_it_does_better() -> None:
-    y = torch.arange(600) % 2
-    base = torch.arange(600)[None].expand(3, 600) % 3 > 0
-    better = base | (torch.arange(600) % 4 == 0)
-    right = {**dict.fromkeys(BASELINES, base), "both": better, "weights": better | (torch.arange(600) % 5 == 0)}
-    said = verdict(Proof(("a", "b"), right, y, dict.fromkeys(BASELINES, 1), 1))
-    assert said.word == "no" and "weights without them is better" in said.sentences[0]
+BASE = (torch.arange(600) % 3 > 0).expand(3, 600)
+BETTER, WORSE = BASE | (torch.arange(600) % 4 == 0), BASE & (torch.arange(600) % 4 > 0)
+
+
+@pytest.mark.parametrize(
+    ("right", "word", "first", "advice"),
+    [
+        ({"both": BETTER}, "yes", "better than in every way without", "both"),
+        ({"both": BETTER, "smote": BETTER}, "only a little", "on top of balanced, but smote may do as well", "smote"),
+        (
+            {"both": BETTER, "weights": BETTER | (torch.arange(600) % 5 == 0)},
+            *("no", "did not help: weights without them is better", "weights"),
+        ),
+        ({"both": WORSE}, "no", "did harm: balanced without them is better", "the real images as they are"),
+        ({"synthetic": BETTER}, "only a little", "only where nothing else was done", "the real images as they are"),
+        ({}, "no", "or by less than this test can see", "the real images as they are"),
+        ({"real": WORSE, "synthetic": WORSE}, "no", "or by less than this test can see", "classic"),
+    ],
+)
+def test_the_verdict_says_what_the_intervals_say(right: Any, word: str, first: str, advice: str) -> None:
+    said = verdict(proof_of(**right))
+    assert said.word == word and first in said.sentences[0]
+    assert said.sentences[1].startswith(f"Recommended: {advice}")
+    assert (said.grade == "good") == (word == "yes")
+
+
+def test_where_nothing_differs_help_is_claimed_hardly_ever() -> None:
+    """The same chances in all ways, each seed and image with luck of its own."""
+    chance, trials, helped = torch.Generator().manual_seed(5), 100, 0
+    for _ in range(trials):
+        p = (0.7 + 0.2 * (torch.rand(1, 300, generator=chance) < 0.5)).expand(5, 300)
+        rows = {name: torch.rand(5, 300, generator=chance) < p for name in NAMES}
+        helped += verdict(proof_of(300, **rows)).word == "yes"
+    assert helped <= 3
+
+
+def test_a_gain_that_the_test_can_see_is_found_eight_times_in_ten() -> None:
+    chance, trials, found = torch.Generator().manual_seed(6), 50, 0
+    n, gain = 2000, 0.03
+
+    def rows(p: float) -> torch.Tensor:
+        """Images that are easy for all seeds and ways or for none, and a tenth that luck decides."""
+        hard, open_ = torch.arange(n) % 10 == 0, torch.arange(n) % 10 == 1
+        of_seed = p + 0.02 * torch.randn(5, 1, generator=chance)
+        return ~hard & (~open_ | (torch.rand(5, n, generator=chance) < of_seed))
+
+    said = []
+    for _ in range(trials):
+        proof = proof_of(n, balanced=rows(0.4), both=rows(0.4 + 10 * gain))
+        same = dict.fromkeys([*FREE, "synthetic"], proof.right["balanced"])
+        proof = proof._replace(right={**proof.right, **same})
+        found += verdict(proof).word == "yes"
+        said.append(next(line for line in verdict(proof).sentences if "8 times in 10" in line))
+    seen = np.median([float(line.split()[3]) for line in said])
+    assert found / trials > 0.8 - 3 * (0.8 * 0.2 / trials) ** 0.5 and seen < 100 * gain  # what it says it sees, it sees
+
+
+def test_it_says_what_one_point_would_take() -> None:
+    chance = torch.Generator().manual_seed(7)
+    few = proof_of(40, **{name: torch.rand(2, 40, generator=chance) < 0.7 for name in NAMES})
+    assert "times as many test images" in " ".join(verdict(few).sentences)
+    n = 40_000
+    of_seed = 0.7 + torch.tensor([[-0.01], [0.01], [0.0]])
+    many = proof_of(n, **{name: torch.rand(3, n, generator=chance) < of_seed for name in (*FREE, "synthetic")})
+    many = many._replace(right={**many.right, "both": torch.rand(3, n, generator=chance) < of_seed.flip(0)})
+    assert "for one point it takes some" in " ".join(verdict(many).sentences)
 
 
 def test_images_of_a_class_that_was_nearly_absent_are_found_to_help() -> None:
@@ -219,7 +294,7 @@ def test_images_of_a_class_that_was_nearly_absent_are_found_to_help() -> None:
     proof = prove(
         real, Images(x[dogs[2:42]], y[dogs[2:42]]), Images(x[test], y[test]), ("cat", "dog"), seeds=3, steps=20
     )
-    assert verdict(proof).word == "yes" and proof.difference("both", "classic").by_class[1].low > 0
+    assert verdict(proof).word == "yes" and proof.difference("both", "balanced").by_class[1].low > 0
 
 
 def test_images_that_add_nothing_are_found_not_to_help(data: Data) -> None:
@@ -230,7 +305,8 @@ def test_images_that_add_nothing_are_found_not_to_help(data: Data) -> None:
     proof = prove(cut.train, Images(cut.train.x[own], cut.train.y[own]), cut.test, data.classes, seeds=2, steps=8)
     assert verdict(proof).word in ("no", "only a little")
     told = json.loads(json.dumps(to_json(proof), allow_nan=False))
-    assert told["baselines"]["both"]["images"] == len(cut.train) + 20 and len(told["differences"]) == 8
+    used = -(-20 * told["recipe"]["share"] // 1)
+    assert told["baselines"]["both"]["images"] == len(cut.train) + used and len(told["differences"]) == 12
 
 
 # The command

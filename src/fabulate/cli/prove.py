@@ -16,7 +16,7 @@ from fabulate.uses.augment import page, read, verdict
 
 @spec
 class Arguments:
-    """Train one classifier in six ways and test it on images that nothing was learnt from: did SYNTHETIC help?"""
+    """Train one classifier in eight ways and test it on images that nothing was learnt from: did SYNTHETIC help?"""
 
     source: tyro.conf.Positional[str]
     """The real images, as `fabulate augment` was given them."""
@@ -25,7 +25,7 @@ class Arguments:
     seeds: Annotated[int, Field(ge=2)] = 5
     """How often each way is trained; the same seeds for all."""
     steps: PositiveInt | None = None
-    """Training steps of each classifier, the same for all (default: 40 epochs of the real images, 300 to 2,000)."""
+    """Training steps of each classifier, the same for all (default: 40 epochs of the real images, 600 to 2,000)."""
     device: Device = "auto"
     out: Path | None = None
     """The folder to write (default: SYNTHETIC/proof)."""

@@ -19,6 +19,7 @@ from fabulate.features import ClassifierFeatures, accuracy, predict, train_class
 from fabulate.metrics.classes import effective_classes, modes, nearest
 from fabulate.metrics.intervals import Estimate
 from fabulate.models.base import Conditional, able
+from fabulate.nets import transforms
 from fabulate.nets.blocks import LARGEST_SIDE, SMALLEST_SIDE
 from fabulate.report import Card, Row, plots
 from fabulate.seeds import permutation
@@ -122,7 +123,7 @@ def score(subject: Subject, progress: Progress | None = None) -> tuple[list[Row]
     drawn = Images(subject.samples.numpy()[: len(real)], y.numpy()[: len(real)])
 
     def taught_by(images: Images) -> Estimate:
-        taught = train_classifier(images, data.classes, seed=subject.seed, augment=True, progress=progress)
+        taught = train_classifier(images, data.classes, seed=subject.seed, change=transforms.shifts, progress=progress)
         return accuracy(taught, held_out)
 
     learnt, taught = taught_by(drawn), taught_by(real)

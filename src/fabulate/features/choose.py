@@ -21,6 +21,7 @@ from fabulate.errors import ConfigError, DataError, RunError
 from fabulate.features.base import Features, NetworkFeatures, Pixels, lite0
 from fabulate.features.trained import RECIPE, Classifier, Trunk, accuracy, train_classifier, train_encoder
 from fabulate.files import key, parse_json, read_weights, write_weights
+from fabulate.nets import transforms
 from fabulate.types import Progress
 
 Facts = dict[str, Any]
@@ -70,7 +71,9 @@ def _classifier(data: Data, device: torch.device | str, progress: Progress | Non
     classifier = Classifier(data.shape, data.classes)
     facts = _load(place, classifier)
     if facts is None:
-        classifier = train_classifier(data.train, data.classes, augment=True, device=device, progress=progress)
+        classifier = train_classifier(
+            data.train, data.classes, change=transforms.shifts, device=device, progress=progress
+        )
         facts = {"trained_on": data.name}
         if data.test is not None and data.test.y is not None:
             value, low, high = accuracy(classifier, data.test)

@@ -47,6 +47,9 @@ RATE = 0.01
 LARGEST_MAP = 16  # pixels a side after the first layer, at most
 SMALL_IMAGE = 16  # images with no longer side have half as many features
 SMOOTHING = 0.1
+Change = Callable[[Tensor, torch.Generator], Tensor]
+"""Images (B, C, H, W), changed at random."""
+
 CODE = 256  # numbers in which the encoder's loss compares
 FEWEST_STEPS, EPOCHS = 300, 40
 MOST_STEPS, MOST_ENCODER_STEPS = 2000, 600
@@ -131,14 +134,15 @@ def train_classifier(
     seed: int = 0,
     steps: int | None = None,
     weights: Tensor | None = None,
-    augment: bool = False,
+    change: Change | None = None,
     device: torch.device | str = "cpu",
     progress: Progress | None = None,
 ) -> Classifier:
     """A classifier of labelled images, in evaluation mode; equal arguments give equal weights.
 
     `steps`: of 128 images each; None: 40 epochs, but 300 to 2,000 steps. `weights` (K,): how much an image of a class
-    counts. `augment`: images are shifted, and colour ones mirrored. `progress`: called with (steps done, all steps).
+    counts. `change`: what is done to images at random, as `transforms.shifts`. `progress`: called with (steps done,
+    all steps).
     Errors: `DataError` without labels; `ConfigError` for fewer than two classes, wrong weights or sides outside 8..256.
     """
     if images.y is None:
@@ -159,10 +163,8 @@ def train_classifier(
     def loss(step: int, indices: Tensor) -> Tensor:
         x, y = images.batch(indices)
         assert y is not None
-        if augment:
-            chance = generator(seed, "changes", step)
-            x = transforms.shift(x, chance)
-            x = transforms.flip(x, chance) if images.shape.channels >= 3 else x
+        if change is not None:
+            x = change(x, generator(seed, "changes", step))
         y = y.to(device)
         # Each image is weighed as a whole: cross_entropy's own weights would weigh the smoothed part of its target by
         # class, and with it even plain images of a common class would be drawn to a rare one.

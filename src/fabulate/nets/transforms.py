@@ -7,8 +7,9 @@ that is given, or else from torch's global one, on the images' device. What a ch
                                and the generator learns through the change (Zhao et al., "Differentiable augmentation
                                for data-efficient GAN training", 2020, https://arxiv.org/abs/2006.10738, whose
                                strengths these are). Outside the image is 0, mid-gray.
-    a classifier, an encoder   learns from `shift`, `flip`, `zoom`, `light`, `noise`, which leave the class as it is.
-                               Outside the image its border goes on, so that a dark background stays dark.
+    a classifier, an encoder   learns from `shift`, `flip`, `zoom`, `light`, `noise`, which leave the class as it is,
+                               or from two of many by chance (`randaugment`). Outside the image its border goes on, so
+                               that a dark background stays dark.
     a description of normals   learns from `with_variants`: each normal as another hand would have drawn it (Simard,
                                LeCun, Denker, "Efficient pattern recognition using a new transformation distance", 1992,
                                https://proceedings.neurips.cc/paper/1992/hash/26408ffa703a72e8ac0117e74ad46f33-Abstract.html).
@@ -32,6 +33,8 @@ REACH = 8  # a shift is at most this part of the side
 SHIFT = 1 / 28  # of a variant, as a part of the side, each way: a pixel of 28
 TURN = 8 * pi / 180
 STRETCH, SLANT = 0.08, 0.1  # of each side, and of a side for each side
+MOST_TURN, MOST_SHEAR, MOST_STRETCH = 15 * pi / 180, 0.2, 0.2  # of `randaugment`
+ERASED = 0.35  # of each side
 
 
 def translate(x: Tensor, down: Tensor, across: Tensor, border: bool) -> Tensor:
@@ -89,6 +92,38 @@ def noise(x: Tensor, generator: torch.Generator, most: float = 0.2) -> Tensor:
     """Images (B, C, H, W) with Gaussian noise, its standard deviation 0 to `most` (of the range -1 to 1)."""
     deviation = most * torch.rand(len(x), 1, 1, 1, generator=generator)
     return x + (deviation * torch.randn(x.shape, generator=generator)).to(x.device)
+
+
+def shifts(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Images (B, C, H, W) moved, and colour ones mirrored: what hardly any class minds."""
+    x = shift(x, generator)
+    return flip(x, generator) if x.shape[1] >= 3 else x
+
+
+def randaugment(x: Tensor, generator: torch.Generator) -> Tensor:
+    """Images (B, C, H, W) after `shifts`, each then in two of five ways: turned, sheared, stretched, lit, erased.
+
+    After Cubuk et al., "RandAugment: practical automated data augmentation with a reduced search space", 2020,
+    https://arxiv.org/abs/1909.13719, with two changes of moderate strength and without those that undo a drawing
+    (inversion, posterising).
+    """
+    x = shifts(x, generator)
+    chosen = torch.rand(len(x), 5, generator=generator).argsort(1).argsort(1) < 2  # (B, 5)
+    turn, shear, wide, high = (2 * torch.rand(4, len(x), generator=generator) - 1) * torch.stack(
+        [chosen[:, 0], chosen[:, 1], chosen[:, 2], chosen[:, 2]]
+    )
+    cos, sin = torch.cos(MOST_TURN * turn), torch.sin(MOST_TURN * turn)
+    wide, high = 1 + MOST_STRETCH * wide, 1 + MOST_STRETCH * high
+    still = torch.zeros(len(x))
+    above = torch.stack([cos * wide, MOST_SHEAR * shear - sin * high, still], dim=1)
+    x = warp(x, torch.stack([above, torch.stack([sin * wide, cos * high, still], dim=1)], dim=1))
+    lit, whole = light(x, generator), x
+    x = torch.where(chosen[:, 3, None, None, None].to(x.device), lit, x)
+    places = torch.rand(2, len(x), 1, 1, generator=generator).to(x.device)
+    down, across = (torch.arange(side, device=x.device) / side for side in x.shape[2:])
+    inside = ((down[:, None] - places[0]).abs() < ERASED / 2) & ((across - places[1]).abs() < ERASED / 2)  # (B, H, W)
+    inside &= chosen[:, 4, None, None].to(x.device)
+    return torch.where(inside[:, None], whole.mean((2, 3), keepdim=True), x)
 
 
 # For a critic: differentiable, from the global generator, which the training loop seeds

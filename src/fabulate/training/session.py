@@ -35,7 +35,7 @@ SAVE_SECONDS = 30.0  # between checkpoints, unless asked otherwise
 BACKWARD = 3  # times as long as a pass forward takes one with its gradients
 RECONSTRUCTIONS = 32  # in a picture
 FEWEST_TESTS = 500  # test images, however little time there is
-SHARE = 0.1  # of a budget in minutes that pictures, validation and tests between the steps may take
+SHARE = 0.1  # of a budget that pictures, validation and tests between the steps may take
 
 GO_ON, OVER = 0, 1000  # above all signals: what is over is not interrupted any more
 
@@ -103,7 +103,10 @@ class Session:
             return False
         self.start = learner.seconds
         self.interval = max(1, learner.total // REPORTS) if learner.total else 50
-        self.pictures, self.validations = int(learner.progress * PICTURES), int(learner.progress * VALIDATIONS)
+        self.pictures, self.validations = (
+            int(learner.progress * PICTURES),
+            int(learner.progress * self.most_validations),
+        )
         self.display.begin(learner.progress)
         self.tell_messages()
         return True
@@ -219,12 +222,21 @@ class Session:
         n, minutes = len(self.data.test), self.learner.training.minutes
         return n if minutes is None else min(n, max(FEWEST_TESTS, int(3 * minutes / max(self.forward, 1e-9))))
 
+    @property
+    def most_validations(self) -> int:
+        """How often a run measures the validation loss: 40 times, in a short one within a tenth of its work."""
+        learner = self.learner
+        if learner.held_out is None or learner.total is None:
+            return VALIDATIONS
+        worth = SHARE * BACKWARD * learner.total * learner.batch_size  # images to go forward through the networks
+        return max(1, min(VALIDATIONS, int(worth / len(learner.held_out))))
+
     def validation_due(self) -> bool:
         """Whether to measure the validation loss: so many times in a run, within the share of a budget in minutes."""
-        learner = self.learner
-        if learner.held_out is None or int(learner.progress * VALIDATIONS) <= self.validations:
+        learner, most = self.learner, self.most_validations
+        if learner.held_out is None or int(learner.progress * most) <= self.validations:
             return False
-        self.validations = int(learner.progress * VALIDATIONS)
+        self.validations = int(learner.progress * most)
         expected = self.evaluating + self.forward * len(learner.held_out)
         return learner.training.minutes is None or expected <= SHARE * learner.seconds
 

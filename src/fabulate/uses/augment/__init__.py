@@ -7,8 +7,8 @@
     x, y = GenerativeOverSampler(image_shape=(1, 28, 28)).fit_resample(x, y)
 
     from fabulate.uses.augment import prove, verdict
-    proof = prove(real, synthetic, test, classes)          # six ways to train one classifier
-    proof.difference("both", "classic").value              # with its interval
+    proof = prove(real, synthetic, test, classes)          # eight ways to train one classifier
+    proof.difference("both", "balanced").value             # with its interval
     verdict(proof).sentences                               # "Synthetic images did not help here" among them
 
 The cut that keeps a proof honest is in `folder`, what is kept of samples in `filters`.
@@ -17,6 +17,7 @@ The cut that keeps a proof honest is in `folder`, what is kept of samples in `fi
 from fabulate.uses.augment.folder import Augmented, read, splits
 from fabulate.uses.augment.page import prove_folder
 from fabulate.uses.augment.pipeline import augment
-from fabulate.uses.augment.proof import BASELINES, Proof, prove, verdict
+from fabulate.uses.augment.proof import FREE, NAMES, Proof, prove
+from fabulate.uses.augment.verdict import verdict
 
-__all__ = ["BASELINES", "Augmented", "Proof", "augment", "prove", "prove_folder", "read", "splits", "verdict"]
+__all__ = ["FREE", "NAMES", "Augmented", "Proof", "augment", "prove", "prove_folder", "read", "splits", "verdict"]

@@ -33,6 +33,7 @@ from fabulate.features.trained import enough_steps
 from fabulate.metrics.manifold import nearest_rows
 from fabulate.models import GenerativeModel
 from fabulate.models.base import TILE
+from fabulate.nets import transforms
 from fabulate.seeds import seed_at
 from fabulate.types import Progress, to_uint8
 
@@ -104,7 +105,7 @@ class Filters:
             seed=seed,
             steps=min(STEPS, enough_steps(len(images))),
             weights=inverse_counts(images, len(classes)),
-            augment=True,
+            change=transforms.shifts,
             progress=progress,
         )
         features = NetworkFeatures(classifier.trunk, "referee", dim=classifier.trunk.dim)

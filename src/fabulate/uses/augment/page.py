@@ -1,4 +1,4 @@
-"""A proof on disk: the page, the numbers and a chart of how six ways to train one classifier compare."""
+"""A proof on disk: the page, the numbers and a chart of how eight ways to train one classifier compare."""
 
 from pathlib import Path
 from typing import Any
@@ -16,7 +16,8 @@ from fabulate.pictures import save_png, sheet
 from fabulate.report import Card, Cell, Facts, Figure, Figures, Notes, Page, Section, Table, percent, plots, write_page
 from fabulate.types import Progress
 from fabulate.uses.augment.folder import Augmented, Splits, splits
-from fabulate.uses.augment.proof import BASELINES, PAIRS, WITH, Proof, points, prove, verdict
+from fabulate.uses.augment.proof import FREE, NAMES, WITH, Proof, prove
+from fabulate.uses.augment.verdict import points, verdict
 
 RECORD = "proof.json"
 SHOWN = 8  # real and synthetic images of each class on the page
@@ -82,6 +83,7 @@ def to_json(proof: Proof) -> dict[str, Any]:
         "classes": list(proof.classes),
         "test_images": [int((proof.y == k).sum()) for k in range(len(proof.classes))],
         "steps": proof.steps,
+        "recipe": proof.recipe._asdict(),
         "baselines": {
             name: {
                 "words": way.words,
@@ -89,9 +91,9 @@ def to_json(proof: Proof) -> dict[str, Any]:
                 "balanced_accuracy": numbers(proof.accuracy(name)),
                 "recall": [numbers(recall) for recall in proof.recalls(name)],
             }
-            for name, way in BASELINES.items()
+            for name, way in proof.recipe.baselines().items()
         },
-        "differences": [compared(*pair) for pair in PAIRS],
+        "differences": [compared(first, second) for first in WITH for second in FREE],
     }
 
 
@@ -120,7 +122,7 @@ def page(name: str, proof: Proof, material: Splits, made: Augmented) -> Page:
         sections=[
             Section("", [Facts(facts)]),
             Section(
-                "Six ways to train one classifier",
+                "Eight ways to train one classifier",
                 [table(proof), Notes(said.sentences[1:]), Figures([Figure(chart(proof), caption)])],
             ),
             Section("Recall of each class", [recalls(proof)]),
@@ -138,22 +140,23 @@ def table(proof: Proof) -> Table:
             Cell(percent(proof.accuracy(name), 2), bold=True),
             "" if name == "both" else points(proof.difference("both", name).value),
         ]
-        for name, way in BASELINES.items()
+        for name, way in proof.recipe.baselines().items()
     ]
     return Table(["baseline", "images", "balanced accuracy", "both finds more by"], rows)
 
 
 def recalls(proof: Proof) -> Table:
     """The recall of each class in percent."""
-    found = [proof.recalls(name) for name in BASELINES]
-    gains = proof.difference("both", "classic").by_class
+    found = [proof.recalls(name) for name in NAMES]
+    twin = proof.recipe.twin
+    gains = proof.difference("both", twin).by_class
     rows = [
         [label, f"{n:,}"]
         + (["" for _ in found] + [""] if not n else [f"{100 * of[k].value:.1f}" for of in found] + [points(gains[k])])
         for k, label in enumerate(proof.classes)
         for n in [int((proof.y == k).sum())]
     ]
-    return Table(["class", "test images", *BASELINES, "both - classic"], rows)
+    return Table(["class", "test images", *NAMES, f"both - {twin}"], rows)
 
 
 def pictures(classes: tuple[str, ...], material: Splits) -> list[Figure]:
@@ -176,14 +179,14 @@ def pictures(classes: tuple[str, ...], material: Splits) -> list[Figure]:
 def chart(proof: Proof) -> Image:
     """Balanced accuracy of each way to train, and recall of each class without and with synthetic images."""
     left, right = plots.several(9.2, 3.4, (1, 1.35))
-    names = [*BASELINES][::-1]
+    names = NAMES[::-1]
     for place, name in enumerate(names):
         value, ends = percents([proof.accuracy(name)])
         colour = plots.BLUE if name in WITH else plots.GRAY
         left.errorbar(value, place, xerr=ends, fmt="o", color=colour, capsize=3, markersize=6)
     left.set_yticks(range(len(names)), names, fontsize=9)
     left.set_xlabel("balanced accuracy, % of test images", fontsize=9)
-    for name, colour, aside in (("classic", plots.GRAY, -0.17), ("both", plots.BLUE, 0.17)):
+    for name, colour, aside in ((proof.recipe.twin, plots.GRAY, -0.17), ("both", plots.BLUE, 0.17)):
         value, ends = percents(proof.recalls(name))
         at = np.arange(len(value)) + aside
         right.errorbar(at, value, yerr=ends, fmt="o", color=colour, capsize=2, ms=4, label=name)

@@ -1,21 +1,24 @@
-"""Do synthetic images help? The same classifier, trained in six ways, tested on images that nothing was learnt from.
+"""Do synthetic images help? One classifier, trained in eight ways, tested on images that nothing was learnt from.
 
 A generator cannot know more than its training images; what it may add is what its network assumes about how images of a
 class vary. So the question is not whether synthetic images beat doing nothing, but whether they beat what is free. The
-ways to train are told apart by what is done about rare classes and nothing else:
+ways to train differ in the images, in how classes count, and in the random changes:
 
-| baseline | images | classes weighed | shifted at random |
+| baseline | images | classes | changed at random |
 |---|---|---|---|
-| real | real | no | no |
-| weights | real | equally | no |
-| classic | real | no | yes |
-| smote | real and, between neighbours, points on the line in pixels | no | no |
-| synthetic | real and synthetic | no | no |
-| both | real and synthetic | no | yes |
+| real | real | as they come | no |
+| classic | real | as they come | shifted |
+| weights | real | weighed equally in the loss | shifted |
+| balanced | real | drawn equally often | shifted |
+| randaugment | real | drawn equally often | RandAugment |
+| smote | real and, between neighbours, points on the line in pixels | as they come | no |
+| synthetic | real and synthetic | as they come | no |
+| both | real and a share of the synthetic | drawn equally often | as `balanced` or as `randaugment` |
 
-Two comparisons decide: `both` against `classic`, and `synthetic` against `real`, the same training with and without
-synthetic images. SMOTE (Chawla et al., "SMOTE: synthetic minority over-sampling technique", 2002,
-https://doi.org/10.1613/jair.953) makes as many images of each class as there are synthetic ones.
+SMOTE (Chawla et al., "SMOTE: synthetic minority over-sampling technique", 2002, https://doi.org/10.1613/jair.953)
+makes as many images of each class as there are synthetic ones. The share of `both`, and which of the two changes it
+takes, are chosen on validation images: a fifth of the real ones, which are learnt from afterwards. Its twin is the
+baseline with the same changes, without synthetic images.
 
 How sure is a difference when both the training and the test images have chance in them? Let r_si be 1 where the
 classifier of seed s is right about test image i, or, for two ways of training compared seed by seed and image by image,
@@ -29,15 +32,14 @@ and their sum is, if anything, too large: what depends on seed and image togethe
 Student's, with the degrees of freedom of such a sum (Welch, "The generalization of Student's problem when several
 different population variances are involved", 1947, https://doi.org/10.1093/biomet/34.1-2.28). Each class's variance is
 taken with one image added at either end, so that a class of few images, all alike, does not count as certain. It says
-nothing of the generator's own chance: the synthetic images are the same for all seeds. Every sentence of a verdict
-follows from an interval; where it holds 0, nothing is claimed.
+nothing of the generator's own chance: the synthetic images are the same for all seeds.
 
 Legend: S seeds, N test images, K classes.
 """
 
 from collections.abc import Callable
-from math import sqrt
-from typing import NamedTuple
+from math import ceil, inf, sqrt
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -46,32 +48,19 @@ from torch import Tensor
 from fabulate.data import Images
 from fabulate.errors import ConfigError, DataError
 from fabulate.features import predict, train_classifier
-from fabulate.features.trained import enough_steps
+from fabulate.features.trained import Change, enough_steps
 from fabulate.metrics.intervals import Estimate
-from fabulate.report import Grade
-from fabulate.report import points as points_to
-from fabulate.seeds import seed_at
+from fabulate.nets import transforms
+from fabulate.seeds import permutation, seed_at
 from fabulate.types import Progress
 from fabulate.uses.augment.filters import inverse_counts
-from fabulate.uses.augment.folder import joined
+from fabulate.uses.augment.folder import joined, taken
+from fabulate.uses.augment.pipeline import Balanced
 
 NEIGHBOURS = 5  # of SMOTE, as in the paper
 WITH = ("both", "synthetic")  # the ways with synthetic images
-FEW = 30  # test images of a class below which its recall is hardly known
-
-BEST: dict[tuple[int, int], tuple[str, Grade, str]] = {
-    (1, 1): ("yes", "good", "Synthetic images helped, with and without random shifts."),
-    (1, 0): ("yes", "good", "Synthetic images helped on top of random shifts."),
-    (1, -1): ("yes", "good", "Synthetic images helped on top of random shifts; without shifts they did harm."),
-    (0, 1): ("only a little", "fair", "Synthetic images helped only where nothing else was done: random shifts, which "
-             "cost nothing, make up for them."),
-    (0, 0): ("no", "poor", "Synthetic images did not help here, or by less than this test can see."),
-    (0, -1): ("no", "poor", "Synthetic images did not help here; without random shifts they did harm."),
-    (-1, 1): ("no", "poor", "Synthetic images did harm on top of random shifts: leave them out, and shift."),
-    (-1, 0): ("no", "poor", "Synthetic images did harm on top of random shifts."),
-    (-1, -1): ("no", "poor", "Synthetic images did harm, with and without random shifts."),
-}  # fmt: skip
-"""By the signs of both - classic and of synthetic - real: in a word, the grade, in a sentence."""
+SHARES = (0.25, 0.5, 1.0)  # of the synthetic images
+FEWEST_STEPS = 600  # with random changes a network learns more slowly
 
 
 class Baseline(NamedTuple):
@@ -81,7 +70,7 @@ class Baseline(NamedTuple):
     images: Callable[[Images, Images, int], Images]
     """From real images, synthetic ones and a seed."""
     weights: bool = False
-    augment: bool = False
+    change: Change | None = None
 
 
 def plain(real: Images, synthetic: Images, seed: int) -> Images:
@@ -89,9 +78,26 @@ def plain(real: Images, synthetic: Images, seed: int) -> Images:
     return real
 
 
+def balanced(real: Images, synthetic: Images, seed: int) -> Images:
+    """The real images, each class drawn equally often."""
+    return Balanced(real.x, real.y)
+
+
 def together(real: Images, synthetic: Images, seed: int) -> Images:
     """Real and synthetic images."""
     return joined(real, synthetic)
+
+
+def mixed(share: float) -> Callable[[Images, Images, int], Images]:
+    """Real images and a share of the synthetic ones of each class, each class drawn equally often."""
+
+    def images(real: Images, synthetic: Images, seed: int) -> Images:
+        own = [np.flatnonzero(synthetic.y == k) for k in np.unique(synthetic.class_numbers)]
+        some = np.concatenate([numbers[: ceil(share * len(numbers))] for numbers in own])
+        both = joined(real, taken(synthetic, some))
+        return Balanced(both.x, both.y)
+
+    return images
 
 
 def smote(real: Images, synthetic: Images, seed: int) -> Images:
@@ -121,16 +127,37 @@ def smote(real: Images, synthetic: Images, seed: int) -> Images:
     return joined(*parts)
 
 
-BASELINES: dict[str, Baseline] = {
+FREE: dict[str, Baseline] = {
     "real": Baseline("real images", plain),
-    "weights": Baseline("real images, classes weighed equally", plain, weights=True),
-    "classic": Baseline("real images, shifted at random", plain, augment=True),
+    "classic": Baseline("real images, shifted", plain, change=transforms.shifts),
+    "weights": Baseline("real images, classes weighed equally, shifted", plain, weights=True, change=transforms.shifts),
+    "balanced": Baseline("real images, classes drawn equally often, shifted", balanced, change=transforms.shifts),
+    "randaugment": Baseline(
+        "real images, classes drawn equally often, by RandAugment", balanced, change=transforms.randaugment
+    ),
     "smote": Baseline("real images and SMOTE's", smote),
-    "synthetic": Baseline("real and synthetic images", together),
-    "both": Baseline("real and synthetic images, shifted at random", together, augment=True),
 }
-"""Ways to train by name, the last two with synthetic images. Colour images are mirrored as well as shifted."""
-PAIRS = [(first, second) for first in WITH for second in BASELINES if second not in WITH]
+"""Ways to train without synthetic images, by name. Colour images are mirrored as well as shifted."""
+TWINS = ("balanced", "randaugment")
+NAMES = (*FREE, "synthetic", "both")
+
+
+class Recipe(NamedTuple):
+    """How `both` trains, as validation images chose it."""
+
+    share: float = 1.0
+    """Of the synthetic images."""
+    twin: str = "balanced"
+    """The way with the same changes, without synthetic images."""
+
+    def baselines(self) -> dict[str, Baseline]:
+        """All ways to train, by name."""
+        twin = FREE[self.twin]
+        words = f"the same as {self.twin} with {100 * self.share:.0f} % of the synthetic images"
+        return FREE | {
+            "synthetic": Baseline("real and synthetic images", together),
+            "both": twin._replace(words=words, images=mixed(self.share)),
+        }
 
 
 class Difference(NamedTuple):
@@ -153,8 +180,9 @@ class Proof(NamedTuple):
     y: Tensor
     """The classes of the test images (N,)."""
     sizes: dict[str, int]
-    """Images each learnt from."""
+    """Images each learnt from, those drawn again not counted twice."""
     steps: int
+    recipe: Recipe = Recipe()
 
     def accuracy(self, name: str) -> Estimate:
         """The balanced accuracy of a way to train, 0 to 1, over all seeds."""
@@ -189,7 +217,7 @@ def prove(
     """Train in every way with `seeds` seeds and test it; the generator must not have seen the test images either.
 
     All images are labelled by `classes`. `steps`: of 128 images each, the same for all; None: what is enough for
-    the real images (40 epochs, but 300 to 2,000 steps). `progress`: called with (steps trained, in all).
+    the real images (40 epochs, but 600 to 2,000 steps). `progress`: called with (steps trained, in all).
     Errors: `ConfigError` for fewer than two seeds or images of unequal shapes; `DataError` for no test images.
     """
     if seeds < 2:
@@ -198,32 +226,66 @@ def prove(
         raise ConfigError(f"images must be of one shape; given {real.shape}, {synthetic.shape} and {test.shape}")
     if not len(test) or test.y is None:
         raise DataError("there are no test images with classes")
-    steps = steps or enough_steps(len(real))
-    y, weights = torch.from_numpy(test.y), inverse_counts(real, len(classes))
-    total, done, sizes = seeds * len(BASELINES) * steps, 0, {}
-    right: dict[str, list[Tensor]] = {name: [] for name in BASELINES}
+    steps = steps or max(FEWEST_STEPS, enough_steps(len(real)))
+    trainings, done = seeds * len(NAMES) + len(TWINS) + len(SHARES), 0
+
+    def found(way: Baseline, real: Images, shown: Images, seed: int) -> Tensor:
+        """Which images (N,) a classifier trained in this way finds."""
+        nonlocal done
+        before = done * steps
+
+        def told(step: int, _: int) -> None:
+            if progress is not None:
+                progress(before + step, trainings * steps)
+
+        classifier = train_classifier(
+            way.images(real, synthetic, seed),
+            classes,
+            seed=seed,
+            steps=steps,
+            weights=inverse_counts(real, len(classes)) if way.weights else None,
+            change=way.change,
+            device=device,
+            progress=told,
+        )
+        done += 1
+        return predict(classifier, shown) == torch.from_numpy(shown.class_numbers)
+
+    recipe = choose(real, found)
+    right: dict[str, list[Tensor]] = {name: [] for name in NAMES}
+    ways = recipe.baselines()
     for seed in range(seeds):
-        for name, way in BASELINES.items():
-            images = way.images(real, synthetic, seed)
+        for name, way in ways.items():
+            right[name].append(found(way, real, test, seed))
+    sizes = {name: len(way.images(real, synthetic, 0).x) for name, way in ways.items()}
+    rows = {name: torch.stack(each) for name, each in right.items()}
+    return Proof(classes, rows, torch.from_numpy(test.y), sizes, steps, recipe)
 
-            def told(step: int, _: int, before: int = done) -> None:
-                if progress is not None:
-                    progress(before + step, total)
 
-            classifier = train_classifier(
-                images,
-                classes,
-                seed=seed,
-                steps=steps,
-                weights=weights if way.weights else None,
-                augment=way.augment,
-                device=device,
-                progress=told,
-            )
-            right[name].append(predict(classifier, test) == y)
-            sizes[name] = len(images)
-            done += steps
-    return Proof(classes, {name: torch.stack(rows) for name, rows in right.items()}, y, sizes, steps)
+def choose(real: Images, found: Callable[[Baseline, Images, Images, int], Tensor]) -> Recipe:
+    """The recipe of `both` that finds most of a fifth of the real images, when the rest is learnt from."""
+    held = validation(real)
+    if not held.any():
+        return Recipe()
+    rest, shown = taken(real, np.flatnonzero(~held)), taken(real, np.flatnonzero(held))
+    y = torch.from_numpy(shown.class_numbers)
+
+    def score(way: Baseline) -> float:
+        return over_classes(found(way, rest, shown, 0)[None], y, 0.0).value
+
+    twin = max(TWINS, key=lambda name: score(FREE[name]))
+    recipes = [Recipe(share, twin) for share in SHARES]
+    return max(recipes, key=lambda recipe: score(recipe.baselines()["both"]))
+
+
+def validation(real: Images) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Which images (N,) choose the recipe: a fifth of each class that has five or more."""
+    held = np.zeros(len(real), bool)
+    for k in np.unique(real.class_numbers):
+        own = np.flatnonzero(real.y == k)
+        order = permutation(len(own), 0, "prove", "validation", int(k)).numpy()
+        held[own[order[: len(own) // 5]]] = True
+    return held
 
 
 def over_classes(values: Tensor, y: Tensor, lowest: float) -> Estimate:
@@ -237,92 +299,29 @@ def over_classes(values: Tensor, y: Tensor, lowest: float) -> Estimate:
     """
     from scipy.stats import t
 
+    value, parts = variances(values, y, lowest)
+    if len(values) < 2:
+        return Estimate(value)
+    reach = float(t.ppf(0.975, freedom(parts))) * sqrt(sum(v for v, _ in parts))
+    return Estimate(value, value - reach, value + reach).within(lowest, 1.0)
+
+
+def variances(values: Tensor, y: Tensor, lowest: float) -> tuple[float, list[tuple[float, int]]]:
+    """The mean over classes, and its variances with their degrees of freedom: by seeds first, then by each class."""
     values = values.double()
     own = [values[:, y == k] for k in sorted(set(y.tolist()))]
     by_seed = torch.stack([part.mean(1) for part in own]).mean(0)  # (S,)
-    value = float(by_seed.mean())
     if len(values) < 2:
-        return Estimate(value)
-    parts = [(float(by_seed.var()) / len(values), len(values) - 1)]  # variances and their degrees of freedom
+        return float(by_seed.mean()), []
+    parts = [(float(by_seed.var()) / len(values), len(values) - 1)]
     ends = torch.tensor([lowest, 1.0], dtype=torch.float64)
     for part in own:
         n = part.shape[1]
         parts.append((float(torch.cat([part.mean(0), ends]).var()) / n / len(own) ** 2, n + 1))
-    variance = sum(v for v, _ in parts)
-    freedom = variance**2 / sum(v**2 / df for v, df in parts)
-    reach = float(t.ppf(0.975, freedom)) * sqrt(variance)
-    return Estimate(value, value - reach, value + reach).within(lowest, 1.0)
+    return float(by_seed.mean()), parts
 
 
-# What it says
-
-
-class Verdict(NamedTuple):
-    """The answer to "did synthetic images help?"."""
-
-    word: str
-    grade: Grade
-    sentences: tuple[str, ...]
-
-
-def verdict(proof: Proof) -> Verdict:
-    """What the differences say.
-
-    The first sentence answers; then the numbers behind it, the classes that gained or lost, and what must be known.
-    """
-    with_shifts, without = proof.difference("both", "classic"), proof.difference("synthetic", "real")
-    word, grade, first = BEST[with_shifts.value.sign, without.value.sign]
-    plain = [name for name in BASELINES if name not in WITH]
-    best = max(WITH, key=lambda name: proof.accuracy(name).value)
-    better = [name for name in plain if proof.difference(best, name).value.sign < 0]
-    if better and with_shifts.value.sign >= 0:
-        word, grade = "no", "poor"
-        first = (
-            f"Synthetic images did not help here: {listed(better)} without them is better than either way with them."
-        )
-    sentences = [
-        first,
-        f"Balanced accuracy: {points(with_shifts.value)} with random shifts (both against classic), "
-        f"{points(without.value)} without (synthetic against real).",
-    ]
-    beaten = [name for name in plain if proof.difference(best, name).value.sign > 0]
-    rest = [name for name in plain if name not in beaten]
-    sentences.append(
-        f"The better way with synthetic images, {best}, is significantly better than {listed(beaten)}"
-        + (f", and not than {listed(rest)}." if rest else ".")
-        if beaten
-        else f"The better way with synthetic images, {best}, is not significantly better than any without them."
-    )
-    sentences += changed(proof, with_shifts)
-    counts = {name: int((proof.y == k).sum()) for k, name in enumerate(proof.classes)}
-    few = [f"{name} ({n})" for name, n in counts.items() if n < FEW]
-    if few:
-        sentences.append(f"Few test images, so little is known of: {', '.join(few)}.")
-    return Verdict(word, grade, tuple(sentences))
-
-
-def changed(proof: Proof, difference: Difference) -> list[str]:
-    """Which classes gained and which lost, for certain."""
-    by_class = list(zip(proof.classes, difference.by_class, strict=True))
-    found = []
-    for words, told in (
-        ("Found more often", [(name, d) for name, d in by_class if d.low > 0]),
-        ("Found less often", [(name, d) for name, d in by_class if d.high < 0]),
-    ):
-        if told:
-            found.append(f"{words} than with random shifts alone: " + "; ".join(f"{n}: {points(d)}" for n, d in told))
-    return [f"{sentence}." for sentence in found]
-
-
-def points(difference: Estimate) -> str:
-    """To hundredths of a point: intervals here are that narrow."""
-    return points_to(difference, 2)
-
-
-def listed(names: list[str]) -> str:
-    """Names with commas and an "and".
-
-    >>> listed(["a", "b", "c"]), listed(["a"])
-    ('a, b and c', 'a')
-    """
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+def freedom(parts: list[tuple[float, int]]) -> float:
+    """Welch's degrees of freedom of a sum of variances; infinite where all are 0."""
+    below = sum(v**2 / df for v, df in parts)
+    return sum(v for v, _ in parts) ** 2 / below if below else inf
