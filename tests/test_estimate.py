@@ -1,5 +1,7 @@
 """How long a training will take is told before it begins, where images are large, and changes nothing of it."""
 
+import time
+
 import pytest
 import torch
 
@@ -7,6 +9,7 @@ import fabulate
 from fabulate.config import Training
 from fabulate.errors import ConfigError
 from fabulate.models import small
+from fabulate.models.families.vqvae import VQVAE
 from fabulate.seeds import generator
 from fabulate.training import estimate as estimating
 from fabulate.training import read_log
@@ -84,6 +87,28 @@ def test_the_pace_is_measured_and_leaves_chance_alone() -> None:
         before = torch.get_rng_state()
         found = foresee(lambda shape, case=case: small.make(case, shape), Training(), ImageShape(3, 40, 40), 100)
         assert 0 < found.pace.step < 60 and (torch.get_rng_state() == before).all()
+
+
+def test_the_pace_is_that_of_all_spans(monkeypatch) -> None:
+    """A player of which a step takes ten times as long has half the budget."""
+    clock = [0.0]
+
+    class Staged(VQVAE):
+        def players(self):
+            def slow(player, seconds, span):
+                def loss(batch):
+                    clock[0] += seconds
+                    return player.loss(batch)
+
+                return player._replace(loss=loss, span=span)
+
+            first, second = super().players().values()
+            return {"first": slow(first, 10.0, (0, 0.5)), "second": slow(second, 1.0, (0.5, 1))}
+
+    model = Staged(small.make(small.Case("vqvae", None)).config, small.SMALL)
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(time, "process_time", lambda: clock[0])
+    assert estimating.seconds(model, Training(), 2) == pytest.approx(5.5)
 
 
 def test_a_run_is_the_same_whether_it_was_measured_or_not(tmp_path, monkeypatch) -> None:

@@ -1,5 +1,6 @@
 """The loop: what a step does, exact resumption, Adam, the guard, and steps that are compiled."""
 
+import time
 from copy import deepcopy
 
 import pytest
@@ -12,6 +13,7 @@ from fabulate.data import Data, Images
 from fabulate.errors import ConfigError, DivergedError
 from fabulate.models import family, names
 from fabulate.models.base import Player
+from fabulate.models.families.vqvae import VQVAE
 from fabulate.nets import MLP, Conv
 from fabulate.seeds import seeded
 from fabulate.training import configure
@@ -105,6 +107,105 @@ def test_a_player_moves_on_every_nth_step():
     assert moved.count("generator.loss") == 10
 
 
+class Staged(VQVAE):
+    """An autoencoder first, and then a prior of its codes."""
+
+    calls = 0
+
+    def players(self):
+        spans = {"autoencoder": (0, 0.4), "prior": (0.4, 1)}
+        return {name: player._replace(span=spans[name]) for name, player in super().players().items()}
+
+    def init_from_data(self, images):
+        self.calls += 1
+        self.seen = flat(self.autoencoder)
+
+
+def staged(**training: object) -> Learner:
+    config, training = configure("vqvae", "default", {**small("vqvae"), "batch_size": 16, **training})
+    with seeded(0):
+        return Learner(Staged(config, SMALL), training, pictures(SMALL, 100))
+
+
+@pytest.mark.parametrize(
+    "budget", [{"steps": 20}, {"steps": None, "epochs": 3.2}, {"steps": None, "minutes": 1.0}], ids=str
+)
+def test_a_player_moves_in_its_span_alone(budget, monkeypatch):
+    lesson = staged(**budget)
+    if "minutes" in budget:
+        clock = iter(range(10_000))
+        monkeypatch.setattr(time, "perf_counter", lambda: 1.5 * next(clock))  # asked twice a step
+        lesson.began = time.perf_counter()
+    who = []
+    for terms in lesson.steps():
+        who.append({name.partition(".")[0] for name in terms})
+        assert lesson.all_begun == (who[-1] == {"prior"})
+    assert len(who) == 20
+    assert who == 8 * [{"autoencoder"}] + 12 * [{"prior"}]
+
+
+@pytest.mark.parametrize("ema", [0.9, 0.0])
+def test_a_player_whose_span_is_over_keeps_its_average_for_those_that_follow(ema):
+    lesson = staged(steps=20, ema=ema)
+    steps = lesson.steps()
+    for _ in range(8):
+        next(steps)
+    own, average = flat(lesson.model.autoencoder), flat(lesson.average.autoencoder)
+    assert torch.equal(own, average) == (ema == 0)
+    assert lesson.model.calls == 1
+    for _ in steps:
+        pass
+    assert lesson.model.calls == 2
+    assert torch.equal(lesson.model.seen, average)
+    assert torch.equal(flat(lesson.model.autoencoder), average)
+    assert torch.equal(flat(lesson.sampler().autoencoder), average)
+
+
+def test_rate_and_average_are_of_the_players_own_span():
+    lesson = staged(steps=1000, warmup=10, lr=1.0)
+    rates = {"autoencoder": [], "prior": []}
+    for lesson.step in range(1000):
+        lesson.begin_spans()
+        name = "autoencoder" if lesson.step < 400 else "prior"
+        rates[name].append(lesson.rate(name))
+    for own in rates.values():
+        assert own[0] == pytest.approx(1 / 11, rel=1e-3)
+        assert own[10:] == sorted(own[10:], reverse=True)
+        assert own[10] > 0.99
+        assert own[-1] < 1e-3
+    lesson = staged(steps=20)
+    for _ in lesson.steps():
+        if lesson.step == 8:
+            start = [weight.detach().clone() for weight in lesson.average.transformer.parameters()]
+        if lesson.step == 9:
+            break
+    now, average = lesson.model.transformer.parameters(), lesson.average.transformer.parameters()
+    for first, weight, mean in zip(start, now, average, strict=True):
+        torch.testing.assert_close(mean, 2 / 11 * first + 9 / 11 * weight)  # as after the first step of any training
+
+
+@pytest.mark.parametrize("left", [3, 8, 12], ids=["before the turn", "at the turn", "after it"])
+def test_a_restored_learner_goes_on_with_spans_bit_for_bit(left):
+    straight, first, second = (staged(steps=20) for _ in range(3))
+    steps = first.steps()
+    for _ in range(left):
+        next(steps)
+    second.restore(first.state())
+    assert torch.equal(finish(second), finish(straight))
+    assert torch.equal(flat(second.sampler()), flat(straight.sampler()))
+
+
+def test_a_clock_that_is_set_back_opens_no_span_again():
+    """Time is reserved for the last pictures, more or less of it as they prove slow or fast."""
+    lesson = staged(steps=None, minutes=1.0)
+    lesson.seconds, lesson.reserved = 22.0, 20.0
+    steps = lesson.steps()
+    assert {name.partition(".")[0] for name in next(steps)} == {"prior"}
+    lesson.seconds, lesson.reserved, lesson.began = 22.0, 0.0, time.perf_counter() - 22
+    assert lesson.progress < 0.4
+    assert {name.partition(".")[0] for name in next(steps)} == {"prior"}
+
+
 def test_average_lags_behind_the_weights_and_is_off_when_asked():
     lesson = learner("ae", ema=0.9)
     start = torch.cat([p.flatten() for p in lesson.average.parameters()]).detach().clone()
@@ -121,14 +222,14 @@ def test_learning_rate_rises_then_follows_its_schedule():
     lesson = learner("ae", steps=1000, warmup=10, lr=1.0)
     rates = []
     for lesson.step in range(1000):
-        rates.append(lesson.rate())
+        rates.append(lesson.rate("model"))
     assert rates[0] == pytest.approx(1 / 11, rel=1e-3)
     assert rates[:10] == sorted(rates[:10])
     assert rates[10:] == sorted(rates[10:], reverse=True)
     assert rates[500] == pytest.approx(0.5, rel=1e-2)
     assert rates[-1] < 1e-4
     lesson.training = override(lesson.training, {"schedule": "constant"})
-    assert lesson.rate() == 1.0
+    assert lesson.rate("model") == 1.0
 
 
 def test_clip_bounds_the_gradient(monkeypatch):

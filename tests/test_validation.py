@@ -186,7 +186,7 @@ def test_warm_up_is_a_twentieth_of_the_clock(digits: Data) -> None:
     rates = {}
     for seconds in (0.0, 15.0, 30.0, 60.0):
         lesson.seconds = seconds
-        rates[seconds] = lesson.rate() / training.lr
+        rates[seconds] = lesson.rate("model") / training.lr
     assert rates[0.0] < 0.05
     assert rates[15.0] == pytest.approx(0.5, abs=0.01)
     assert 0.99 < rates[30.0] <= 1

@@ -51,6 +51,8 @@ class Player(NamedTuple):
     """Returns {"loss": what is minimised, ...: terms worth logging}, all scalars."""
     every: int = 1
     """Takes a turn on every n-th step."""
+    span: tuple[float, float] = (0, 1)
+    """The share of the budget in which it moves: outside, it stands still and costs nothing."""
 
 
 @spec
@@ -103,7 +105,9 @@ class GenerativeModel(Saved, nn.Module, ABC):
     def init_from_data(self, images: BatchSource) -> None:
         """Set what the training images tell before the first step: by default nothing.
 
-        It takes no chance but what it addresses. A training that continues calls it too, then restores the weights.
+        Called again before the first step of a player whose span begins later; players whose span is over then have the
+        weights that they keep. It takes no chance but what it addresses. A training that continues calls it too, then
+        restores the weights.
         """
 
     def fit_latents(self, images: BatchSource) -> None:

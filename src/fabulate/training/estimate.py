@@ -7,6 +7,8 @@ fit: networks that fold pixels into patches take hardly less time for fewer pixe
 
 import time
 from collections.abc import Callable
+from itertools import pairwise
+from math import ceil
 from typing import NamedTuple
 
 import torch
@@ -27,6 +29,7 @@ ENDLESS = 7 * 24 * 3600.0  # and those that nobody can mean
 FEW, HOPELESS = 200, 10  # steps within a budget in minutes: too few to learn much, and to learn anything
 SLOW = 10.0  # seconds for the fewest samples that are drawn together
 FIRST, SECOND = 2, 8  # images of the steps that are measured: part of a step's time does not grow with its images
+MANY = 1000  # steps of a budget that is begun here and there
 LATE = 2.0  # seconds of the first from which on that part is small, and the second would take too long
 SMALLER = (3 / 4, 1 / 2, 3 / 8, 1 / 4, 3 / 16, 1 / 8)  # of the sides, in this order
 
@@ -126,21 +129,29 @@ def measured(model: GenerativeModel, training: Training) -> Pace:
 
 
 def seconds(model: GenerativeModel, training: Training, batch: int) -> float:
-    """Of a step of so many images, the second: the first is slow. Of several where players do not move at each.
+    """Of a step of so many images, the second: the first is slow. Of several where players do not move at each, and on
+    average over the budget where they have spans of it.
 
     On a CPU those in which this process computes, where they are fewer: other programs will not be there for hours.
     """
-    quick = {"compile": "off", "epochs": None, "minutes": None, "steps": 1000, "accumulate": 1, "batch_size": batch}
+    quick = {"compile": "off", "epochs": None, "minutes": None, "steps": MANY, "accumulate": 1, "batch_size": batch}
     learner = Learner(model, override(training, quick), Noise(batch, model.shape, len(model.classes)))
-    turns, steps = max(player.every for player in learner.players.values()), learner.steps()
-    next(steps)
-    began, computing = time.perf_counter(), time.process_time()
-    for _ in range(turns):
+    edges = sorted({0.0, 1.0, *(edge for player in learner.players.values() for edge in player.span)})
+    turns, average = max(player.every for player in learner.players.values()), 0.0
+    for first, last in pairwise(edges):
+        learner.step = ceil(first * MANY)
+        steps = learner.steps()
         next(steps)
-    if model.device.type == "cuda":
-        torch.cuda.synchronize(model.device)
-        return (time.perf_counter() - began) / turns
-    return min(time.perf_counter() - began, time.process_time() - computing) / turns
+        began, computing = time.perf_counter(), time.process_time()
+        for _ in range(turns):
+            next(steps)
+        if model.device.type == "cuda":
+            torch.cuda.synchronize(model.device)
+            taken = time.perf_counter() - began
+        else:
+            taken = min(time.perf_counter() - began, time.process_time() - computing)
+        average += (last - first) * taken / turns
+    return average
 
 
 def in_words(found: Foreseen, shape: ImageShape) -> list[str]:

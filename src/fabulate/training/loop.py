@@ -1,12 +1,16 @@
 """The one training loop. It goes over a model's players and never asks what kind of model it trains.
 
     for each step:                                  the images of a step are a function of (seed, step)
-        for each player whose turn it is:           all other parameters stand still
+        for each player in its span, at its turn:   all other parameters stand still
             for each micro-batch:                   noise is a function of (seed, step, player, micro-batch)
                 loss, gradients                     one compiled region where that pays
             add up the gradients of all processes   each has its share of the micro-batches
             stop if anything is not finite; clip; Adam or Muon
         move the average of the weights
+
+A player may have a span of the budget: an autoencoder the first part, say, and what works with its codes the rest. Its
+learning rate rises and falls, and its average begins, within its span. When a later span begins, those whose own is
+over keep their averaged weights, on which the later ones build.
 
 The loop is a generator that yields after each step; progress, logging, pictures and saving happen between steps, in the
 caller. There are no callbacks.
@@ -68,6 +72,11 @@ class Learner:
             for name, parameters in self.parameters.items()
         }
         self.average = copy.deepcopy(model) if training.ema else model
+        self.averaged = {name: list(player.module.parameters()) for name, player in self.average.players().items()}
+        self.begun = {
+            name: 0 for name, player in self.players.items() if player.span[0] <= 0
+        }  # whose span, at which step
+        self.furthest = 0.0  # of the budget: a clock may be set back, spans not
         self.latest_order = (-1, torch.empty(0))  # an epoch's permutation serves all its steps
         self.step = 0
         self.began = time.perf_counter()  # of all sessions, as if they had followed each other
@@ -97,6 +106,11 @@ class Learner:
         return min(max(steps, self.clock), 1.0)
 
     @property
+    def spent(self) -> float:
+        """The share of the budget that decides whose span it is."""
+        return max(self.furthest, self.progress)
+
+    @property
     def clock(self) -> float:
         """The share of the minutes that is spent; 0 where none were given."""
         if self.training.minutes is None:
@@ -122,18 +136,22 @@ class Learner:
         self.model.train()
         while self.progress < 1 and not self.validation.should_stop:
             began = time.perf_counter()
-            batches, rate = self.micro_batches(), self.rate()
-            if self.step == 0 and not self.processes.alone:
+            self.begin_spans()
+            batches = self.micro_batches()
+            if self.step in self.begun.values() and not self.processes.alone:
                 self.share_first_batch(batches[0])
             terms: dict[str, Tensor] = {}
-            for name, player in self.players.items():
+            moving = [name for name, player in self.players.items() if within(player.span, self.spent)]
+            for name in moving:
+                player = self.players[name]
                 if (self.step + 1) % player.every == 0:
                     prefix = f"{name}." if len(self.players) > 1 else ""
-                    logged = self.update(name, player, batches, rate)
+                    logged = self.update(name, player, batches, self.rate(name))
                     terms |= {prefix + term: value for term, value in logged.items()}
             self.step += 1
             self.processes.share_(list(self.model.buffers()))
-            self.move_average()
+            for name in moving:
+                self.move_average(name)
             now = time.perf_counter()
             self.stepping, self.taken = self.stepping + now - began, self.taken + 1
             self.seconds = now - self.began
@@ -141,12 +159,33 @@ class Learner:
                 self.seconds = self.processes.broadcast(self.seconds, self.device)
             yield terms
 
+    @property
+    def all_begun(self) -> bool:
+        """Whether every player's span has begun: before, samples are noise and losses those of another thing."""
+        return len(self.begun) == len(self.players)
+
+    def begin_spans(self) -> None:
+        """Let players whose span begins now begin; those whose span is over keep their averaged weights."""
+        self.furthest = self.spent
+        spans = {name: player.span for name, player in self.players.items()}
+        now = [name for name, (first, _) in spans.items() if name not in self.begun and first <= self.spent]
+        self.begun |= dict.fromkeys(now, self.step)
+        if any(spans[name][0] > 0 for name in now):
+            with torch.no_grad():
+                for name in self.begun:
+                    if spans[name][1] <= self.spent:
+                        for kept, averaged in zip(self.parameters[name], self.averaged[name], strict=True):
+                            kept.copy_(averaged)
+            self.model.init_from_data(self.images)
+            self.processes.share_(list(self.model.buffers()))
+
     def share_first_batch(self, batch: Batch) -> None:
         """Let the first process alone set what a first batch sets (a normalizing flow's scales, say), for all."""
         if self.processes.first:
             for name, player in self.players.items():
-                with seeded(self.training.seed, "noise", 0, name, 0, device=self.device):
-                    player.loss(batch.floats())
+                if self.begun.get(name) == self.step:
+                    with seeded(self.training.seed, "noise", self.step, name, 0, device=self.device):
+                        player.loss(batch.floats())
         self.processes.share_([*self.model.parameters(), *self.model.buffers()])
 
     def update(self, name: str, player: Player, batches: list[Batch], rate: float) -> dict[str, Tensor]:
@@ -179,13 +218,14 @@ class Learner:
             parameter.requires_grad_(True)
         return sums
 
-    def move_average(self) -> None:
-        """Move the average of the weights towards them."""
+    def move_average(self, name: str) -> None:
+        """Move the average of a player's weights towards them."""
         if self.average is not self.model:
-            # Early on the average would remember the random start, so its memory grows with the step.
-            decay = min(self.training.ema, (1 + self.step) / (10 + self.step))
+            # Early on the average would remember the random start, so its memory grows with the player's step.
+            step = self.step - self.begun[name]
+            decay = min(self.training.ema, (1 + step) / (10 + step))
             average = get_ema_multi_avg_fn(decay)  # type: ignore[no-untyped-call]
-            average(list(self.average.parameters()), list(self.model.parameters()), None)
+            average(self.averaged[name], self.parameters[name], None)
 
     def micro_batches(self) -> list[Batch]:
         """The images of this step. Epoch after epoch, every image once each, in a new order; nothing is dropped."""
@@ -205,15 +245,18 @@ class Learner:
             self.latest_order = (epoch, order)
         return order
 
-    def rate(self) -> float:
-        """This step's learning rate: a linear warm-up, then the schedule over the budget."""
-        training = self.training
+    def rate(self, name: str) -> float:
+        """A player's learning rate in this step: a linear warm-up, then the schedule over its span of the budget."""
+        training, (first, last) = self.training, self.players[name].span
+        share = (self.spent - first) / (last - first)
         if training.minutes is not None and training.warmup:
-            rising = min(1.0, max(self.clock, 1e-3) / WARMUP)
+            rising = min(1.0, max(share, 1e-3) / WARMUP)
         else:
-            warmup = training.warmup if self.total is None else min(training.warmup, self.total // 10)
-            rising = min(1.0, (self.step + 1) / (warmup + 1))
-        falling = 1.0 if training.schedule == "constant" else (1 + math.cos(math.pi * self.progress)) / 2
+            warmup = training.warmup
+            if self.total is not None:
+                warmup = min(warmup, int(self.total * (last - first)) // 10)
+            rising = min(1.0, (self.step - self.begun[name] + 1) / (warmup + 1))
+        falling = 1.0 if training.schedule == "constant" else (1 + math.cos(math.pi * share)) / 2
         return self.lr * rising * falling
 
     def sampler(self) -> GenerativeModel:
@@ -240,6 +283,8 @@ class Learner:
             "average": self.average.state_dict() if self.training.ema else None,
             "optimizers": {name: optimizer.state() for name, optimizer in self.optimizers.items()},
             "validation": self.validation.state(),
+            "begun": self.begun,
+            "furthest": self.furthest,
         }
 
     def restore_best(self) -> None:
@@ -257,6 +302,8 @@ class Learner:
             self.began = time.perf_counter() - self.seconds
             if "validation" in state:
                 self.validation.restore(state["validation"])
+            self.begun = dict(state.get("begun", dict.fromkeys(self.players, 0)))
+            self.furthest = state.get("furthest", 0.0)
             self.model.load_state_dict(state["model"])
             if self.average is not self.model:
                 self.average.load_state_dict(state["average"])
@@ -284,6 +331,11 @@ def gradients(player: Player, parameters: Sequence[Tensor], batch: Batch, parts:
         for g, p in zip(found, parameters, strict=True)
     ]
     return Gradients({name: value.detach().float() for name, value in terms.items()}, laid)
+
+
+def within(span: tuple[float, float], spent: float) -> bool:
+    """Whether a share of the budget lies in a span of it."""
+    return span[0] <= spent < span[1]
 
 
 def compiling_pays(model: nn.Module, training: Training, total: int | None, device: torch.device) -> bool:

@@ -74,6 +74,7 @@ class Session:
         self.expected = 0.0  # seconds that the last picture took
         self.log = read_log(folder.path)
         self.sums: dict[str, Tensor] = {}  # of the terms since the last report
+        self.counts: dict[str, int] = {}  # of them: not every player moves in every step
         self.count, self.reported_at = 0, 0.0  # steps since then, and seconds of all steps until then
 
     def begin(self) -> bool:
@@ -116,10 +117,13 @@ class Session:
         learner = self.learner
         for name, value in terms.items():
             self.sums[name] = self.sums[name] + value if name in self.sums else value
+            self.counts[name] = self.counts.get(name, 0) + 1
         self.count += 1
         self.tell_messages()
         if learner.step % self.interval == 0 or learner.progress >= 1:
             yield self.report_losses()
+        if not learner.all_begun:  # nothing can be drawn yet, nor any loss compared with those to come
+            self.pictures, self.validations = int(learner.progress * PICTURES), int(learner.progress * VALIDATIONS)
         if self.validation_due():
             yield self.validate()
             if learner.validation.should_stop:
@@ -178,13 +182,13 @@ class Session:
         """Tell the mean losses since the last time."""
         learner = self.learner
         learner.guard.check()
-        means = {name: float(value) / self.count for name, value in self.sums.items()}
+        means = {name: float(value) / self.counts[name] for name, value in self.sums.items()}
         speed = self.count * learner.batch_size / max(learner.stepping - self.reported_at, 1e-9)
         row = self.report(images_per_second=round(speed, 1), train=means)
         self.display.update(learner.progress, learner.step, speed, means)
         sentences = learner.images.warnings() if isinstance(learner.images, Ordered) else []
         self.warn([*sentences, *(learner.model.warnings(means) if learner.step >= SETTLED else [])])
-        self.sums, self.count, self.reported_at = {}, 0, learner.stepping
+        self.sums, self.counts, self.count, self.reported_at = {}, {}, 0, learner.stepping
         return row
 
     def illustrate(self) -> Report:
