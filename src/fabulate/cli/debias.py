@@ -21,8 +21,8 @@ class Arguments:
     """The images, in a folder for each class: a folder, a name such as mnist, an .npz file."""
     reading: Annotated[Reading, Flat] = Reading()
     by: tuple[str, ...] = ()
-    """What shall tell nothing of the class: palette, structure, structure-3, ... (default: palette; with --environments
-    what differs between them)."""
+    """What shall tell nothing of the class: palette, structure, structure-3, ... (default: what tells most of it; with
+    --environments what differs most between them)."""
     density: Literal["mixture", "histogram"] = "mixture"
     """How the density of codes in a class is estimated."""
     target: Literal["overall", "even"] | None = None
@@ -38,7 +38,7 @@ class Arguments:
     family: str = "vae"
     """With --attribute: the family of the model that generates."""
     recoloured: bool = False
-    """Also write each training image in the palette of another, in a folder for each class."""
+    """Also write each training image with the factor (as its colours) of another, in a folder for each class."""
     steps: PositiveInt | None = None
     """Training steps of the model (default: 2,000, with --attribute 3,000)."""
     classifier_steps: Annotated[int, Field(ge=0)] = proof.STEPS
@@ -98,6 +98,7 @@ def main(argv: list[str]) -> None:
     print(done.summary)
     if done.proofs:
         Console().print(page.proof_table(done.proofs).to_console())
+        print(proof.advice(done.proofs, page.WAYS))
     for card in proof.verdicts(done.proofs).values():
         print(card)
     for name in done.files:

@@ -11,7 +11,8 @@ epoch are drawn by the new weights; the other half stays as it is, or it would f
 always those of all images as they are.
 
 Which factor is the bias is a matter of what is meant: a colour may be the accident or the very thing. The default is
-the palette, for a class is most often a shape. Images from several environments answer the question themselves
+the factor that tells most of the class, whatever its kind. It may be what makes the class; then weights by it lift no
+group, and the test says so (`proof.py`). Images from several environments answer the question themselves
 (`factors.py`).
 
 Legend: N images, B batch, Z latent, K classes.
@@ -48,9 +49,10 @@ PORTION = 2000  # images encoded at a time
 class Debiaser:
     """Finds images that are rare in their class by a factor of variation, and makes the factor tell nothing of it.
 
-    `by`: names of factors: palette, structure, structure-3, ...; None: the palette, or with environments the factor
-    whose relation to the class differs most between them. `density`, `target`: names from `densities.DENSITIES` and
-    `densities.TARGETS`; the default target is "overall", without classes "even". `steps`: of training (None: 2,000).
+    `by`: names of factors: palette, structure, structure-3, ...; None: the factor that tells most of the class (without
+    classes the palette), or with environments the one whose relation to the class differs most between them. `density`,
+    `target`: names from `densities.DENSITIES` and `densities.TARGETS`; the default target is "overall", without classes
+    "even". `steps`: of training (None: 2,000).
     `hyperparameters`: of the model (`DuotoneConfig`).
 
     After `fit`: `model_`, `factors_` (a list of `Factor`), `chosen_` (names of the factors made independent),
@@ -105,7 +107,7 @@ class Debiaser:
         self.factors_ = factors.found(
             self.codes_, self.y_, self.classes_, self.config, DENSITIES["mixture"], environments, self.seed
         )
-        self.chosen_ = self.by or ("palette",)
+        self.chosen_ = self.by or (factors.telling(self.factors_).name if self.classes_ > 1 else "palette",)
         if self.by is None and environments is not None:
             worst = factors.spurious(self.factors_)
             if worst is None:

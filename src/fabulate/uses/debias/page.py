@@ -6,7 +6,7 @@ Legend: N images, R rows, C H W image.
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, NotRequired
 
 import numpy as np
 import torch
@@ -23,7 +23,7 @@ from fabulate.prob import effective_size
 from fabulate.report import Card, Facts, Figure, Figures, Notes, Page, Section, Table, percent, write_page
 from fabulate.seeds import permutation
 from fabulate.types import Progress, Stages, silent, to_float, to_uint8
-from fabulate.uses.debias import filling, proof
+from fabulate.uses.debias import factors, filling, proof
 from fabulate.uses.debias.debiaser import Debiaser
 from fabulate.uses.debias.densities import Numbers, whitening
 from fabulate.uses.debias.factors import Factor, read_column
@@ -32,12 +32,13 @@ from fabulate.uses.debias.proof import Accuracies, Show
 RECORD = "debias.json"
 PORTION = 500  # images recoloured at a time
 ROWS, ENDS, RARE = 5, 4, 9  # of factors.png
+LITTLE = 0.05  # of what the class has to tell: a factor that tells less is hardly a bias
 RECOLOURED = 24  # training images on the page
 SHOWN = 10  # pairs in a row of generated images
 WAYS = {
     "plain": "as it is",
     "weights": "by weight",
-    "recolour": "recoloured",
+    "recolour": "with the factor of others",
     "generated": "with generated images",
 }
 
@@ -53,11 +54,13 @@ class Record(TypedDict):
     independent: list[str]
     """Names of factors; the attribute's file where it was given."""
     images: int
+    advice: NotRequired[str]
     verdicts: dict[str, str]
     accuracy: dict[str, float]
     """Of each way, over all test images."""
     unbiased: dict[str, float]
     """Where the bias is undone, by weights."""
+    worst_group: NotRequired[dict[str, float]]
 
 
 class Done(NamedTuple):
@@ -110,7 +113,7 @@ def run(
         write_recoloured(debiaser, data, out / "recoloured", partial(told, "recolouring"))
     summary = (
         f"{' and '.join(debiaser.chosen_)}: made independent of the class; effective sample size {size_of(weights)}, "
-        f"largest weight {largest(weights)}"
+        f"largest weight {largest(weights)}. {told_most(debiaser)}"
     )
     return Done(summary, proofs, ("weights.csv", "factors.png", "debias.html"))
 
@@ -206,9 +209,11 @@ def write_record(source: str, independent: list[str], weights: Numbers, proofs: 
         "source": source,
         "independent": independent,
         "images": len(weights),
+        "advice": proof.advice(proofs, WAYS).verdict if proofs else "not tested",
         "verdicts": {way: card.verdict for way, card in proof.verdicts(proofs).items()},
         "accuracy": {way: found.overall.value for way, found in proofs.items()},
         "unbiased": {way: found.unbiased.value for way, found in proofs.items()},
+        "worst_group": {way: found.worst[1].value for way, found in proofs.items()},
     }
     write_json(own_folder(folder) / RECORD, record)
 
@@ -243,12 +248,13 @@ def write_generated(filled: filling.Filled, data: Data, folder: Path) -> list[st
 # The page
 
 
-def codes_page(data: Data, debiaser: Debiaser, factors: Image, proofs: Proofs) -> Page:
+def codes_page(data: Data, debiaser: Debiaser, picture: Image, proofs: Proofs) -> Page:
     """The page of weights by codes."""
     weights = debiaser.weights_
     facts = [
         ("images", f"{len(weights):,}"),
         ("made independent of the class", ", ".join(debiaser.chosen_)),
+        ("tells most of the class", told_most(debiaser)),
         ("density of codes", debiaser.density),
         ("effective sample size", size_of(weights)),
         ("largest weight", largest(weights)),
@@ -264,7 +270,7 @@ def codes_page(data: Data, debiaser: Debiaser, factors: Image, proofs: Proofs) -
         proofs,
         Section(
             "What varies, and who is under-represented",
-            [Figures([Figure(factors, rare)]), factor_table(debiaser.factors_)],
+            [Figures([Figure(picture, rare)]), factor_table(debiaser.factors_)],
         ),
         Section("The same images, recoloured", [Figures([Figure(recoloured_picture(debiaser, data.train), below)])]),
     )
@@ -286,8 +292,8 @@ def pairs_page(data: Data, filled: filling.Filled, proofs: Proofs) -> Page:
 
 
 def _page(name: str, facts: Sequence[tuple[str, str]], proofs: Proofs, *sections: Section) -> Page:
-    cards, tests = list(proof.verdicts(proofs).values()), []
     if proofs:
+        cards = [proof.advice(proofs, WAYS), *proof.verdicts(proofs).values()]
         words = (
             "Accuracy on test images of the same classifier, taught on the images as they are and in other ways; "
             "95 % intervals."
@@ -295,7 +301,7 @@ def _page(name: str, facts: Sequence[tuple[str, str]], proofs: Proofs, *sections
         tests = [Section("Before and after", [Notes([words]), proof_table(proofs)])]
     else:
         because = "No classifier was tested: it takes test images, and steps for them."
-        cards = [Card("Does it help?", "not tested", because, "unknown")]
+        cards, tests = [Card("How to teach?", "not tested", because, "unknown")], []
     return Page(
         kind="fabulate debias",
         title=name,
@@ -312,25 +318,33 @@ def proof_table(proofs: Proofs) -> Table:
         ["all test images", *(percent(one.overall) for one in found)],
         ["weighted, as if nothing went along with the class", *(percent(one.unbiased) for one in found)],
     ]
-    if found[0].pairs:
-        balanced, worst = [one.balanced for one in found], [one.worst for one in found]
-        rows.append(["mean over pairs of class and group", *(percent(one) for one in balanced if one)])
-        rows.append(["the worst pair", *(f"{percent(one[1])}, {one[0]}" for one in worst if one)])
+    rows.append(["mean over pairs of class and group", *(percent(one.balanced) for one in found)])
+    rows.append(["the worst group", *(f"{percent(one.worst[1])}, {one.worst[0]}" for one in found)])
     rows += [[f"group {group}", *(percent(one.groups[group]) for one in found)] for group in found[0].groups]
     return Table(["accuracy", *(WAYS[way] for way in proofs)], rows)
 
 
-def factor_table(factors: Sequence[Factor]) -> Table:
+def factor_table(found: Sequence[Factor]) -> Table:
     """What each factor tells of the class, and between environments."""
-    tested = any(one.p_value is not None for one in factors)
+    tested = any(one.p_value is not None for one in found)
     columns = ["factor", "bits it tells of the class", "images against their class"]
     columns += ["bits by which that differs between environments", "p-value"] if tested else []
     rows = [
         [one.name, f"{one.bits:.3f}", f"{one.against:,}"]
         + ([f"{one.failure:.5f}", f"{one.p_value:.2g}"] if tested else [])
-        for one in factors
+        for one in found
     ]
     return Table(columns, rows)
+
+
+def told_most(debiaser: Debiaser) -> str:
+    """Which factor tells most of the class, and whether that is much."""
+    most, shares = factors.telling(debiaser.factors_), np.bincount(debiaser.y_) / len(debiaser.y_)
+    known = -float(sum(share * np.log2(share) for share in shares if share))
+    told = f"{most.name} tells {most.bits:.2f} of the class's {known:.2f} bits"
+    if most.bits < LITTLE * known:
+        return f"No factor tells much of the class (the most: {told}), so nothing here speaks of a bias."
+    return f"Of all factors {told}. Does it make the class, or merely go along with it? See factors.png."
 
 
 def size_of(weights: Numbers) -> str:
