@@ -447,6 +447,21 @@ def test_more_right_in_all_is_no_help_where_the_worst_group_falls() -> None:
     assert said.verdict == "not recommended" and "from 70.0 (rare) to 60.0 % (rare)" in said.because
 
 
+def test_errors_of_the_other_half_count_as_half_of_their_class(biased: tuple[Images, np.ndarray]) -> None:
+    images, colour = biased
+    wrong = proof.errors(images, ("bar", "cross", "ring"), steps=60)
+    against = colour != images.y
+    assert wrong.any() and wrong[against].mean() > 10 * wrong[~against].mean()
+    weights = proof.half_weights(wrong, images.class_numbers)
+    assert weights.mean() == pytest.approx(1)
+    for k in range(3):
+        own = images.y == k
+        of_errors, of_others = weights[own & wrong], weights[own & ~wrong]
+        if len(of_errors):
+            ratio = of_errors[0] / of_others[0]
+            assert ratio == pytest.approx(50) or of_errors.sum() == pytest.approx(of_others.sum())
+
+
 def test_the_gain_of_the_worst_group_has_an_interval_that_holds_it() -> None:
     """Two groups of nearly equal accuracy, where the minimum of both is biased, and a true gain of 5 points."""
     chance, inside = np.random.default_rng(0), 0
@@ -516,7 +531,7 @@ def test_the_command_weighs_shows_and_proves(folder: Path, capsys: pytest.Captur
     assert ends("debias", folder / "images", "--out", out, *QUICK) == 2  # refused
     assert "is not empty; give --overwrite" in capsys.readouterr().err
     record = json.loads((out / "debias.json").read_text())
-    assert record["independent"] == ["palette"] and record["verdicts"].keys() == {"weights", "recolour"}
+    assert record["independent"] == ["palette"] and record["verdicts"].keys() == {"weights", "recolour", "errors"}
     assert record["advice"] in page.WAYS.values() or record["advice"] == "as the images are"
     text = (out / "debias.html").read_text()
     assert text.index("How to teach?") < text.index("Teach by weight?") < text.index("effective sample size")

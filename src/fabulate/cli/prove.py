@@ -25,7 +25,7 @@ class Arguments:
     seeds: Annotated[int, Field(ge=2)] = 5
     """How often each way is trained; the same seeds for all."""
     steps: PositiveInt | None = None
-    """Training steps of each classifier, the same for all (default: 40 epochs of the real images, 600 to 2,000)."""
+    """Training steps of each classifier, the same for all (default: 40 epochs of the real images, 600 to 1,000)."""
     device: Device = "auto"
     out: Path | None = None
     """The folder to write (default: SYNTHETIC/proof)."""

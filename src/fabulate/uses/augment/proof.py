@@ -60,7 +60,7 @@ from fabulate.uses.augment.pipeline import Balanced
 NEIGHBOURS = 5  # of SMOTE, as in the paper
 WITH = ("both", "synthetic")  # the ways with synthetic images
 SHARES = (0.25, 0.5, 1.0)  # of the synthetic images
-FEWEST_STEPS = 600  # with random changes a network learns more slowly
+FEWEST_STEPS, MOST_STEPS = 600, 1000  # with random changes a network learns more slowly
 
 
 class Baseline(NamedTuple):
@@ -217,7 +217,7 @@ def prove(
     """Train in every way with `seeds` seeds and test it; the generator must not have seen the test images either.
 
     All images are labelled by `classes`. `steps`: of 128 images each, the same for all; None: what is enough for
-    the real images (40 epochs, but 600 to 2,000 steps). `progress`: called with (steps trained, in all).
+    the real images (40 epochs, but 600 to 1,000 steps). `progress`: called with (steps trained, in all).
     Errors: `ConfigError` for fewer than two seeds or images of unequal shapes; `DataError` for no test images.
     """
     if seeds < 2:
@@ -226,7 +226,7 @@ def prove(
         raise ConfigError(f"images must be of one shape; given {real.shape}, {synthetic.shape} and {test.shape}")
     if not len(test) or test.y is None:
         raise DataError("there are no test images with classes")
-    steps = steps or max(FEWEST_STEPS, enough_steps(len(real)))
+    steps = steps or max(FEWEST_STEPS, enough_steps(len(real), MOST_STEPS))
     trainings, done = seeds * len(NAMES) + len(TWINS) + len(SHARES), 0
 
     def found(way: Baseline, real: Images, shown: Images, seed: int) -> Tensor:

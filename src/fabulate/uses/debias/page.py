@@ -38,6 +38,7 @@ SHOWN = 10  # pairs in a row of generated images
 WAYS = {
     "plain": "as it is",
     "weights": "by weight",
+    "errors": "by the weight of errors",
     "recolour": "with the factor of others",
     "generated": "with generated images",
 }
@@ -100,12 +101,17 @@ def run(
         groups_of = read_column(groups, names[len(train) :], "group")
     debiaser.fit(train, environments=places, progress=partial(told, "learning what varies"))
     proofs: dict[str, Accuracies] = {}
+    weights, more = debiaser.weights_, {}
     if classifier_steps and test is not None:
         ways = {way: (train, show(train, debiaser)) for way, show in proof.WAYS.items()}
+        wrong = proof.errors(
+            *(train, data.classes), seed=debiaser.seed, steps=classifier_steps, progress=partial(told, "errors")
+        )
+        more["error_weight"] = proof.half_weights(wrong, train.class_numbers)
+        ways["errors"] = train, proof.by_weight(train, more["error_weight"], debiaser.seed)
         proofs = proven(data, ways, debiaser.weigh(test), groups_of, debiaser.seed, classifier_steps, told)
-    weights = debiaser.weights_
     write_record(data.spec.source, list(debiaser.chosen_), weights, proofs, out)
-    write_weights(names[: len(train)], data, train, weights, out)
+    write_weights(names[: len(train)], data, train, {"weight": weights, **more}, out)
     picture = factors_picture(debiaser, train, f"{data.name}: what is rare in its class")
     save_png(picture, out / "factors.png")
     write_page(out / "debias.html", codes_page(data, debiaser, picture, proofs))
@@ -162,7 +168,7 @@ def run_pairs(
         proofs = proven(data, ways, test_weights, others, seed, classifier_steps, told)
     write_record(data.spec.source, [str(attribute)], filled.weights, proofs, out)
     made = [f"generated/{place}" for place in write_generated(filled, data, out / "generated")]
-    write_weights([*names[: len(train)], *made], data, filled.images, filled.weights, out)
+    write_weights([*names[: len(train)], *made], data, filled.images, {"weight": filled.weights}, out)
     write_page(out / "debias.html", pairs_page(data, filled, proofs))
     summary = f"{len(made):,} images generated for pairs of class and attribute with fewer than {up_to:,}"
     return Done(summary, proofs, ("generated", "weights.csv", "debias.html"))
@@ -218,10 +224,14 @@ def write_record(source: str, independent: list[str], weights: Numbers, proofs: 
     write_json(own_folder(folder) / RECORD, record)
 
 
-def write_weights(names: Sequence[str], data: Data, images: Images, weights: Numbers, folder: Path) -> None:
-    """Write image, class and weight of every image learnt from, in their order."""
+def write_weights(
+    names: Sequence[str], data: Data, images: Images, weights: Mapping[str, Numbers], folder: Path
+) -> None:
+    """Write image, class and weights of every image learnt from, in their order."""
     labels = [data.classes[k] for k in images.class_numbers]
-    write_table(folder / "weights.csv", ["image", "class", "weight"], zip(names, labels, weights.tolist(), strict=True))
+    columns = [each.tolist() for each in weights.values()]
+    rows = zip(names, labels, *columns, strict=True)
+    write_table(folder / "weights.csv", ["image", "class", *weights], rows)
 
 
 def write_recoloured(debiaser: Debiaser, data: Data, folder: Path, progress: Progress) -> None:

@@ -6,6 +6,11 @@ shifts", 2020, https://arxiv.org/abs/1911.08731). Where no groups are known for 
 factor: images whose weight says that they are rare in their class, and the others. A way that does not lift the worst
 group by more than chance is not recommended, whatever else it does.
 
+One way needs no factor: images that a classifier of the *other* images gets wrong count more, together as much as half
+of their class. Who goes by the bias errs where it fails (Liu et al., "Just train twice", 2021,
+https://arxiv.org/abs/2107.09044); a classifier of all images would have memorised some of its errors. Wrong labels are
+errors too: the test tells whether it helped.
+
 The difference of two minima has no simple interval. It is that of 95 in 100 draws of the accuracies, image by image
 from what is known after the test (Rubin, "The Bayesian bootstrap", 1981, https://doi.org/10.1214/aos/1176345338), with
 half an image of each kind beforehand.
@@ -14,6 +19,7 @@ Legend: N images, B batch, K classes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -27,13 +33,14 @@ from fabulate.features.trained import SMOOTHING, Classifier, fit, predict
 from fabulate.metrics.intervals import Estimate
 from fabulate.nets import transforms
 from fabulate.report import Card, Grade, points
-from fabulate.seeds import generator, seeded
+from fabulate.seeds import generator, permutation, seeded
 from fabulate.types import Batch, Progress
 from fabulate.uses.debias.debiaser import Debiaser
-from fabulate.uses.debias.densities import Numbers
+from fabulate.uses.debias.densities import Labels, Numbers
 
 STEPS = 600
 DRAWS = 2000
+HEAVIEST = 50  # times what others of its class count: an image that is got wrong
 RARE, USUAL = "rare in its class", "not rare"
 LEAST = 5  # images of a pair of class and group, below which its accuracy is not told
 
@@ -41,9 +48,9 @@ Show = Callable[[int, torch.Tensor], Batch]
 """What a classifier sees: step, indices (B,) -> images (B, C, H, W) and classes (B,)."""
 
 
-def plain(images: Images, debiaser: Debiaser) -> Show:
+def as_it_is(images: Images, step: int, indices: torch.Tensor) -> Batch:
     """Images as they are."""
-    return lambda step, indices: images.batch(indices)
+    return images.batch(indices)
 
 
 def by_weight(images: Images, weights: Numbers, seed: int = 0) -> Show:
@@ -68,7 +75,7 @@ def recoloured(images: Images, debiaser: Debiaser) -> Show:
 
 
 WAYS: dict[str, Callable[[Images, Debiaser], Show]] = {
-    "plain": plain,
+    "plain": lambda images, debiaser: partial(as_it_is, images),
     "weights": lambda images, debiaser: by_weight(images, debiaser.weights_, debiaser.seed),
     "recolour": recoloured,
 }
@@ -101,6 +108,42 @@ def teach(
 
     fit(classifier, loss, len(images), seed=seed, steps=steps, progress=progress)
     return classifier
+
+
+def errors(
+    images: Images, classes: Sequence[str], *, seed: int = 0, steps: int = STEPS, progress: Progress | None = None
+) -> npt.NDArray[np.bool_]:
+    """Which images (N,) a classifier gets wrong that learnt from the other half, in half of the steps."""
+    wrong = np.zeros(len(images), bool)
+    halves = permutation(len(images), seed, "debias", "errors")
+    each = max(1, steps // 2)
+    for i, (own, other) in enumerate(((halves[::2], halves[1::2]), (halves[1::2], halves[::2]))):
+
+        def told(step: int, _: int, before: int = i * each) -> None:
+            if progress is not None:
+                progress(before + step, 2 * each)
+
+        learnt, left = (Images(images.pixels(rows), images.class_numbers[rows]) for rows in (other, own))
+        taught = teach(learnt, classes, partial(as_it_is, learnt), seed=seed, steps=each, progress=told)
+        wrong[own] = (predict(taught, left) != torch.from_numpy(left.class_numbers)).numpy()
+    return wrong
+
+
+def half_weights(wrong: npt.NDArray[np.bool_], y: Labels) -> Numbers:
+    """Weights (N,) on average 1 under which errors are half of each class, unless they are more already.
+
+    No image counts more than 50 times what the others of its class do, so that a few errors are less than half.
+
+    >>> half_weights(np.array([True, False, False, False]), np.zeros(4, int)).round(2)
+    array([2.  , 0.67, 0.67, 0.67])
+    """
+    found = np.ones(len(y))
+    for k in np.unique(y):
+        own = wrong & (y == k)
+        rest = (~wrong & (y == k)).sum()
+        if own.any():
+            found[own] = np.clip(rest / own.sum(), 1, HEAVIEST)
+    return found / found.mean()
 
 
 class Accuracies(NamedTuple):
@@ -179,6 +222,7 @@ def mean_of(parts: Sequence[Estimate]) -> Estimate:
 
 QUESTIONS = {
     "weights": "Teach by weight?",
+    "errors": "Teach by the weight of errors?",
     "recolour": "Teach with the factor of others?",
     "generated": "Teach with generated images?",
 }
