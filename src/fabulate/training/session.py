@@ -123,7 +123,8 @@ class Session:
         if learner.step % self.interval == 0 or learner.progress >= 1:
             yield self.report_losses()
         if not learner.all_begun:  # nothing can be drawn yet, nor any loss compared with those to come
-            self.pictures, self.validations = int(learner.progress * PICTURES), int(learner.progress * VALIDATIONS)
+            self.pictures = int(learner.progress * PICTURES)
+            self.validations = int(learner.progress * self.most_validations)
         if self.validation_due():
             yield self.validate()
             if learner.validation.should_stop:
