@@ -92,12 +92,17 @@ def spaces(cls: type[GenerativeModel]) -> list[str]:
 
 
 def cases(capability: type = GenerativeModel, of: Sequence[str] | None = None) -> list[Case]:
-    """Every family (or some) with the capability x every network, and every space, it takes x conditional or not."""
+    """Every family (or some) with the capability x every network, and every space, it takes x conditional or not.
+
+    A family that works as another does (`akin`) is made with its first network and its default space only.
+    """
     found = [
         Case(name, kind, classes, space)
         for name, cls in families().items()
         if issubclass(cls, capability) and (of is None or name in of)
-        for kind, space in [*((kind, None) for kind in kinds(cls)), *((kinds(cls)[0], space) for space in spaces(cls))]
+        for kind, space in [*((kind, None) for kind in kinds(cls)), *((kinds(cls)[0], space) for space in spaces(cls))][
+            : 1 if cls.akin else None
+        ]
         for classes in ((), CLASSES)
         if not classes or issubclass(cls, Conditional)
     ]
