@@ -27,7 +27,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted([ROOT / "README.md", *(ROOT / "docs").glob("*.md")])
 OURS = [
     *("tutorial.md", "families.md", "architecture.md", "extending.md", "evaluation.md"),
-    *("augment.md", "debias.md", "outliers.md", "rare.md"),
+    *("augment.md", "debias.md", "outliers.md", "rare.md", "sequences.md"),
 ]
 LARGEST_PICTURE = 150_000  # bytes: a page loads them all
 
@@ -137,7 +137,8 @@ def trained(page: Path) -> dict[str, str]:
     for verb, *words in commands(page):
         if verb == "train":
             given = dict(pairwise(words))
-            default = f"runs/{words[0]}-{given.get('--data', 'digits').rsplit('/')[-1]}"
+            first = words[1] if words[1:] and not words[1].startswith("-") else "digits"
+            default = f"runs/{words[0]}-{given.get('--data', first).rsplit('/')[-1]}"
             families[given.get("--out", default)] = words[0]
         if verb == "distil":
             families[f"{words[0]}-distilled"] = "consistency"

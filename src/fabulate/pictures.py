@@ -174,10 +174,10 @@ def table(
     images = images.reshape(-1, *images.shape[-3:])
     above = () if isinstance(columns, int) else columns
     count = columns if isinstance(columns, int) else len(columns)
-    large, middle, small = _font(15), _font(12), _font(11)
+    large, middle, small = font(15), font(12), font(11)
     picture = grid(images, count, below=_LINE if names else 0)
-    rows = [_fitting(name, middle, _LONGEST) for name in rows]
-    title, legend = (_fitting(words, font, _WIDEST) for words, font in ((title, large), (legend, small)))
+    rows = [fitting(name, middle, _LONGEST) for name in rows]
+    title, legend = (fitting(words, font, _WIDEST) for words, font in ((title, large), (legend, small)))
     wide = max([_BAR if shares else 0, *(int(middle.getlength(name)) for name in rows)])
     left = wide + _MARGIN + (_MARGIN if wide else 0)
     top = _MARGIN + (24 if title else 0) + (18 if legend else 0) + (20 if any(above) else 0)
@@ -190,10 +190,10 @@ def table(
     draw.text((_MARGIN, 46 if title else 22), legend, "#666666", small, anchor="ls")
     step, high = picture.width / count, picture.height / max(1, ceil(len(images) / count))
     for i, name in enumerate(above):
-        draw.text((left + (i + 0.5) * step, top - 6), _fitting(name, small, 2 * step), "#555555", small, anchor="ms")
+        draw.text((left + (i + 0.5) * step, top - 6), fitting(name, small, 2 * step), "#555555", small, anchor="ms")
     for i, name in enumerate(names):
         at = left + (i % count + 0.5) * step, top + (i // count + 1) * high - 5
-        draw.text(at, _fitting(name, small, step - 2), "#333333", small, anchor="ms")
+        draw.text(at, fitting(name, small, step - 2), "#333333", small, anchor="ms")
     right = left - _MARGIN
     for i, name in enumerate(rows):
         y = top + int((i + 0.5) * high)
@@ -208,14 +208,14 @@ def table(
 
 
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font(size: int) -> ImageFont.FreeTypeFont:
     """The font that comes along with matplotlib, so that words look the same everywhere."""
     from matplotlib import get_data_path
 
     return ImageFont.truetype(Path(get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
 
 
-def _fitting(words: str, font: ImageFont.FreeTypeFont, width: float) -> str:
+def fitting(words: str, font: ImageFont.FreeTypeFont, width: float) -> str:
     """The words on one line, cut to a width in pixels; what is no character of Unicode is a question mark."""
     line = " ".join(words.encode("utf-8", "replace").decode().split())
     if font.getlength(line) <= width:

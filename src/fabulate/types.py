@@ -1,16 +1,19 @@
-"""The words every room shares: image shapes, batches, and the one pixel convention.
+"""The words every room shares: the shapes of items, batches, and the one pixel convention.
+
+An item is an image or a sequence of symbols: a line of text, a tune. What items of both kinds share is a `Shape`; what
+else there is to do with them (read, write, show) is a matter of their medium, in `data/media`.
 
 At the border (files, arrays, data sets) an image is uint8, 0..255. Inside (models, losses, samplers) it is a float in
 [-1, 1]: x = pixel / 127.5 - 1. Both directions are here and nowhere else. Some textbook models speak of images in
 [0, 1]; they write `unit(x)` where they do.
 
-Legend: B batch, C H W image.
+Legend: B batch, C H W image, T places of a sequence.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isfinite
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -33,6 +36,25 @@ def silent(*_: object) -> None:
 FARTHEST = 10.0  # from 0, of what is meant to be in [-1, 1]: images with noise stay within, pixels 0..255 do not
 
 
+class Shape(Protocol):
+    """What the shapes of items of all media share."""
+
+    @property
+    def medium(self) -> str:
+        """What many of them are called, "images" say, and the name of their medium in `data.media`."""
+
+    @property
+    def size(self) -> int:
+        """How many numbers one item has."""
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """The dimensions of an item's array."""
+
+    def together(self, most: int) -> int:
+        """How many items to take through a network at once: `most`, but fewer of large ones, to bound the memory."""
+
+
 class ImageShape(NamedTuple):
     """The shape of one image: channels (1 to 4), height and width in pixels.
 
@@ -47,6 +69,16 @@ class ImageShape(NamedTuple):
     def __str__(self) -> str:
         words = {1: "gray", 2: "gray with alpha", 3: "colour", 4: "colour with alpha"}
         return f"{self.height}x{self.width} {words.get(self.channels, f'{self.channels} channels')}"
+
+    @property
+    def medium(self) -> str:
+        """What they are called: images."""
+        return "images"
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """(C, H, W)."""
+        return tuple(self)
 
     @property
     def size(self) -> int:
@@ -66,8 +98,57 @@ class ImageShape(NamedTuple):
         return max(1, min(most, TOGETHER // self.size))
 
 
+class SequenceShape(NamedTuple):
+    """The shape of one sequence: its most places T, and the symbols that stand there, 0 ... K - 1, by what they say.
+
+    Symbol 0 says nothing: it ends a sequence that has fewer than T places, and fills the places behind its end.
+
+    >>> shape = SequenceShape(15, ("", "a", "b"))
+    >>> str(shape), shape.size, shape.dims
+    ('up to 15 of 2 symbols', 15, (15,))
+    """
+
+    length: int
+    symbols: tuple[str, ...]
+    voices: int = 1
+    """Symbols at each place."""
+    medium: str = "texts"
+    """What they are called, and the name of their medium in `data.media`."""
+
+    def __str__(self) -> str:
+        return f"up to {self.length:,} of {len(self.symbols) - 1} symbols" + (
+            f" in {self.voices} voices" if self.voices > 1 else ""
+        )
+
+    @property
+    def size(self) -> int:
+        """How many symbols one sequence has at most: T * V."""
+        return self.length * self.voices
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """(T,), or (T, V) of several voices."""
+        return (self.length,) if self.voices == 1 else (self.length, self.voices)
+
+    def together(self, most: int) -> int:
+        """How many sequences to take through a network at once: each place has some fifty numbers in every layer."""
+        return max(1, min(most, TOGETHER // (50 * self.size)))
+
+
+def shape_of(values: Sequence[Any]) -> ImageShape | SequenceShape:
+    """The shape that a tuple, or a list from JSON, stands for.
+
+    >>> shape_of([1, 28, 28]), shape_of([15, ["", "a"], 1, "texts"]).symbols
+    (ImageShape(channels=1, height=28, width=28), ('', 'a'))
+    """
+    if isinstance(values[1], int):
+        return ImageShape(*values)
+    length, symbols, *rest = values
+    return SequenceShape(length, tuple(symbols), *rest)
+
+
 class Batch(NamedTuple):
-    """What a loss sees: images x (B, C, H, W) in [-1, 1], and classes y (B,) int64 or None.
+    """What a loss sees: images x (B, C, H, W) in [-1, 1] or symbols (B, T), and classes y (B,) int64 or None.
 
     On the way there x may be uint8 pixels: a quarter of the bytes, and what makes floats of them can be compiled.
     """
@@ -76,7 +157,7 @@ class Batch(NamedTuple):
     y: Tensor | None = None
 
     def floats(self) -> "Batch":
-        """With x in [-1, 1]."""
+        """With images in [-1, 1]; symbols, int16 and never uint8, stay as they are."""
         return Batch(to_float(self.x), self.y)
 
 

@@ -50,7 +50,7 @@ def main(argv: list[str]) -> None:
     out = flags.out or flags.run / "report"
     model = load(flags.run, flags.device)
     replaceable_folder(out, flags.overwrite, JSON, Head)
-    data = images_for(flags.run, model, flags.data)
+    data = images_for(flags.run, model, flags.data, sequences=True)
     outside(out, data.spec.source)
     check(model, data, flags.measuring.n)
     with stages() as progress:

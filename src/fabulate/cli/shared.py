@@ -41,7 +41,7 @@ from fabulate.files import folder_names, outside, read_json, replaceable_folder,
 from fabulate.models.base import GenerativeModel, NoChoice
 from fabulate.models.saving import Description
 from fabulate.training import is_run, own_data
-from fabulate.types import Progress, Stages
+from fabulate.types import ImageShape, Progress, SequenceShape, Stages
 
 T = TypeVar("T")
 
@@ -123,16 +123,19 @@ def glance(cls: type[T], argv: list[str]) -> T | None:
     return flags
 
 
-def load_images(spec: DataSpec, streams: bool = False) -> Data:
-    """The images a spec names, with a bar while they are decoded and a line about what was set aside.
+def load_images(spec: DataSpec, streams: bool = False, sequences: bool = False) -> Data:
+    """What a spec names, with a bar while images are decoded and a line about what was set aside.
 
-    Errors: `DataError`, also for streamed ones where the verb does not say that it can do with `streams`.
+    Errors: `DataError`, also for streamed images and for sequences, where the verb does not say that it can do with
+    `streams` or `sequences`.
     """
     with counting("reading images") as progress:
         data = load_spec(spec, progress)
     if data.report.warning:
         told(data.report.warning)
-    return data if streams else data.whole()
+    shape: Any = data.shape
+    taken = sequences if isinstance(shape, SequenceShape) else streams
+    return data if taken else data.whole()
 
 
 def named(label: str | None, classes: Sequence[str]) -> str:
@@ -197,25 +200,31 @@ class OtherImages:
     """Pixel values that become black and white, one scale for all images: 0:4095, --range=-1000:3000, or auto."""
     max_megapixels: Megapixels | None = None
     """Images of more millions of pixels are set aside unread."""
+    window: PositiveInt | None = None
+    """Of running text: items are windows of so many characters."""
+    column: str | None = None
+    """Of a .csv or .parquet: the column of the texts."""
 
 
 Other = Annotated[OtherImages, Flat]
 
 
-def images_for(run: Path, model: GenerativeModel, given: OtherImages, streams: bool = False) -> Data:
+def images_for(
+    run: Path, model: GenerativeModel, given: OtherImages, streams: bool = False, sequences: bool = False
+) -> Data:
     """The images for a verb on a run: its own as it read them, or others, brought to the model's form.
 
     Errors: as `load_images`; `ConfigError` for a model folder without others: it does not say which images it was
     trained on.
     """
     spec = own_reading(run)
-    if given.source is not None:
+    if given.source is not None and isinstance(model.shape, ImageShape):
         channels, height, width = model.shape
         spec = override(spec, {"channels": channels, "size": written_size(height, width)})
-    elif not is_run(run):
+    elif given.source is None and not is_run(run):
         raise ConfigError(f"{run} is a model without its run: give --data, the images it was trained on")
     spec = override(spec, {name: value for name, value in vars(given).items() if value is not None})
-    return load_images(spec, streams)
+    return load_images(spec, streams, sequences)
 
 
 def own_reading(run: Path) -> DataSpec:

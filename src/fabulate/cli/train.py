@@ -59,7 +59,7 @@ def main(argv: list[str]) -> None:
     if flags.out is not None:
         outside(flags.out, images.source)
     writer = training.summary_writer() if flags.log and os.environ.get("RANK", "0") == "0" else None
-    data = load_images(images, streams=True)
+    data = load_images(images, streams=True, sequences=True)
     out = flags.out or training.default_out(name, data)
     reports = training.run(
         name,

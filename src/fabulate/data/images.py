@@ -13,7 +13,7 @@ import os
 import weakref
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -23,9 +23,9 @@ from torch import Tensor
 from fabulate.config import DataSpec
 from fabulate.data.arrays import to_pixels
 from fabulate.data.listing import Labels, Pixels
-from fabulate.data.report import Report, rows
+from fabulate.data.report import ImageReport, Report, rows
 from fabulate.errors import DataError
-from fabulate.types import Batch, BatchSource, ImageShape, Ordered, some_of
+from fabulate.types import Batch, BatchSource, ImageShape, Ordered, SequenceShape, some_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -39,7 +39,62 @@ IN_ORDER_ONLY = (
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Images(BatchSource):
+class Items(BatchSource):
+    """Items x (N, ...) of any medium as they are stored, and classes y, int64 (N,), or None."""
+
+    x: npt.NDArray[Any]
+    y: Labels | None = None
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({len(self):,} of {self.shape})"
+
+    @property
+    def shape(self) -> ImageShape:
+        """The shape of one item: of images, which is what most rooms work on; they refuse others at their door."""
+        raise NotImplementedError
+
+    @property
+    def class_numbers(self) -> Labels:
+        """The classes (N,) of items that are known to have them."""
+        assert self.y is not None, "whoever asks has seen to it that these items have classes"
+        return self.y
+
+    def pixels(self, indices: Tensor) -> npt.NDArray[Any]:
+        """The items at `indices` (B,) as they are stored, a copy."""
+        return self._taken(indices).numpy()
+
+    def stored(self, indices: Tensor) -> Batch:
+        """The items at `indices` (B,) as they are stored, and their classes (B,) int64 or None."""
+        y = None if self.y is None else torch.from_numpy(np.take(self.y, indices.numpy()))
+        return Batch(self._taken(indices), y)
+
+    def _taken(self, indices: Tensor) -> Tensor:
+        if self.x.flags.writeable:  # torch gathers with all its threads; whole rows: 5 times faster than [indices]
+            return torch.from_numpy(self.x).index_select(0, indices)
+        return torch.from_numpy(np.take(self.x, indices.numpy(), axis=0))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Sequences(Items):
+    """Symbols x, int16 (N, T), each row ended by symbol 0 where it is shorter than T.
+
+    `running`: the rows are windows of one running text, in its order, so that each begins where the one before ends.
+    """
+
+    symbols: tuple[str, ...] = ("",)
+    medium: str = "texts"
+    running: bool = False
+
+    @property
+    def shape(self) -> ImageShape:
+        return SequenceShape(self.x.shape[1], self.symbols, medium=self.medium)  # type: ignore[return-value]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Images(Items):
     """Images x, uint8 (N, C, H, W), in memory or memory-mapped, and classes y, int64 (N,), or None.
 
     Arrays of other layouts and numbers are made such, or refused with a `DataError`, by the rules of `arrays.py`.
@@ -64,31 +119,10 @@ class Images(BatchSource):
             raise DataError(f"{len(self.x):,} images have as many integers as classes; given {y.dtype} {y.shape}")
         object.__setattr__(self, "y", y.astype(np.int64, copy=False))
 
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({len(self):,} of {self.shape})"
-
     @property
     def shape(self) -> ImageShape:
         """Channels, height and width of one image."""
         return ImageShape(*self.x.shape[1:])
-
-    @property
-    def class_numbers(self) -> Labels:
-        """The classes (N,) of images that are known to have them."""
-        assert self.y is not None, "whoever asks has seen to it that these images have classes"
-        return self.y
-
-    def pixels(self, indices: Tensor) -> Pixels:
-        """The images at `indices` (B,) as they are stored: uint8 (B, C, H, W), a copy."""
-        return self._taken(indices).numpy()
-
-    def stored(self, indices: Tensor) -> Batch:
-        """The images at `indices` (B,), uint8 (B, C, H, W), and their classes (B,) int64 or None."""
-        y = None if self.y is None else torch.from_numpy(np.take(self.y, indices.numpy()))
-        return Batch(self._taken(indices), y)
 
     @cached_property
     def _file(self) -> "FileRows | None":
@@ -97,9 +131,7 @@ class Images(BatchSource):
     def _taken(self, indices: Tensor) -> Tensor:
         if self._file is not None:
             return torch.from_numpy(self._file[indices.numpy()])
-        if self.x.flags.writeable:  # torch gathers with all its threads; whole rows: 5 times faster than [indices]
-            return torch.from_numpy(self.x).index_select(0, indices)
-        return torch.from_numpy(np.take(self.x, indices.numpy(), axis=0))
+        return super()._taken(indices)
 
 
 class FileRows:
@@ -173,7 +205,7 @@ class Stored(NamedTuple):
     train: Images
     test: Images | None
     classes: tuple[str, ...]
-    report: Report
+    report: ImageReport
 
 
 @dataclass(frozen=True, eq=False)
@@ -181,6 +213,7 @@ class Data:
     """A data set after intake: images, classes, and the report of what was seen."""
 
     train: Images
+    """Or `Sequences`: typed as what most rooms work on, which get theirs through `whole`, and that refuses others."""
     test: Images | None
     classes: tuple[str, ...]
     """Names of the classes; empty when the images have no labels."""
@@ -201,17 +234,18 @@ class Data:
 
         Classes take turns, so that rare ones are seen (of streamed images, only those that happen to be chosen).
         """
-        from fabulate.pictures import sheet
-
         whole = not isinstance(self.train, Ordered)
         chosen = some_of(self.train, len(self.train) if whole else n, seed, "show")
         if whole and self.train.y is not None:
             chosen = chosen[in_turn(self.train.y[chosen])]
         x, y = self.train.stored(chosen[:n])
-        legend = f"{len(x):,} of {len(self.train):,} training images, seed {seed}"
-        if self.report.cut is not None:
-            legend += f"; cropped: {100 * self.report.cut[0]:.0f} % of the area is cut away"
-        return sheet(x.numpy(), f"{self.name}: training images", legend, None if y is None else y.numpy(), self.classes)
+        legend = f"{len(x):,} of {len(self.train):,} training {self.shape.medium}, seed {seed}"
+        legend += self.report.legend
+        from fabulate.data.media import medium  # the media that read sources make `Data` of them
+
+        title = f"{self.name}: training {self.shape.medium}"
+        its = medium(self.shape)
+        return its.sheet(its.items(x, self.shape), title, legend, None if y is None else y.numpy(), self.classes)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the intake report, and some of the images."""
@@ -240,7 +274,12 @@ class Data:
         return self.test
 
     def whole(self) -> Self:
-        """These data, whose images can be read in any order. Errors: `DataError` when they are streamed."""
+        """These data: images that can be read in any order. Errors: `DataError` for others, and for streamed ones."""
+        if not isinstance(self.shape, ImageShape):
+            raise DataError(
+                f"this works on images, and {self.name} has {self.shape.medium}; `fabulate data`, `train`, `sample` "
+                f"and `evaluate` take them"
+            )
         if isinstance(self.train, Ordered):
             raise DataError(IN_ORDER_ONLY)
         return self

@@ -25,7 +25,7 @@ from fabulate.data.decode import Decoded, Sides, Values, cut_away, decode, measu
 from fabulate.data.images import Images, Stored
 from fabulate.data.listing import Contents, Labels, Part, Pixels, Raw
 from fabulate.data.reading import UnreadableError
-from fabulate.data.report import Report, counted, listed
+from fabulate.data.report import ImageReport, counted, listed
 from fabulate.errors import DataError, MixedSizesError
 from fabulate.files import digest
 from fabulate.seeds import permutation
@@ -79,7 +79,7 @@ def take_in(contents: Contents, spec: DataSpec, workspace: Path | None, progress
     notes = [*_conversions(kept, intake.rows.shape[1], spec), *notes, *_warnings(images[0], contents.classes)]
     names = [intake.names[row] for row in (*train, *test)]
     pairs, shared = _duplicates([part.x for part in images])
-    report = Report(
+    report = ImageReport(
         found=len(intake.names),
         kept=len(sound),
         set_aside=tuple((intake.names[i], o.reason) for i, o in enumerate(intake.outcomes) if o.reason),
@@ -273,7 +273,7 @@ def sizes_of(images: Iterable[Outcome | Decoded]) -> dict[str, int]:
 
 
 def cropped(found: Iterable[tuple[str, Sides]], spec: Reading) -> tuple[float, float, str] | None:
-    """What cropping cuts away of images, given by name and size as found: see `Report.cut`."""
+    """What cropping cuts away of images, given by name and size as found: see `ImageReport.cut`."""
     if spec.sides is None or spec.fit != "crop":
         return None
     cut = [(cut_away(size, spec.sides), name) for name, size in found]

@@ -29,9 +29,10 @@ from fabulate.data.hub import hub, on_hub
 from fabulate.data.images import Data, Images, Stored
 from fabulate.data.intake import check_broken, held_out, spread, take_in
 from fabulate.data.listing import Listing, numbered_names
+from fabulate.data.media import MEDIA
 from fabulate.data.parquet import Shards, images_in, in_folder, parquet, read_footers
 from fabulate.data.reading import UnreadableError
-from fabulate.data.report import Report
+from fabulate.data.report import ImageReport
 from fabulate.errors import DataError
 from fabulate.files import key, read_json, write_json
 from fabulate.types import ImageShape, Progress
@@ -41,7 +42,7 @@ ON_THE_HUB = {
     "fashion_mnist": "zalando-datasets/fashion_mnist",
     "cifar10": "uoft-cs/cifar10",
 }
-NAMED = ("digits", *ON_THE_HUB)
+NAMED = ("digits", *ON_THE_HUB, *(name for its in MEDIA.values() for name in its.sources))
 
 File = Literal["train_x", "train_y", "test_x", "test_y"]
 
@@ -51,7 +52,7 @@ class Facts:
     """What `data.json` tells of an entry."""
 
     classes: tuple[str, ...]
-    report: Report
+    report: ImageReport
     checksums: dict[File, int | None]
 
 
@@ -64,6 +65,8 @@ def load_data(
     limit_broken: float = 0.1,
     range: str | None = None,
     max_megapixels: float = 200,
+    window: int | None = None,
+    column: str | None = None,
     progress: Progress | None = None,
 ) -> Data:
     """Load a data set, decoding and checking every image, or from the cache when that was done before.
@@ -71,8 +74,8 @@ def load_data(
     `source`: a string or path as in `DataSpec.source`, or an array (N, H, W), (N, H, W, C) or (N, C, H, W). `size`:
     N for a square, (height, width) or "HEIGHTxWIDTH"; `fit`: how images of other proportions get there, "crop", "pad"
     or "stretch"; `channels`: 1 to 4, with alpha when even. `range`: "LOW:HIGH", the values that become black and white
-    in images of more than 8 bits, or "auto": what is found. `progress`: called now and then with (images
-    decoded, images in all).
+    in images of more than 8 bits, or "auto": what is found. `window`, `column`: how texts are read. `progress`: called
+    now and then with (images decoded, images in all).
     Errors: `DataError` when the source cannot be found or read, holds images of mixed sizes, or more than the share
     `limit_broken` of unreadable ones; `ConfigError` for options out of bounds.
 
@@ -82,7 +85,7 @@ def load_data(
     """
     held = isinstance(source, np.ndarray)
     options: dict[str, Any] = {"size": size, "fit": fit, "channels": channels, "limit_broken": limit_broken}
-    options |= {"range": range, "max_megapixels": max_megapixels}
+    options |= {"range": range, "max_megapixels": max_megapixels, "window": window, "column": column}
     spec = override(DataSpec(), {"source": "array" if held else str(source), **options})
     return _loaded(array(source), spec, progress) if isinstance(source, np.ndarray) else load_spec(spec, progress)
 
@@ -91,6 +94,11 @@ def load_spec(spec: DataSpec, progress: Progress | None = None) -> Data:
     """Load the data set that a spec describes. Errors: as `load_data`."""
     if spec.source.startswith(stream.PREFIX):
         return _streamed(spec, progress)
+    for its in MEDIA.values():
+        if (data := its.load(spec)) is not None:
+            return data
+    if spec.window is not None or spec.column is not None:
+        raise DataError(f"{spec.source} has no texts, so it takes no --window and no --column")
     return _loaded(find(spec.source), spec, progress)
 
 
@@ -252,7 +260,7 @@ def _checksum(value: npt.NDArray[Any]) -> int:
     return zlib.crc32(np.ascontiguousarray(value).data)
 
 
-def _complete(report: Report, listing: Listing) -> Report:
+def _complete(report: ImageReport, listing: Listing) -> ImageReport:
     """The report with what the listing saw, which is told anew on every load."""
     return replace(
         report,

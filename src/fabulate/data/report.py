@@ -17,48 +17,55 @@ _BAR = 24  # characters of the longest bar in the class table
 
 @spec
 class Report:
-    """The intake report of one data set; it goes through JSON unchanged."""
+    """What the intake reports of all media share; it goes through JSON unchanged."""
 
     found: int
-    """Image files (or rows) found."""
+    """Files, rows or lines found."""
     kept: int
-    """Images that can be trained on or tested with."""
+    """Items that can be trained on or tested with."""
     set_aside: tuple[tuple[str, str], ...] = ()
-    """Name and reason of each image that was found but cannot be used."""
+    """Name and reason of each item that was found but cannot be used."""
     looked_at: int | None = None
-    """Images that were looked at, where that was not all: sizes, modes and what was set aside are theirs."""
+    """Items that were looked at, where that was not all: sizes, modes and what was set aside are theirs."""
     ignored: dict[str, int] = Field(default_factory=dict)
-    """Files that are no images by the ending of their name: how many of each ending."""
+    """Files that are no items by the ending of their name: how many of each ending."""
     train: int
-    """Training images."""
+    """Training items."""
     test: int
-    """Test images."""
-    channels: int
-    """1 gray, 2 gray and alpha, 3 colour, 4 colour and alpha."""
-    height: int
-    """Pixels from top to bottom, after resizing."""
-    width: int
-    """Pixels from left to right, after resizing."""
-    sizes: dict[str, int]
-    """Images of each size, height x width as found, the most frequent first."""
-    cut: tuple[float, float, str] | None = None
-    """Shares (0..1) of the images' area that cropping cuts away: on average, at most, and of which; None: nothing."""
-    modes: dict[str, int]
-    """Images of each Pillow mode as found, the most frequent first."""
+    """Test items."""
     train_classes: dict[str, int]
-    """Training images of each class; empty without classes."""
+    """Training items of each class; empty without classes."""
     test_classes: dict[str, int]
-    """Test images of each class; empty without classes."""
+    """Test items of each class; empty without classes."""
     duplicates: int
-    """Images whose pixels equal those of an earlier image."""
+    """Items that equal an earlier one."""
     duplicate_pairs: tuple[tuple[str, str], ...]
-    """The first few of them: the earlier image and its repetition."""
+    """The first few of them: the earlier item and its repetition."""
     shared: int
-    """Test images whose pixels also stand in the training part."""
+    """Test items that also stand in the training part."""
     notes: tuple[str, ...] = ()
     """Sentences: conversions that were made, and what is worth knowing."""
     warnings: tuple[str, ...] = ()
-    """Sentences that every verb says: images that were left out, and labels that cannot be used."""
+    """Sentences that every verb says: items that were left out, and labels that cannot be used."""
+
+    @property
+    def medium(self) -> str:
+        """What the items are called."""
+        raise NotImplementedError
+
+    @property
+    def shape_told(self) -> str:
+        """The shape of an item, in words."""
+        raise NotImplementedError
+
+    @property
+    def legend(self) -> str:
+        """What a picture of the items says of them too."""
+        return ""
+
+    def details(self) -> Iterator[tuple[str, str]]:
+        """What is told of the items of this medium alone, as (heading, text)."""
+        raise NotImplementedError
 
     @property
     def warning(self) -> str | None:
@@ -73,7 +80,7 @@ class Report:
                 f"(the first: {name}, {reason}); `fabulate data` lists them.",
             )
         if self.ignored:
-            told.append(f"Note: {ignored_files(self.ignored)}.")
+            told.append(f"Note: {ignored_files(self.ignored, self.medium)}.")
         return "\n".join(told) or None
 
     def _repr_html_(self) -> str:
@@ -81,6 +88,42 @@ class Report:
         from fabulate.pictures import card
 
         return card("What was found", rows(self))
+
+
+@spec
+class ImageReport(Report):
+    """The intake report of images."""
+
+    channels: int
+    """1 gray, 2 gray and alpha, 3 colour, 4 colour and alpha."""
+    height: int
+    """Pixels from top to bottom, after resizing."""
+    width: int
+    """Pixels from left to right, after resizing."""
+    sizes: dict[str, int]
+    """Images of each size, height x width as found, the most frequent first."""
+    cut: tuple[float, float, str] | None = None
+    """Shares (0..1) of the images' area that cropping cuts away: on average, at most, and of which; None: nothing."""
+    modes: dict[str, int]
+    """Images of each Pillow mode as found, the most frequent first."""
+
+    @property
+    def medium(self) -> str:
+        return "images"
+
+    @property
+    def shape_told(self) -> str:
+        return str(ImageShape(self.channels, self.height, self.width))
+
+    @property
+    def legend(self) -> str:
+        return "" if self.cut is None else f"; cropped: {100 * self.cut[0]:.0f} % of the area is cut away"
+
+    def details(self) -> Iterator[tuple[str, str]]:
+        yield "sizes", _counts(self.sizes)
+        if self.cut is not None:
+            yield "cut away", cut_in_words(self.cut)
+        yield "modes", _counts(self.modes)
 
 
 def counted(n: int, one: str, many: str | None = None) -> str:
@@ -102,14 +145,14 @@ def listed(words: Sequence[str], limit: int = _SHOWN) -> list[str]:
     return [*words[:limit], *([f"... and {more:,} more"] if more > 0 else [])]
 
 
-def ignored_files(ignored: Mapping[str, int]) -> str:
+def ignored_files(ignored: Mapping[str, int], what: str = "images") -> str:
     """How many files were ignored, and why.
 
     >>> ignored_files({".txt": 2, "": 1})
     '3 files ignored, which are no images by their ending: .txt (2), without one (1)'
     """
     one = sum(ignored.values()) == 1
-    why = "which is no image by its ending" if one else "which are no images by their ending"
+    why = f"which is no {what.removesuffix('s')} by its ending" if one else f"which are no {what} by their ending"
     endings = {ending or "without one": n for ending, n in ignored.items()}
     return f"{counted(sum(ignored.values()), 'file')} ignored, {why}: {_counts(endings)}"
 
@@ -127,22 +170,19 @@ def cut_in_words(cut: tuple[float, float, str]) -> str:
 
 def rows(report: Report) -> Iterator[tuple[str, str]]:
     """The report as (heading, text) rows; rows that continue the one above have no heading."""
-    shape = ImageShape(report.channels, report.height, report.width)
-    yield "images", f"{report.train:,} to train, {report.test:,} to test, {shape}"
+    yield report.medium, f"{report.train:,} to train, {report.test:,} to test, {report.shape_told}"
     aside = f", {len(report.set_aside):,} set aside" if report.set_aside else ""
-    other = [ignored_files(report.ignored)] if report.ignored else []
+    other = [ignored_files(report.ignored, report.medium)] if report.ignored else []
     if report.looked_at is None:
         yield from _under("files", [f"{report.found:,} found, {report.kept:,} kept{aside}", *other])
     else:
         yield "files", f"{report.found:,} images found, {report.looked_at:,} looked at{aside}"
-    yield "sizes", _counts(report.sizes)
-    if report.cut is not None:
-        yield "cut away", cut_in_words(report.cut)
-    yield "modes", _counts(report.modes)
+    yield from report.details()
     yield from _under("classes", listed(list(_class_lines(report))))
     if report.duplicates:
-        shared = f"; {counted(report.shared, 'test image')} also in the training part" if report.shared else ""
-        repeat = "image repeats an earlier one" if report.duplicates == 1 else "images repeat an earlier one"
+        one = report.medium.removesuffix("s")
+        shared = f"; {counted(report.shared, f'test {one}')} also in the training part" if report.shared else ""
+        repeat = f"{one} repeats an earlier one" if report.duplicates == 1 else f"{report.medium} repeat an earlier one"
         pairs = [f"{first} = {second}" for first, second in report.duplicate_pairs]
         more = ["..."] if report.duplicates > len(pairs) else []
         yield from _under("duplicates", [f"{report.duplicates:,} {repeat}{shared}", *pairs, *more])
@@ -180,7 +220,7 @@ def _counts(counts: dict[str, int]) -> str:
 
 def _class_lines(report: Report) -> Iterator[str]:
     if not report.train_classes:
-        yield "none: the images have no labels"
+        yield f"none: the {report.medium} have no labels"
         return
     wide = max(len(name) for name in report.train_classes)
     most = max(1, *report.train_classes.values())

@@ -34,7 +34,7 @@ from fabulate.data.intake import WORKERS, check_broken, cropped, frequencies, mi
 from fabulate.data.listing import Labels, Pixels, number
 from fabulate.data.parquet import Columns, Group, Reader, Shards, read_images, read_labels
 from fabulate.data.reading import UnreadableError
-from fabulate.data.report import Report, counted, listed
+from fabulate.data.report import ImageReport, counted, listed
 from fabulate.errors import DataError
 from fabulate.seeds import permutation
 from fabulate.types import Batch, ImageShape, Ordered, Progress
@@ -218,7 +218,7 @@ def look(shards: Shards, spec: DataSpec, progress: Progress | None = None) -> St
     notes += scale([image.values for image in sample if image.values is not None], spec)
     changes = frequencies(change for image in sample for change in image.changes)
     notes += [f"of the images looked at, {counted(n, 'image')} {change}" for change, n in changes.items()]
-    report = Report(
+    report = ImageReport(
         found=len(stream) + (len(tests) if tests else 0),
         kept=len(stream) + tested - len(unread),
         looked_at=len(sample) + len(broken) + tested,

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,13 +24,14 @@ from fabulate.evaluation.codes import latent, reconstruction
 from fabulate.evaluation.fidelity import MEMORISATION, fidelity, memorisation
 from fabulate.evaluation.likelihood import likelihood
 from fabulate.evaluation.report import Report, Settings
+from fabulate.evaluation.sequences import Measured, of_sequences
 from fabulate.evaluation.subject import Findings, Subject
 from fabulate.features import features_for
 from fabulate.models import GenerativeModel
 from fabulate.samples import Order
 from fabulate.seeds import permutation
 from fabulate.training import is_run, load, own_data, read_config
-from fabulate.types import Progress, Stages, silent
+from fabulate.types import ImageShape, Progress, SequenceShape, Stages, silent
 
 SECTIONS: dict[str, Callable[[Subject, Settings, Progress], Findings]] = {
     "fidelity": lambda subject, asked, _: fidelity(subject),
@@ -76,6 +78,44 @@ def evaluate(
     check(model, data, n)
     asked = settings(data, n, features, seed, k, images)
     own = config is None or config["data"]["fingerprint"] == data.fingerprint
+    shape: Any = data.shape
+    if isinstance(shape, SequenceShape):
+        found = of_sequences(model, data, n, seed, told)
+    else:
+        found = of_images(model, data, asked, own, features, compile, say, told)
+    return Report(
+        name=model.family if isinstance(run, GenerativeModel) else Path(run).resolve().name,
+        family=model.family,
+        model_sha256=model.weights_hash(),
+        classes=model.classes,
+        parameters=sum(p.numel() for p in model.parameters()),
+        trained=model.record,
+        data=data.name,
+        settings=asked,
+        reference=found.reference,
+        real=found.real,
+        features=found.features,
+        sampling_seconds=found.seconds["samples"],
+        seconds=found.seconds,
+        versions={"fabulate": version("fabulate"), "torch": version("torch"), "numpy": np.__version__},
+        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        warnings=found.warnings,
+        sections=found.sections,
+    )
+
+
+def of_images(
+    model: GenerativeModel,
+    data: Data,
+    asked: Settings,
+    own: bool,
+    features: str | nn.Module,
+    compile: Compile,
+    say: Say,
+    told: Stages,
+) -> Measured:
+    """What is measured of images. `own`: whether the model was trained on these."""
+    n, seed = asked.n, asked.seed
     seconds: dict[str, float] = {}
 
     def timed(name: str, began: float) -> None:
@@ -95,25 +135,7 @@ def evaluate(
         foreign = name == "memorisation" and not own
         sections.append(FOREIGN if foreign else section(subject, asked, partial(told, name)))
         timed(name, began)
-    return Report(
-        name=model.family if isinstance(run, GenerativeModel) else Path(run).resolve().name,
-        family=model.family,
-        model_sha256=model.weights_hash(),
-        classes=model.classes,
-        parameters=sum(p.numel() for p in model.parameters()),
-        trained=model.record,
-        data=data.name,
-        settings=asked,
-        reference=subject.named,
-        real=len(subject.real),
-        features=of.describe(),
-        sampling_seconds=seconds["samples"],
-        seconds=seconds,
-        versions={"fabulate": version("fabulate"), "torch": version("torch"), "numpy": np.__version__},
-        date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        warnings=warnings(subject, own),
-        sections=tuple(sections),
-    )
+    return Measured(subject.named, len(subject.real), of.describe(), seconds, warnings(subject, own), tuple(sections))
 
 
 FOREIGN = Findings(
@@ -141,13 +163,14 @@ def check(model: GenerativeModel, data: Data, n: int) -> None:
     """Refuse what cannot be measured before work is done."""
     if data.shape != model.shape:
         raise ConfigError(
-            f"the model makes {model.shape} images and {data.name} has {data.shape} ones; "
-            f"give images of its shape, or --size and --channels to make them so"
+            f"the model makes {model.shape.medium} of {model.shape} and {data.name} has {data.shape.medium} of "
+            f"{data.shape}; give {model.shape.medium} of its own shape and symbols (--size and --channels do that for "
+            f"images)"
         )
     if n < FEWEST:
         raise ConfigError(f"an evaluation needs at least {FEWEST} samples; given n={n}")
     real = len(data.train) // 2 if data.test is None else min(len(data.test), len(data.train))
-    if real < FEWEST:
+    if real < FEWEST and isinstance(model.shape, ImageShape):
         raise DataError(f"an evaluation needs at least {FEWEST} real images to compare with; {data.name} has {real}")
 
 

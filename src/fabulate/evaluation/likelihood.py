@@ -51,6 +51,9 @@ MEASURES = {
     "density": "p(x) is a density of floats in [-1, 1]: its nats may be above 0, and cannot be compared with those of "
     "binary images. Bits per dimension are those of uint8 images, by uniform noise as wide as a pixel's step "
     "(dequantisation), one draw for each image.",
+    "levels": "P(x) is a probability of images of few gray levels: a gray value between two becomes one of them by "
+    "chance, drawn once for each image, by the seed. With two levels that is dynamic binarisation, comparable with "
+    "published numbers of dynamically binarised images.",
     "uint8": "p(x) is a probability of uint8 images, and so are the bits per dimension: no noise is added.",
 }
 NO_BITS = "the likelihood is not one of uint8 images"
@@ -96,6 +99,14 @@ def exact(
 
     values = held_out.each(bits, done)
     nats = -numbers * (values.double() * log(2) + log(BIN))  # the same number as a density of the noisy image
+    if model.measure == "levels":
+        nats = -numbers * values.double() * log(2)
+        words = "log P(x) of an image"
+        rows = [Row(name="log P(x) (nats)", value=Estimate.of_mean(nats), better="higher", words=words)]
+        if trained is not None:
+            rows.append(gap("nats", trained.each(bits, done) * numbers * log(2), -nats))
+        said = (subject.measured(held_out), f"How log P(x) is computed: {model.method}.", MEASURES["levels"])
+        return Findings(title=TITLE, rows=tuple(rows), sentences=said)
     rows = [bits_row(values), Row(name="log p(x) (nats)", value=Estimate.of_mean(nats), better="higher")]
     if trained is not None:
         rows.append(gap("bits/dim", trained.each(bits, done), values))

@@ -22,11 +22,11 @@ import torch
 from torch import Tensor, nn
 
 from fabulate.config import Preset, nearest, override, spec
-from fabulate.data.arrays import to_images
+from fabulate.data.media import medium
 from fabulate.errors import CapabilityError, ConfigError
 from fabulate.models.saving import Saved
 from fabulate.seeds import generator
-from fabulate.types import Batch, BatchSource, ImageShape, to_float, to_uint8
+from fabulate.types import Batch, BatchSource, ImageShape, shape_of
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -75,6 +75,9 @@ class GenerativeModel(Saved, nn.Module, ABC):
     families: ClassVar[dict[str, type["GenerativeModel"]]] = {}
     renamed: ClassVar[Mapping[str, str]] = {}  # what hyperparameters and weights of older models are called today
     akin: ClassVar[Sequence[str]] = ()  # other families whose weights it can begin with
+    takes: ClassVar[tuple[type, ...]] = (ImageShape,)  # the shapes of what it learns
+    shape: ImageShape  # what most take; a family that takes sequences too declares `Shape`
+    sized_by_data: ClassVar[Sequence[str]] = ()  # what names of buffers begin with that are as long as the data say
     units: ClassVar[Mapping[str, str]] = {}  # what the terms of its losses and tests are measured in, by their names
 
     def __init_subclass__(cls, family: str | None = None, **kwargs: Any) -> None:
@@ -83,12 +86,15 @@ class GenerativeModel(Saved, nn.Module, ABC):
             cls.family = family
             GenerativeModel.families[family] = cls
 
-    def __init__(self, config: Any, shape: ImageShape, classes: Sequence[str] = ()) -> None:
+    def __init__(self, config: Any, shape: Any, classes: Sequence[str] = ()) -> None:
         super().__init__()
+        shape = shape_of(shape)
+        if not isinstance(shape, self.takes):
+            raise CapabilityError(f"{self.family} does not learn {shape.medium}; {able(GenerativeModel, type(shape))}")
         if classes and not isinstance(self, Conditional):
             raise CapabilityError(f"{self.family} cannot learn p(x | class); {able(Conditional)}")
         self.config = config
-        self.shape = ImageShape(*shape)
+        self.shape = shape  # type: ignore[assignment]
         self.classes = tuple(classes)
         self.places = {name: i for i, name in enumerate(self.classes)}  # there may be thousands
         self.sampling = getattr(config, "sampling", NoChoice())  # how samples are drawn, where a family has a choice
@@ -173,13 +179,17 @@ class GenerativeModel(Saved, nn.Module, ABC):
 
         `n`: by default `shown`; the other arguments are those of `sample`.
         """
-        from fabulate.pictures import sheet
-
         n = self.shown if n is None else n
         labels = self.labels(y, n)
-        images = to_uint8(self.sample(n, y, seed=seed, **choices)).cpu().numpy()
+        items = self.items(self.sample(n, y, seed=seed, **choices))
         numbers = None if labels is None else labels.numpy()
-        return sheet(images, title or f"{self.about}: samples", f"{n} samples, seed {seed}", numbers, self.classes)
+        return medium(self.shape).sheet(
+            items, title or f"{self.about}: samples", f"{n} samples, seed {seed}", numbers, self.classes
+        )
+
+    def items(self, x: Tensor) -> Sequence[Any]:
+        """What the model draws as people have it: uint8 images (N, C, H, W), or N texts."""
+        return medium(self.shape).items(x, self.shape)
 
     @property
     def shown(self) -> int:
@@ -193,7 +203,7 @@ class GenerativeModel(Saved, nn.Module, ABC):
         tested = {f"test {name}": value for name, value in self.record.get("test", {}).items()}
         told = {name: value for name, value in {**self.record, **tested}.items() if name not in ("data", "test")}
         rows = [
-            ("images", f"{self.shape}"),
+            (self.shape.medium, f"{self.shape}"),
             ("classes", shorten(", ".join(self.classes), 200, placeholder=" ...") or "none learnt"),
             ("parameters", f"{sum(weights.numel() for weights in self.parameters()):,}"),
             *((name, f"{value:,.5g}" if isinstance(value, float) else f"{value}") for name, value in told.items()),
@@ -252,18 +262,22 @@ class GenerativeModel(Saved, nn.Module, ABC):
         raise ConfigError(f"there is no class {y!r}{hint} (classes: {told})")
 
     def given(self, x: Tensor | npt.NDArray[Any], y: Labels = None) -> Batch:
-        """The batch for images a user gave, uint8 or floats in [-1, 1], moved to the model's device.
+        """The batch for items a user gave (images: uint8 or floats in [-1, 1]), moved to the model's device.
 
         Errors: `ConfigError` when the images have another shape than the model's, or classes are missing; `DataError`
         for numbers that are neither pixels nor floats in [-1, 1].
         """
-        x = to_images(x, self.shape)
-        if x.ndim != 4 or tuple(x.shape[1:]) != self.shape:
-            raise ConfigError(f"the model takes images (N, {', '.join(map(str, self.shape))}), given {tuple(x.shape)}")
+        x = medium(self.shape).given(x, self.shape)
         if self.classes and y is None:
-            raise ConfigError("a class-conditional model needs the images' classes: give y")
-        labels = self.labels(y, len(x))
-        return Batch(to_float(x).to(next(self.parameters())), None if labels is None else labels.to(self.device))
+            raise ConfigError(f"a class-conditional model needs the {self.shape.medium}' classes: give y")
+        labels, weights = self.labels(y, len(x)), next(self.parameters())
+        dtype = weights.dtype if x.is_floating_point() else x.dtype  # symbols stay integers
+        return Batch(x.to(weights.device, dtype), None if labels is None else labels.to(self.device))
+
+    @property
+    def numbers(self) -> int:
+        """Numbers in an item, by which the size of a batch is chosen: more where each costs more than a pixel does."""
+        return self.shape.size
 
     @property
     def device(self) -> torch.device:
@@ -275,11 +289,11 @@ class Conditional(ABC):  # noqa: B024  # a declaration without methods: `sample(
     """The family can learn p(x | class)."""
 
 
-def able(capability: type) -> str:
-    """A phrase that names the families that have a capability, for errors."""
+def able(capability: type, shape: type = ImageShape) -> str:
+    """A phrase that names the families that have a capability for items of a kind of shape, for errors."""
     from fabulate.models.families import families  # all of them, not only those that something has imported already
 
-    names = [name for name, cls in families().items() if issubclass(cls, capability)]
+    names = [name for name, cls in families().items() if issubclass(cls, capability) and shape in cls.takes]
     return f"families that can: {', '.join(names)}" if names else "no family can yet"
 
 

@@ -183,6 +183,8 @@ class HasLikelihood(Scores):
     """Of an image through the network, for its log p(x)."""
     method: ClassVar[str] = "exact, by the change of variables"
     """How log p(x) is computed, in a phrase."""
+    measure: ClassVar[Literal["density", "levels"]] = "density"
+    """What p(x) is: a density over floats, or a probability of images of few gray levels (and of symbols)."""
 
     @abstractmethod
     def log_prob(self, x: Tensor, y: Labels = None) -> Tensor:

@@ -20,7 +20,7 @@ from typing_extensions import TypedDict
 from fabulate.config import Channels, PositiveInt, from_json, to_json
 from fabulate.errors import ConfigError, RunError
 from fabulate.files import read_json, read_weights, tensors_hash, write_file, write_json, write_weights
-from fabulate.types import ImageShape
+from fabulate.types import Shape, shape_of
 
 CONFIG, WEIGHTS, CARD, PICTURE = "config.json", "model.safetensors", "README.md", "samples.png"
 FORMAT = 1  # of the model folder; raised when a newer fabulate could misread an older folder
@@ -32,7 +32,7 @@ class Description(TypedDict):
 
     format: Literal[1]
     family: str
-    shape: tuple[Channels, PositiveInt, PositiveInt]
+    shape: tuple[Channels, PositiveInt, PositiveInt] | tuple[PositiveInt, list[str], PositiveInt, str]
     classes: list[str]
     model: dict[str, Any]
     record: dict[str, Any]
@@ -160,13 +160,13 @@ def build(config: Description, weights: Path, where: str, expected: type[Any]) -
     if not issubclass(cls, expected):
         raise RunError(f"{where} holds a model of the family {cls.family!r}, not {expected.family!r}")
     state, _ = read_weights(weights)
-    model = restored(cls, config["model"], ImageShape(*config["shape"]), config["classes"], state, where)
+    model = restored(cls, config["model"], shape_of(config["shape"]), config["classes"], state, where)
     model.record = dict(config["record"])
     return model
 
 
 def restored(
-    cls: Any, model: dict[str, Any], shape: ImageShape, classes: list[str], state: dict[str, Tensor], where: str
+    cls: Any, model: dict[str, Any], shape: Shape, classes: list[str], state: dict[str, Tensor], where: str
 ) -> Any:
     """A model of the class `cls` with these hyperparameters and weights, which lie in the folder `where`.
 
@@ -178,7 +178,11 @@ def restored(
             wanted = cls(hyperparameters, shape, classes).state_dict()
     except ConfigError as error:
         raise RunError(f"{where}: {CONFIG} is damaged: {error}") from error
-    changed = [name for name, value in wanted.items() if name in state and state[name].shape != value.shape]
+    changed = [
+        name
+        for name, value in wanted.items()
+        if name in state and state[name].shape != value.shape and not name.startswith(tuple(cls.sized_by_data))
+    ]
     if changed:
         raise RunError(
             f"{where}: its weights are of another model than {CONFIG} tells: {changed[0]} is "
@@ -196,11 +200,15 @@ def restored(
 def card(model: Any) -> str:
     """The model card, README.md, in the hub's form: a picture, the numbers and how to use the model."""
     record, classes = model.record, [plain(name) for name in model.classes]
-    data = plain(record.get("data", "images of the author's own"))
+    data = plain(record.get("data", f"{model.shape.medium} of the author's own"))
     kind = (type(model).__doc__ or model.family).split("(")[0].strip().rstrip(".")
     conditional = ", class-conditional" if model.classes else ""
     rows = [f"| {plain(name)} | {value:.5g} |" for name, value in record.get("test", {}).items()]
-    numbers = ["", "Measured on test images it was not trained on:", "", "| | |", "|---|---|", *rows] if rows else []
+    numbers = (
+        ["", f"Measured on test {model.shape.medium} it was not trained on:", "", "| | |", "|---|---|", *rows]
+        if rows
+        else []
+    )
     steps = f" for {record['steps']:,} steps" if "steps" in record else ""
     lines = [
         "---",
@@ -211,7 +219,7 @@ def card(model: Any) -> str:
         "",
         f"# {model.family} on {data}",
         "",
-        f"{kind}{conditional}, of {model.shape} images, trained on {data}{steps} with fabulate.",
+        f"{kind}{conditional}, of {model.shape.medium} ({model.shape}), trained on {data}{steps} with fabulate.",
         f"It has {sum(p.numel() for p in model.parameters()):,} parameters.",
         "",
         f"![samples, drawn with seed 0]({PICTURE})",
@@ -222,8 +230,9 @@ def card(model: Any) -> str:
         "import fabulate",
         "",
         'model = fabulate.load("path/to/this/folder")',
-        f"images = model.sample(64{', y=' + repr(model.classes[0]) if model.classes else ''}, seed=1)  # (64, "
-        f"{', '.join(map(str, model.shape))}), floats in [-1, 1]",
+        f"x = model.sample(64{', y=' + repr(model.classes[0]) if model.classes else ''}, seed=1)  # (64, "
+        f"{', '.join(map(str, model.shape.dims))})",
+        f"{model.shape.medium} = model.items(x)  # as people have them",
         "```",
         "",
         "```json",

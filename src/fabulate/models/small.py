@@ -17,6 +17,7 @@ from fabulate.models.base import Conditional, GenerativeModel
 from fabulate.models.families import families, family
 from fabulate.models.spaces import SPACES
 from fabulate.nets import NETWORKS
+from fabulate.nets.tokens import Transformer
 from fabulate.seeds import generator, seeded
 from fabulate.types import Batch, ImageShape, Tensors
 
@@ -32,7 +33,8 @@ NARROW: dict[str, dict[str, Any]] = {
     "dit": {"width": 32, "depth": 1},
     "pca": {"patch": 2, "keep": 3},
 }  # others keep their defaults
-QUICK = {"latent_dim": 5, "evaluations": 4}  # hyperparameters of models and of sampling, where a family has them
+# Hyperparameters of models and of sampling, where a family has them.
+QUICK: dict[str, Any] = {"latent_dim": 5, "evaluations": 4, "transformer": Transformer(width=16, layers=1)}
 
 
 def pictures(shape: ImageShape, n: int, classes: Sequence[str] = (), seed: int = 0) -> Tensors:

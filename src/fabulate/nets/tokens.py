@@ -10,15 +10,22 @@ places up to its own. No place sees its own code, so all T conditionals of a kno
 training is cross-entropy. A new sequence is drawn code by code; keys and values of the places passed are kept, so each
 code costs one place, not t.
 
+Sequences that are no grid, as long as they may be, have attention that knows how far apart places are
+(`SequenceTransformer`); a place hears the last few symbols at once, which is the same idea in one dimension.
+
 Legend: B batch, T places, K codes, F features, N samples, Y classes.
 """
 
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
 import torch
 import torch.nn.functional as F
+from pydantic import Field
 from torch import Tensor, nn
 
 from fabulate.config import PositiveInt, spec
-from fabulate.nets.blocks import pick
+from fabulate.nets.blocks import LONGEST, pick
 
 HEAD = 32  # features of an attention head, or all where there are fewer
 # Vectors of codes, places and classes begin small. Adam moves each number by at most the learning rate a step, so those
@@ -35,6 +42,8 @@ class Transformer:
     """Features at each place."""
     layers: PositiveInt = 4
     """Layers of attention."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Share of what each layer adds that is left out at random in training: against overfitting."""
 
 
 class Layer(nn.Module):
@@ -48,16 +57,24 @@ class Layer(nn.Module):
         self.queries_keys_values = nn.Linear(width, 3 * width)
         self.attended = nn.Linear(width, width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
+        self.drop = nn.Dropout(config.dropout)
 
-    def forward(self, x: Tensor, memory: Memory | None = None) -> tuple[Tensor, Memory]:
-        """All places (B, T, F) at once, or with the memory of those before it the next one (B, 1, F)."""
+    def forward(
+        self, x: Tensor, memory: Memory | None = None, turned: Callable[[Tensor], Tensor] | None = None
+    ) -> tuple[Tensor, Memory]:
+        """All places (B, T, F) at once, or with the memory of those before it the next one (B, 1, F).
+
+        `turned`: what tells queries and keys their place.
+        """
         q, k, v = self.queries_keys_values(self.before_attention(x)).unflatten(2, (3, self.heads, -1)).unbind(2)
         q, k, v = q.transpose(1, 2), k.transpose(1, 2), v.transpose(1, 2)  # (B, heads, T, F / heads)
+        if turned is not None:
+            q, k = turned(q), turned(k)
         if memory is not None:
             k, v = torch.cat([memory[0], k], 2), torch.cat([memory[1], v], 2)
         seen = F.scaled_dot_product_attention(q, k, v, is_causal=memory is None)
-        x = x + self.attended(seen.transpose(1, 2).flatten(2))
-        return x + self.mlp(self.before_mlp(x)), (k, v)
+        x = x + self.drop(self.attended(seen.transpose(1, 2).flatten(2)))
+        return x + self.drop(self.mlp(self.before_mlp(x))), (k, v)
 
 
 class TokenTransformer(nn.Module):
@@ -113,3 +130,69 @@ class TokenTransformer(nn.Module):
             here = uniform[:, t, None].double() * cumulative[:, -1:]
             tokens.append(torch.searchsorted(cumulative, here, right=True)[:, 0].clamp_max(p.shape[1] - 1))
         return torch.stack(tokens, dim=1)
+
+
+def rotary(places: Tensor, features: int) -> tuple[Tensor, Tensor]:
+    """Cosines and sines (T, F / 2) of the angles by which features turn at each place (T,).
+
+    Then a product of a query and a key depends on how far apart they are, and on no place (Su et al., "RoFormer", 2021,
+    https://arxiv.org/abs/2104.09864).
+    """
+    half = features // 2
+    frequencies = LONGEST ** -(torch.arange(half, dtype=torch.float64, device=places.device) / max(half, 1))
+    angles = places.double()[:, None] * frequencies
+    return angles.cos(), angles.sin()
+
+
+def turn(x: Tensor, angles: tuple[Tensor, Tensor]) -> Tensor:
+    """Turn features (B, heads, T, F) in pairs, the first half with the second."""
+    cos, sin = (part.to(x.dtype) for part in angles)
+    half = cos.shape[1]
+    a, b = x[..., :half], x[..., half : 2 * half]
+    return torch.cat([a * cos - b * sin, a * sin + b * cos, x[..., 2 * half :]], -1)
+
+
+class SequenceTransformer(nn.Module):
+    """Features at each place of a sequence of symbols 0..K-1, of the symbols before it: what its distribution is of.
+
+    `steps`: how far back are the symbols that a place hears at once, without attention: 1 is the one before. `length`:
+    of sequences that have a vector of their own at each place; 0 for those whose places tell nothing.
+    """
+
+    def __init__(
+        self, config: Transformer, symbols: int, steps: Sequence[int], length: int = 0, classes: int = 0
+    ) -> None:
+        super().__init__()
+        self.steps, self.symbols = sorted(steps), symbols
+        # Symbol K stands before the beginning.
+        self.before = nn.ParameterList(SMALL * torch.randn(symbols + 1, config.width) for _ in self.steps)
+        self.positions = nn.Parameter(SMALL * torch.randn(length, config.width)) if length else None
+        self.classes = nn.Parameter(SMALL * torch.randn(classes, config.width)) if classes else None
+        self.layers = nn.ModuleList(Layer(config) for _ in range(config.layers))
+        self.norm = nn.LayerNorm(config.width)
+
+    def forward(self, tokens: Tensor, y: Tensor | None = None, memory: list[Memory] | None = None) -> Tensor:
+        """Features (B, T, F) at each place of sequences (B, T), given the symbols before it.
+
+        With the `memory` of the places before, of the last place alone, (B, 1, F): its own symbol is not looked at, and
+        the memory is brought up to date.
+        """
+        places = tokens.shape[1]
+        first = places - 1 if memory is not None and places > 1 else 0
+        x = torch.zeros((), device=tokens.device)
+        for step, table in zip(self.steps, self.before, strict=True):
+            heard = F.pad(tokens[:, : max(places - step, 0)], (min(step, places), 0), value=self.symbols)
+            x = x + pick(table, heard[:, first:])
+        if self.positions is not None:
+            x = x + self.positions[first:places]
+        if self.classes is not None:
+            assert y is not None, "a class-conditional network was called without classes"
+            x = x + pick(self.classes, y)[:, None]
+        features = x.shape[-1] // max(1, x.shape[-1] // HEAD)
+        angles = rotary(torch.arange(first, places, device=tokens.device), features)
+        for i, layer in enumerate(self.layers):
+            seen = memory[i] if memory is not None and first else None
+            x, kept = layer(x, seen, lambda part: turn(part, angles))
+            if memory is not None:
+                memory[i : i + 1] = [kept]
+        return self.norm(x)

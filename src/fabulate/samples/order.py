@@ -18,8 +18,7 @@ from fabulate.errors import ConfigError
 from fabulate.files import Name, folder_names
 from fabulate.models import GenerativeModel
 from fabulate.models.base import Labels
-from fabulate.pictures import Pixels
-from fabulate.types import Progress, to_uint8
+from fabulate.types import Progress
 
 PICTURE, MANIFEST = "grid.png", "manifest.json"
 ENOUGH_CALLS = 10_000  # of a network, that what compiling saves is more than what it costs
@@ -97,18 +96,17 @@ class Order:
         """(first sample, the one after the last) of each batch."""
         return ((first, min(first + self.size, self.end)) for first in range(self.start, self.end, self.size))
 
-    def batches(self) -> Iterator[tuple[int, Pixels]]:
-        """All images in order: (number of the first, uint8 images (B, C, H, W))."""
+    def batches(self) -> Iterator[tuple[int, Any]]:
+        """All samples in order: (number of the first, uint8 images (B, C, H, W) or B texts)."""
         with faster(self.model, self.n, self.compile, self.say, self.sampling):
             for first, last in self.spans():
                 yield first, self._batch(first, last)
                 if self.progress is not None:
                     self.progress(last - self.start, self.n)
 
-    def _batch(self, first: int, last: int) -> Pixels:
+    def _batch(self, first: int, last: int) -> Any:
         y = self.labels(first, last)
-        images = self.model.sample(last - first, y, seed=self.seed, start=first, **self.sampling)
-        return to_uint8(images).cpu().numpy()
+        return self.model.items(self.model.sample(last - first, y, seed=self.seed, start=first, **self.sampling))
 
     def head(self) -> Head:
         """What the manifest says of all images."""

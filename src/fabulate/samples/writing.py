@@ -1,4 +1,4 @@
-"""Samples on disk: one PNG per image, in class folders when the model knows classes, a grid and a manifest; or an .npz.
+"""Samples on disk: a file each (PNG, .txt), in folders by class where there are any, a grid, a manifest; or an .npz.
 Parts, drawn anywhere, are joined: only where they are those of one whole.
 
 Any number of images is written in constant memory. What an image is called and which class it has is told by its number
@@ -17,12 +17,12 @@ from typing import IO, Any, NamedTuple, overload
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
 
 import numpy as np
-from PIL import Image
 from pydantic import ConfigDict, with_config
 from rich.filesize import decimal
 
 from fabulate.compiling import Say
 from fabulate.config import Compile
+from fabulate.data.media import Medium, by_ending, medium
 from fabulate.errors import ConfigError, RunError
 from fabulate.files import (
     Name,
@@ -38,13 +38,12 @@ from fabulate.files import (
 )
 from fabulate.models import GenerativeModel
 from fabulate.models.base import SHOWN, Labels
-from fabulate.pictures import Pixels, from_image, place_png, save_png, sheet
+from fabulate.pictures import Pixels, save_png
 from fabulate.samples.order import MANIFEST, PICTURE, Head, Order, folders
 from fabulate.types import ImageShape, Progress
 
 DRAWING = ".fabulate-drawing"  # there while images are drawn: a folder with it is ours, and not whole
 BLOCK = 4096  # bytes that the smallest file takes on most disks
-PNG_EXTRA = 200  # bytes of a PNG beside its pixels and the filter of each row, at most
 DEFLATES = 1032  # times, at most: https://zlib.net/zlib_tech.html
 MUCH = 100_000_000  # bytes worth a word
 TOLD = {"model_sha256": "model", "sampling": "way of sampling", "compiled": "compiled network"}
@@ -63,6 +62,7 @@ class Places(Sequence[Path]):
     def __init__(self, folder: Path, order: Order) -> None:
         self.folder, self.order, self.width = folder, order, width(order.end)
         self.within = list(folders(order.model.classes).values())
+        self.ending = medium(order.model.shape).ending
 
     def __len__(self) -> int:
         return self.order.n
@@ -84,11 +84,15 @@ class Places(Sequence[Path]):
         """Of samples first .. last - 1, within the folder, with forward slashes."""
         labels = self.order.labels(first, last)
         within = [""] * (last - first) if labels is None else [f"{self.within[c]}/" for c in labels.tolist()]
-        return (f"{place}{i:0{self.width}}.png" for i, place in enumerate(within, first))
+        return (f"{place}{i:0{self.width}}{self.ending}" for i, place in enumerate(within, first))
 
     def all_names(self) -> Iterator[str]:
         """Of all of them, in order."""
         return chain.from_iterable(self.names(first, last) for first, last in self.order.spans())
+
+
+def told_of(model: GenerativeModel) -> str:
+    return f"{model.shape.medium} of {model.shape}"
 
 
 def width(end: int) -> int:
@@ -126,28 +130,32 @@ def write_samples(
     if not overwrite and holds(folder, places):
         say(f"{folder} holds these {n:,} images already, from the same model and seed; nothing was drawn")
         return places
-    shown: list[Pixels] = []
-    with whole(folder, [places.within[c] for c in order.classes()], n, model.shape, overwrite, say):
-        for first, images in order.batches():
-            for image, name in zip(images, places.names(first, first + len(images)), strict=True):
-                place_png(image, folder / name)
+    its = medium(model.shape)
+    shown: list[Any] = []
+    size = its.file_size(model.shape)
+    with whole(folder, [places.within[c] for c in order.classes()], n, told_of(model), size, overwrite, say):
+        for first, items in order.batches():
+            for item, name in zip(items, places.names(first, first + len(items)), strict=True):
+                its.place(item, folder / name)
                 if len(shown) < model.shown:
-                    shown.append(image)
+                    shown.append(item)
         y = order.labels(order.start, order.start + len(shown))
-        finish(folder, order.head(), places.all_names(), np.stack(shown), None if y is None else y.numpy(), model.about)
+        finish(folder, order.head(), places.all_names(), its, shown, None if y is None else y.numpy(), model.about)
     return places
 
 
 @contextmanager
-def whole(folder: Path, within: Sequence[str], n: int, shape: ImageShape, overwrite: bool, say: Say) -> Iterator[None]:
-    """Within the block n images are put into a folder and the folders in it; until all are, it is marked as not whole.
+def whole(
+    folder: Path, within: Sequence[str], n: int, what: object, size: int, overwrite: bool, say: Say
+) -> Iterator[None]:
+    """Within the block n files of `size` bytes at most are put into a folder; until all are, it is marked as not whole.
 
     Errors: `RunError` when the folder holds something else and `overwrite` is off, or the disk is too small.
     """
     vacant_folder(folder, overwrite)
     if not (folder / DRAWING).is_file() and meets(folder, [folder / name for name in within]):
         replaceable_folder(folder, overwrite, MANIFEST, Manifest)
-    check_room(folder, n, shape, True, say)
+    check_room(folder, n, what, -(-size // BLOCK) * BLOCK, BLOCK, say)
     folder.mkdir(parents=True, exist_ok=True)
     place_file(folder / DRAWING, lambda file: None)
     for name in within:
@@ -156,10 +164,12 @@ def whole(folder: Path, within: Sequence[str], n: int, shape: ImageShape, overwr
     (folder / DRAWING).unlink()
 
 
-def finish(folder: Path, head: Head, names: Iterable[str], shown: Pixels, y: np.ndarray | None, about: str) -> None:
+def finish(
+    folder: Path, head: Head, names: Iterable[str], its: Medium, shown: Sequence[Any], y: np.ndarray | None, about: str
+) -> None:
     """Write grid.png, which shows the first images and their classes, and the manifest."""
     legend = f"{len(shown):,} of {head['n']:,} samples, seed {head['seed']}"
-    save_png(sheet(shown, f"{about}: samples", legend, y, head["classes"]), folder / PICTURE)
+    save_png(its.sheet(shown, f"{about}: samples", legend, y, head["classes"]), folder / PICTURE)
     write_file(folder / MANIFEST, lambda file: file.writelines(map(str.encode, lines(head, names))))
 
 
@@ -191,19 +201,18 @@ def meets(folder: Path, within: Iterable[Path]) -> bool:
     if any((folder / name).exists() for name in (PICTURE, MANIFEST)):
         return True
     places = {place for place in (folder, *within) if place.is_dir()}
-    return any(re.fullmatch(r"[0-9]{5,}\.png", entry.name) for place in places for entry in place.iterdir())
+    return any(re.fullmatch(r"[0-9]{5,}\.[a-z]+", entry.name) for place in places for entry in place.iterdir())
 
 
-def check_room(place: Path, n: int, shape: ImageShape, files: bool, say: Say) -> None:
-    """Tell how much n images take, where that is much, and refuse what the disk of a place cannot hold.
+def check_room(place: Path, n: int, what: object, most: int, fewest: float, say: Say) -> None:
+    """Tell how much n samples take, where that is much, and refuse what the disk of a place cannot hold.
 
-    `files`: whether each is a file of its own, or all are in one archive. Errors: `RunError`.
+    `what`: they are; `most` and `fewest`: bytes that each takes. Errors: `RunError`.
     """
-    at_most = n * (BLOCK * -(-(shape.size + shape.height + PNG_EXTRA) // BLOCK) if files else shape.size)
-    at_least = n * BLOCK if files else at_most // DEFLATES
+    at_most, at_least = n * most, int(n * fewest)
     home = next(folder for folder in (place.absolute(), *place.absolute().parents) if folder.is_dir())
     free = shutil.disk_usage(home).free
-    told = f"{n:,} images of {shape} take up to {decimal(at_most)} in {place}, and {decimal(free)} are free there"
+    told = f"{n:,} {what} take up to {decimal(at_most)} in {place}, and {decimal(free)} are free there"
     if at_least > free:
         raise RunError(f"{told}: even {decimal(at_least)} would not fit. Ask for fewer, or give another --out or --npz")
     if at_most > free:
@@ -230,15 +239,18 @@ def write_npz(
     """Write samples start .. start + n - 1 of a seed as one .npz: images (N, C, H, W) uint8, labels (N,), seed.
 
     It holds its manifest as JSON too. The arguments are those of `write_samples`.
-    Errors: `RunError` when the file holds something else and `overwrite` is off, or the disk is too small.
+    Errors: `RunError` when the file holds something else and `overwrite` is off, or the disk is too small;
+    `ConfigError` where samples are no images.
     """
     asked: dict[str, Any] = {"seed": seed, "start": start, "batch_size": batch_size, "compile": compile}
     path, order = Path(path), Order(model, n, y, **asked, progress=progress, say=say, sampling=sampling)
+    if not isinstance(model.shape, ImageShape):
+        raise ConfigError(f"an .npz holds images, and these are {model.shape.medium}: give a folder")
     labels = (part.numpy() for span in order.spans() if (part := order.labels(*span)) is not None)
     if not overwrite and path.is_file() and in_archive(path, order):
         say(f"{path} holds these {n:,} images already, from the same model and seed; nothing was drawn")
         return path
-    check_room(path, n, model.shape, False, say)
+    check_room(path, n, told_of(model), model.shape.size, model.shape.size / DEFLATES, say)
     save_archive(path, order.head(), model.shape, (images for _, images in order.batches()), labels, overwrite)
     return path
 
@@ -369,18 +381,21 @@ def join_folders(
         if file.is_symlink() or not file.is_file():
             raise RunError(f"{file} is missing, though {MANIFEST} beside it names it; draw that part again")
     within = [name.rpartition("/")[0] for part in parts for name in part.names]
-    names = [f"{folder}/{i:0{digits}}.png".removeprefix("/") for i, folder in enumerate(within)]
+    ending = files[0].suffix
+    its = by_ending(ending)
+    names = [f"{folder}/{i:0{digits}}{ending}".removeprefix("/") for i, folder in enumerate(within)]
     few = SHOWN - SHOWN % min(len(head["classes"]) or 1, SHOWN)
-    shown = np.stack([from_image(Image.open(file)) for file in files[:few]])
+    shown = [its.read(file) for file in files[:few]]
+    size = max(file.stat().st_size for file in files)
     numbers = {folder: i for i, folder in enumerate(folders(head["classes"]).values())}
     y = np.array([numbers[folder] for folder in within[: len(shown)]]) if numbers else None
-    with whole(out, sorted({*within} - {""}), head["n"], ImageShape(*shown.shape[1:]), overwrite, say):
+    with whole(out, sorted({*within} - {""}), head["n"], "samples", size, overwrite, say):
         for i, (file, name) in enumerate(zip(files, names, strict=True), 1):
             with file.open("rb") as image:
                 place_file(out / name, partial(shutil.copyfileobj, image))
             if progress is not None:
                 progress(i, head["n"])
-        finish(out, head, names, shown, y, head["family"])
+        finish(out, head, names, its, shown, y, head["family"])
 
 
 def join_archives(
@@ -396,7 +411,7 @@ def join_archives(
                 progress(part.end, head["n"])
 
     shape = ImageShape(*next(stacked("images")).shape[1:])
-    check_room(out, head["n"], shape, False, say)
+    check_room(out, head["n"], f"images of {shape}", shape.size, shape.size / DEFLATES, say)
     save_archive(out, head, shape, stacked("images"), stacked("labels"), overwrite)
 
 

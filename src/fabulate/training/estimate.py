@@ -120,7 +120,7 @@ def foresee(make: Make, training: Training, shape: ImageShape, n: int) -> Forese
 
 def measured(model: GenerativeModel, training: Training) -> Pace:
     """The pace of a model, which is trained a little by that, on two images and on eight."""
-    batch, first = training.batch(model.shape.size), seconds(model, training, FIRST)
+    batch, first = training.batch(model.numbers), seconds(model, training, FIRST)
     more = 0.0 if first > LATE else max(0.0, seconds(model, training, SECOND) - first)
     each = more / (SECOND - FIRST) or first / FIRST
     step = first + each * (batch - FIRST)

@@ -72,7 +72,7 @@ class Config(TypedDict):
     model: dict[str, Any]
     training: dict[str, Any]
     data: Trained
-    shape: tuple[Channels, PositiveInt, PositiveInt]
+    shape: tuple[Channels, PositiveInt, PositiveInt] | tuple[PositiveInt, list[str], PositiveInt, str]
     classes: list[str]
     versions: dict[str, str]
     arithmetic: NotRequired[Arithmetic]

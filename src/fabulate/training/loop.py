@@ -61,7 +61,7 @@ class Learner:
         training, self.batch_size, self.lr = settled(training, model)
         self.model, self.training, self.images, self.processes = model, training, images, processes
         self.held_out, self.validation = held_out, Validation()
-        self.parts = shared_evenly(training, model.shape.size, processes.count) if parts is None else parts
+        self.parts = shared_evenly(training, model.numbers, processes.count) if parts is None else parts
         self.device = model.device
         model.init_from_data(images)
         self.players = model.players()
@@ -412,7 +412,7 @@ def total_steps(training: Training, n: int, batch_size: int) -> int | None:
 
 def settled(training: Training, model: GenerativeModel) -> tuple[Training, int, float]:
     """A training with nothing left to the model and its images, its images per step, and its peak learning rate."""
-    batch_size, lr = training.batch(model.shape.size), training.lr or model.usual_lr
+    batch_size, lr = training.batch(model.numbers), training.lr or model.usual_lr
     return override(training, {"batch_size": batch_size, "lr": lr}), batch_size, lr
 
 

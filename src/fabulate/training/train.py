@@ -195,7 +195,7 @@ def run(
         processes = stack.enter_context(together(model.device))
         before = processes.broadcast_object(processes.leads(lambda: begun(out)))
         how = processes.broadcast_object(
-            processes.leads(lambda: arithmetic(training, model.shape.size, processes.count, before))
+            processes.leads(lambda: arithmetic(training, model.numbers, processes.count, before))
         )
         stack.enter_context(threads(how["threads"]))
         if before is None:

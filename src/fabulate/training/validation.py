@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from fabulate.data import Data, Images
+from fabulate.data.images import Items, Sequences
 from fabulate.files import digest
 from fabulate.models import GenerativeModel
 from fabulate.seeds import permutation
@@ -48,8 +49,9 @@ def split(images: BatchSource, share: float, seed: int) -> tuple[Tensor, Tensor]
     >>> [len(part) for part in split(Images(np.arange(200, dtype=np.uint8).reshape(200, 1, 1, 1)), 0.1, seed=0)]
     [180, 20]
     """
-    if type(images) is not Images:  # its subclasses read in ways of their own
+    if type(images) not in (Images, Sequences):  # its subclasses read in ways of their own
         return None
+    assert isinstance(images, Items)
     n = len(images)
     y = np.zeros(n, np.int64) if images.y is None else images.y
     first = first_copies(images)
@@ -67,7 +69,7 @@ def split(images: BatchSource, share: float, seed: int) -> tuple[Tensor, Tensor]
     return torch.from_numpy(np.flatnonzero(~validating)), torch.from_numpy(np.flatnonzero(validating))
 
 
-def first_copies(images: Images) -> npt.NDArray[np.int64]:
+def first_copies(images: Items) -> npt.NDArray[np.int64]:
     """For each of N images the number (N,) of the first one whose pixels equal its own.
 
     >>> first_copies(Images(np.array([7, 3, 7], np.uint8).reshape(3, 1, 1, 1))).tolist()

@@ -1,0 +1,23 @@
+"""The media, one file each, by the names that shapes have for them.
+
+`medium(shape)` gives the object that reads, writes and shows items of a shape.
+"""
+
+from fabulate.data.media.base import Medium
+from fabulate.data.media.images import ImageMedium
+from fabulate.data.media.texts import TextMedium
+from fabulate.types import Shape
+
+__all__ = ["MEDIA", "Medium", "by_ending", "medium"]
+
+MEDIA: dict[str, Medium] = {"images": ImageMedium(), "texts": TextMedium()}
+
+
+def medium(shape: Shape) -> Medium:
+    """The medium of a shape."""
+    return MEDIA[shape.medium]
+
+
+def by_ending(ending: str) -> Medium:
+    """The medium whose samples are files with this ending. Errors: `StopIteration` where none is."""
+    return next(its for its in MEDIA.values() if its.ending == ending)

@@ -1,0 +1,65 @@
+"""A medium: what rooms ask of items beside their shape. To take what a user gives, write, read back and show samples.
+
+Each medium is one object in one file of this folder, found by the name that a shape gives (`shape.medium`). Rooms ask
+it; none asks which it is.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from torch import Tensor
+
+from fabulate.config import DataSpec
+
+if TYPE_CHECKING:
+    import numpy.typing as npt
+    from PIL.Image import Image
+
+    from fabulate.data.images import Data
+
+
+class Medium(ABC):
+    """What is done with items of one kind; shapes are those of its own medium."""
+
+    ending: ClassVar[str]
+    """Of a sample's file."""
+
+    sources: ClassVar[Sequence[str]] = ()
+    """Names of sources of this medium."""
+
+    def load(self, spec: DataSpec) -> "Data | None":
+        """The data set that a spec describes, None where its source is of another medium; images are what is left."""
+        return None
+
+    @abstractmethod
+    def given(self, x: Any, shape: Any) -> Tensor:
+        """The array that a user gave as items, for a model. Errors: `DataError` or `ConfigError` by its values."""
+
+    @abstractmethod
+    def items(self, x: Tensor, shape: Any) -> Sequence[Any]:
+        """Items as people have them (pixels, words), of what a model draws or a data set stores."""
+
+    @abstractmethod
+    def sheet(
+        self,
+        items: Sequence[Any],
+        title: str,
+        legend: str = "",
+        y: "npt.NDArray[Any] | None" = None,
+        classes: Sequence[str] = (),
+    ) -> "Image":
+        """A picture of items below a title, those of a class y (N,) together, behind its name."""
+
+    @abstractmethod
+    def place(self, item: Any, path: Path) -> None:
+        """Write one item as a file."""
+
+    @abstractmethod
+    def read(self, path: Path) -> Any:
+        """Read back one that `place` wrote."""
+
+    @abstractmethod
+    def file_size(self, shape: Any) -> int:
+        """Bytes of an item's file, at most."""

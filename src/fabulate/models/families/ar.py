@@ -1,0 +1,291 @@
+"""Autoregression: a sequence is written symbol by symbol, each by all before it, so its likelihood is exact.
+
+Any distribution of sequences is a product of conditionals,
+
+    p(x | y) = prod_t p(x_t | x_1, ..., x_(t-1), y),
+
+and a causal transformer gives all T of a known sequence at once: training is cross-entropy, with no bound (VAE), no
+game (GAN) and no inverse (normalizing flow). The price is that samples take T calls, one for each symbol. A sequence
+that is shorter than T has an end symbol, which is learnt like all others; what follows it counts for nothing. So p(x)
+is a normalised distribution over all sequences of up to T symbols.
+
+Counting, an n-gram with Kneser-Ney smoothing, is hard to beat where sequences are few, and takes seconds. So the
+network may have it beside it: a gate g, computed at each place from the network's features and from how often the
+context came, mixes the two, and a mixture of distributions is one,
+
+    p(x_t | ...) = g p_network(x_t | ...) + (1 - g) p_counts(x_t | x_(t-N+1), ..., x_(t-1)).
+
+Its own cross-entropy is minimised with the mixture's, or a network that begins worse than the counts would never be
+asked, and would not learn. While it learns, each sequence is taken out of the counts first (see `counting`). Grave,
+Joulin, Usunier, "Improving neural language models with a continuous cache", 2017, https://arxiv.org/abs/1612.04426, mix
+in counts of the latest words in this way; counts of all training text, and the gate, are ours.
+
+Images of few gray levels are sequences too, row by row (van den Oord, Kalchbrenner, Kavukcuoglu, "Pixel recurrent
+neural networks", 2016, https://arxiv.org/abs/1601.06759). Gray values between two levels are one of the two by chance
+in training and tests: of two levels, that is the dynamic binarisation of MNIST. Scores take the nearest level.
+
+Legend: B batch, N samples, C H W image, T places, K symbols, Y classes.
+"""
+
+from collections.abc import Iterator, Sequence
+from math import log
+from typing import Annotated, ClassVar
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor, nn
+
+from fabulate.config import PositiveFloat, Preset, Training, override, spec
+from fabulate.data.media import medium
+from fabulate.errors import ConfigError
+from fabulate.models.base import TILE, Conditional, GenerativeModel, Labels, Player, evaluating
+from fabulate.models.capabilities import HasLikelihood
+from fabulate.models.counting import Counts
+from fabulate.nets.tokens import Memory, SequenceTransformer, Transformer
+from fabulate.seeds import seeded
+from fabulate.types import Batch, BatchSource, ImageShape, SequenceShape, Shape, unit
+
+HEARD = (1, 2, 3, 4)  # symbols before a place of a line that it hears without attention
+COUNTS = 6  # order of the n-gram on sequences, where nobody says
+PORTION = 2**14  # symbols that go through the network at once where no gradient is asked for
+HEAVY = 128  # times what a pixel of other families costs: a step has some thousand symbols
+
+
+@spec
+class Sampling:
+    """How sequences are written."""
+
+    temperature: PositiveFloat = 1.0
+    """1 draws from p(x); less keeps to likelier symbols: fewer slips, less variety."""
+    top_p: Annotated[float, Field(gt=0, le=1)] = 1.0
+    """Draw each symbol from the likeliest ones that have this probability together; 1 draws from all."""
+    begin: str = ""
+    """What every sample begins with, in the symbols of the training sequences."""
+
+
+@spec
+class ARConfig:
+    """An autoregressive model."""
+
+    transformer: Transformer = Transformer()
+    """The network."""
+    counts: Annotated[int, Field(ge=0, le=12)] | None = None
+    """Order of the n-gram beside the network, 0 for none (default: 6 on sequences, none on images)."""
+    levels: Annotated[int, Field(ge=2, le=16)] = 2
+    """Gray levels of images, in each channel."""
+    sampling: Sampling = Sampling()
+    """How samples are drawn."""
+
+
+class AR(GenerativeModel, HasLikelihood, Conditional, family="ar"):
+    """Autoregressive model by a causal transformer (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762).
+
+    The preset `tutorial` is a small one without counts, trained by Adam at a constant rate.
+    """
+
+    Config = ARConfig
+    takes = (ImageShape, SequenceShape)
+    sized_by_data = ("counts.",)
+    usual_lr = 2e-3
+    method = "exact, by the product of the conditionals"
+    measure = "levels"
+    units: ClassVar[dict[str, str]] = {
+        "loss": "nats per symbol",
+        "network": "nats per symbol",
+        "counts": "nats per symbol",
+    }
+    presets = {
+        # Counting looks things up, which no compiler takes; Muon is ahead after the same time (docs/LOG.md).
+        "default": Preset(ARConfig(), Training(optimizer="muon", compile="off")),
+        "tutorial": Preset(
+            ARConfig(transformer=Transformer(width=64, layers=2), counts=0),
+            Training(epochs=10, steps=None, batch_size=64, schedule="constant", warmup=0, ema=0, validation=0, lr=1e-3),
+        ),
+    }
+
+    config: ARConfig
+    sampling: Sampling
+    shape: Shape  # type: ignore[assignment]
+
+    def __init__(self, config: ARConfig, shape: Shape, classes: tuple[str, ...] = ()) -> None:
+        of_images = isinstance(shape, ImageShape) or len(tuple(shape)) == 3  # type: ignore[arg-type]
+        order = config.counts if config.counts is not None else 0 if of_images else COUNTS
+        super().__init__(override(config, {"counts": order}), shape, classes)
+        if isinstance(self.shape, ImageShape):
+            c, _, w = self.shape
+            self.symbols, self.ends = config.levels, False
+            # The same channel of the neighbours above and to the left, and the channels before it of the same pixel.
+            steps = {*range(1, c + 1), w * c - c, w * c, w * c + c} - {0}
+        else:
+            assert isinstance(self.shape, SequenceShape)
+            self.symbols, self.ends = len(self.shape.symbols), True
+            steps = {*HEARD}
+        steps = {step for step in steps if step < self.shape.size or step == 1}
+        places = 0 if self.ends else self.shape.size
+        self.network = SequenceTransformer(config.transformer, self.symbols, [*steps], places, len(classes))
+        self.last = nn.Linear(config.transformer.width, self.symbols)
+        self.counts = Counts(self.symbols, order) if order else None
+        if self.counts is not None:
+            self.gate = nn.Linear(config.transformer.width, 1)
+            self.of_counts = nn.Linear(self.counts.features, 1, bias=False)
+
+    @property
+    def numbers(self) -> int:
+        return HEAVY * self.shape.size
+
+    def players(self) -> dict[str, Player]:
+        return {"model": Player(self, self.loss)}
+
+    def init_from_data(self, images: BatchSource) -> None:
+        """Count the training sequences."""
+        if self.counts is not None:
+            self.counts.fit([*self.counted(images)])
+
+    def counted(self, images: BatchSource) -> Iterator[Tensor]:
+        """The training sequences with -1 behind their ends, a portion at a time."""
+        for numbers in torch.split(torch.arange(len(images)), PORTION):
+            x = self.tokens(images.batch(numbers).x.cpu())
+            yield torch.where(self.counting(x), x, -1)
+
+    # Images and sequences
+
+    def tokens(self, x: Tensor, chance: bool = False) -> Tensor:
+        """Items as symbols (B, T), int64; gray values fall to the levels beside them by `chance`, or to the nearest."""
+        if not isinstance(self.shape, ImageShape):
+            return x.flatten(1).long()
+        level = unit(x).clamp(0, 1) * (self.symbols - 1)
+        level = (level + (torch.rand_like(level) if chance else 0.5)).floor().clamp_max(self.symbols - 1)
+        return level.long().permute(0, 2, 3, 1).flatten(1)
+
+    def untokened(self, tokens: Tensor) -> Tensor:
+        """Symbols (N, T) as what `sample` gives: images in [-1, 1], or the symbols themselves."""
+        if not isinstance(self.shape, ImageShape):
+            return tokens.view(-1, *self.shape.dims).to(torch.int16)
+        c, h, w = self.shape
+        x = tokens.view(-1, h, w, c).permute(0, 3, 1, 2)
+        return 2 * x.to(next(self.parameters()).dtype) / (self.symbols - 1) - 1
+
+    def counting(self, tokens: Tensor) -> Tensor:
+        """Which places (B, T) count: up to the first end, with it."""
+        if not self.ends:
+            return torch.ones_like(tokens, dtype=torch.bool)
+        return ends_counted(tokens)
+
+    # Probabilities
+
+    def mixed(self, hidden: Tensor, log_network: Tensor, log_counts: Tensor, of_contexts: Tensor) -> Tensor:
+        """log p of the mixture, from log p of the network and of the counts, by the gate at each place."""
+        gate = self.gate(hidden) + self.of_counts(of_contexts.to(hidden))
+        return torch.logaddexp(F.logsigmoid(gate) + log_network, F.logsigmoid(-gate) + log_counts.to(log_network))
+
+    def each(self, tokens: Tensor, y: Tensor | None) -> tuple[Tensor, dict[str, Tensor]]:
+        """log p of each symbol of sequences (B, T), given those before it, and terms worth logging: (B, T)."""
+        hidden = self.network(tokens, y)
+        found = F.log_softmax(self.last(hidden), -1).gather(2, tokens[..., None])
+        if self.counts is None:
+            return found[..., 0], {}
+        log_counts, of_contexts = self.counts.of_symbols(
+            torch.where(self.counting(tokens), tokens, -1), without=self.training
+        )
+        both = self.mixed(hidden, found, log_counts[..., None], of_contexts)[..., 0]
+        return both, {"network": -found[..., 0], "counts": -log_counts.to(both)}
+
+    def loss(self, batch: Batch) -> dict[str, Tensor]:
+        """Minus log p(x) in nats per symbol, and what the network and counting give alone."""
+        tokens = self.tokens(batch.x, chance=True)
+        places = self.counting(tokens)
+        tokens = tokens[:, : int(places.sum(1).max())]  # nothing is behind the longest
+        log_p, terms = self.each(tokens, batch.y)
+        places = places[:, : tokens.shape[1]]
+        found = {name: (value * places).sum() / places.sum() for name, value in {"loss": -log_p, **terms}.items()}
+        if "network" in found:  # its gradient, and not its value, counts too
+            found["loss"] = found["loss"] + (found["network"] - found["network"].detach())
+        return found
+
+    @torch.no_grad()
+    def log_probs(self, x: Tensor, y: Labels = None) -> Tensor:
+        """log p of each symbol given those before it, in nats (N, T); 0 behind a sequence's end."""
+        batch = self.given(x, y)
+        tokens = self.tokens(batch.x)
+        with evaluating(self):
+            found = [
+                self.each(part, None if batch.y is None else batch.y[i : i + len(part)])[0]
+                for i, part in self.portions(tokens)
+            ]
+        return torch.cat(found) * self.counting(tokens)
+
+    def portions(self, tokens: Tensor) -> Iterator[tuple[int, Tensor]]:
+        """Sequences (N, T) a few at a time, each part behind the number of its first."""
+        rows = max(1, PORTION // self.shape.size)
+        yield from ((i, tokens[i : i + rows]) for i in range(0, len(tokens), rows))
+
+    def log_prob(self, x: Tensor, y: Labels = None) -> Tensor:
+        """log P(x) in nats (N,), a probability: of sequences, or of images at the gray levels next to theirs."""
+        return self.log_probs(x, y).double().sum(1)
+
+    def bits_per_dim(self, x: Tensor, y: Labels = None, *, seed: int = 0) -> Tensor:
+        """Bits that each pixel of an image of few levels costs (N,), its gray values on levels by chance (`seed`)."""
+        x = self.given(x, y).x
+        with seeded(seed, "levels", device=self.device):
+            x = self.untokened(self.tokens(x, chance=True))
+        return -self.log_prob(x, y) / (self.shape.size * log(2))
+
+    # Samples
+
+    def draw(self, tiles: Sequence[torch.Generator], y: Tensor | None) -> Tensor:
+        chance = [torch.rand(TILE, self.shape.size, generator=tile, dtype=torch.float64) for tile in tiles]
+        return self.untokened(self.written(torch.cat(chance).to(self.device), y))
+
+    def written(self, chance: Tensor, y: Tensor | None, remember: bool = True) -> Tensor:
+        """Sequences (N, T) from numbers (N, T) uniform in [0, 1): each symbol where they fall in its distribution.
+
+        `remember`: keep what the network computed of the places before; else all of it is computed anew, to the same.
+        """
+        begin = self.beginning()
+        tokens = torch.zeros(chance.shape, dtype=torch.int64, device=chance.device)
+        memory: list[Memory] | None = [] if remember else None
+        over = torch.zeros(len(chance), dtype=torch.bool, device=chance.device)
+        for t in range(chance.shape[1]):
+            hidden = self.network(tokens[:, : t + 1], y, memory)[:, -1]
+            if t < len(begin):
+                tokens[:, t] = begin[t]
+                continue
+            cumulative = self.choice(hidden, tokens[:, :t]).cumsum(1)
+            here = chance[:, t, None] * cumulative[:, -1:]
+            drawn = torch.searchsorted(cumulative, here, right=True)[:, 0].clamp_max(self.symbols - 1)
+            tokens[:, t] = torch.where(over, 0, drawn)
+            if self.ends:
+                over |= drawn == 0
+                if over.all():
+                    break
+        return tokens
+
+    def choice(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """p (N, K) of the symbol behind sequences (N, t), as samples are asked to be drawn, in float64."""
+        log_p = F.log_softmax(self.last(hidden), 1)
+        if self.counts is not None:
+            back = self.counts.order - 1
+            p, of_contexts = self.counts.distribution(tokens[:, max(0, tokens.shape[1] - back) :] if back else tokens)
+            log_p = self.mixed(hidden, log_p, p.log(), of_contexts)
+        p = torch.softmax(log_p.double() / self.sampling.temperature, 1)
+        if self.sampling.top_p < 1:
+            likely, order = p.sort(dim=1, descending=True, stable=True)
+            behind = likely.cumsum(1) - likely >= self.sampling.top_p  # the likeliest always stays
+            p = p.masked_fill(torch.zeros_like(behind).scatter(1, order, behind), 0)
+        return p
+
+    def beginning(self) -> list[int]:
+        """The symbols of what samples begin with. Errors: `ConfigError` where the model does not know them."""
+        if not self.sampling.begin:
+            return []
+        if isinstance(self.shape, ImageShape):
+            raise ConfigError("begin is a text, and this model draws images; leave it out")
+        x = medium(self.shape).given([self.sampling.begin], self.shape)[0]
+        return [int(symbol) for symbol in x if symbol]
+
+
+def ends_counted(tokens: Tensor) -> Tensor:
+    """Which places of sequences (B, T) are within them: up to the first end, symbol 0, with it."""
+    ended = (tokens == 0).cumsum(1)
+    return (ended == 0) | ((ended == 1) & (tokens == 0))
