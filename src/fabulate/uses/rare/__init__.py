@@ -19,8 +19,9 @@ Read the warnings: with too few failures, rounds that disagree, or a threshold o
 much. One danger no method sees from samples: a mode of failures that nothing hints at on the lower levels.
 """
 
-from fabulate.uses.rare.adaptive import RareEvent, estimate
+from fabulate.uses.rare.event import RareEvent
 from fabulate.uses.rare.folder import run
+from fabulate.uses.rare.methods import estimate
 from fabulate.uses.rare.proposal import Fit, Proposal, subspace_mixture
 from fabulate.uses.rare.tail import Tail, along, brightness, darkness, odds, surprise, tail
 

@@ -19,24 +19,26 @@ estimates came out low by several of their standard errors when we tried them.
 Legend: N points of a round, D dimensions.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from math import exp, isfinite, log, sqrt
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from math import log, sqrt
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from fabulate.errors import ConfigError, DataError
+from fabulate.errors import DataError
+from fabulate.metrics.intervals import NORMAL_95
 from fabulate.prob import effective_size
 from fabulate.seeds import generator
+from fabulate.types import Progress, silent
+from fabulate.uses.rare.calls import Calls
+from fabulate.uses.rare.event import RareEvent, interval, unseen
 from fabulate.uses.rare.proposal import Defended, Fit, Nominal, Proposal, subspace_mixture
 
 Array = npt.NDArray[np.float64]
 
-SURE = 0.95  # the interval holds the truth 95 times in 100
 UNLIKELY = 1e-3  # chance of a warning where all is well
 ROUNDS = 12
 FIRST = 2  # rounds that the first is as large as: modes that it does not show may never be found
@@ -51,40 +53,6 @@ TRUSTED = 100  # effective failures; a standard error from fewer is itself too u
 JUDGED = 100  # effective failures of a round whose standard error is compared with those of others
 TRIED = 100  # candidates for a level
 LEAST = 0.1  # variance of a draw over P^2, or a few failures that happen to weigh alike promise too much
-FEWEST_CALLS = 100
-
-
-@dataclass(frozen=True, kw_only=True)
-class RareEvent:
-    """P(g(X) > threshold), with its interval; `warnings` says in words why it should not be trusted, if so."""
-
-    probability: float
-    standard_error: float
-    interval: tuple[float, float]
-    """It holds the truth 95 times in 100. Where no failure was seen: 0 and the upper bound that plain draws allow."""
-    calls: int
-    """Points that g was asked for."""
-    effective_samples: float
-    """The effective sample size of the failures: (sum of weights)^2 / sum of squared weights."""
-    levels: tuple[float, ...]
-    """The thresholds proposals were fitted at, up to the one that was asked for if it was reached."""
-    warnings: tuple[str, ...] = ()
-    proposal: Proposal = field(repr=False)
-    """The last one."""
-
-    def sample(self, n: int, seed: int = 0) -> tuple[Array, Array]:
-        """n points (n, D) that resemble failures, and weights (n,), their density over the proposal's.
-
-        Those of them with g(x) > threshold, weighted, follow the distribution of X given a failure.
-        """
-        x = self.proposal.draw(n, generator(seed, "rare", "sample"))
-        return x.numpy(), (-self.proposal.log_ratio(x)).exp().numpy()
-
-    def __str__(self) -> str:
-        """The probability with its interval, calls and warnings."""
-        low, high = self.interval
-        first = f"{self.probability:.3g} ({low:.3g} to {high:.3g}) from {self.calls} calls"
-        return "\n".join([first, *(f"warning: {words}" for words in self.warnings)])
 
 
 class Round(NamedTuple):
@@ -92,32 +60,20 @@ class Round(NamedTuple):
     g: Tensor  # (N,); NaN stands as -inf
     weights: Tensor  # (N,), nominal density over proposal
     mixed: Tensor  # (N,), log of sum_j n_j q_j / p: of the densities of all rounds so far
-    broken: Tensor  # (N,), where g was NaN
+    broken: Tensor  # (N,), where g was NaN or failed
+    error: str = ""  # the last that it failed with
 
 
-def estimate(
-    g: Callable[[Array], Any],
+def adaptive(
+    ask: Calls,
     dim: int,
     threshold: float,
-    *,
-    calls: int = 40_000,
-    seed: int = 0,
-    proposal: Fit = subspace_mixture,
-    progress: Callable[[int, int], None] | None = None,
+    calls: int,
+    seed: int,
+    progress: Progress = silent,
+    fit: Fit = subspace_mixture,
 ) -> RareEvent:
-    """P(g(X) > threshold) for X ~ N(0, I) of `dim` numbers, with an interval, from at most `calls` points.
-
-    `g` takes a float64 array (N, D) and gives N numbers (N,), larger the nearer to failure; an array, a list or a
-    tensor will do, infinities too. It is asked for about calls / 13 points at a time, twice that at first. For other
-    distributions of independent inputs let g begin with x = F^-1(Phi(u)), e.g.
-    `scipy.stats.gumbel_r.ppf(scipy.stats.norm.cdf(u))`.
-    `proposal` fits a density to weighted points, see `Fit`. Raises ConfigError, and DataError for what g gives.
-
-    >>> event = estimate(lambda x: x.sum(1) / 20**0.5, dim=20, threshold=3.0, calls=8_000)
-    >>> event.interval[0] < 0.00135 < event.interval[1]
-    True
-    """
-    check_question(dim, threshold, calls)
+    """P(g(X) > threshold) by adaptive importance sampling, with proposals by `fit`."""
     count = min(max(ROUNDS, min(MOST, calls // LARGEST)), max(1, calls // max(SMALLEST, PER_DIMENSION * dim)))
     size = calls // (count + FIRST - 1)
     sizes = [calls - size * (count - 1)] + [size] * (count - 1)
@@ -131,7 +87,7 @@ def estimate(
         if k:
             enough = max((ENOUGH if k <= count // 2 else HURRIED) * size, ENOUGH * PER_DIMENSION * dim)
             x, weights, level = failures(rounds, threshold, enough)
-            current = Defended(proposal(x, weights, chance), dim, DEFENCE)
+            current = Defended(fit(x, weights, chance), dim, DEFENCE)
             levels.append(level)
         trust.append(n * promise(rounds, current, threshold))
         x = current.draw(n, chance)
@@ -139,38 +95,24 @@ def estimate(
         own = current.log_ratio(x)
         others = [q.log_ratio(x) + log(m) for q, m in zip(proposals, sizes[:k], strict=True)]
         mixed = torch.stack([*others, own + log(n)]).logsumexp(0)
-        rounds.append(asked(g, x, (-own).exp(), mixed))
+        rounds.append(asked(ask, x, (-own).exp(), mixed))
         proposals.append(current)
-        if progress is not None:
-            progress(sum(sizes[: k + 1]), calls)
+        progress(sum(sizes[: k + 1]), calls)
     plain = [sizes[0]] + [current.plain(n) for n in sizes[1:]]
     return combined(rounds, plain, trust, threshold, levels, current)
 
 
-def check_question(dim: int, threshold: float, calls: int) -> None:
-    """Refuse what cannot be estimated."""
-    if dim < 1:
-        raise ConfigError(f"dim must be at least 1, not {dim}: it is the number of g's inputs")
-    if not isfinite(threshold):
-        raise ConfigError(f"threshold must be a finite number, not {threshold}")
-    if calls < FEWEST_CALLS:
-        raise ConfigError(
-            f"calls must be at least {FEWEST_CALLS}, not {calls}: with fewer there is nothing to learn from"
-        )
-
-
-def asked(g: Callable[[Array], Any], x: Tensor, weights: Tensor, mixed: Tensor) -> Round:
-    """What g says of points (N, D), checked."""
-    given = np.asarray(g(x.numpy().copy()))
-    if given.shape != (len(x),):
-        raise DataError(f"g must give one number for each point, shape ({len(x)},), not {given.shape}")
-    if given.dtype.kind not in "fiub":
-        raise DataError(f"g must give real numbers, not {given.dtype}")
-    values = torch.from_numpy(given.astype(np.float64))
-    broken = values.isnan()
+def asked(ask: Calls, x: Tensor, weights: Tensor, mixed: Tensor) -> Round:
+    """What the simulator says of points (N, D). Errors: `DataError` where it fails at all of them."""
+    values, error = ask(x.numpy())
+    g = torch.from_numpy(values)
+    broken = g.isnan()
     if broken.all():
-        raise DataError(f"g gave NaN for all of {len(x)} points: try it on numpy.random.randn({len(x)}, {x.shape[1]})")
-    return Round(x, values.masked_fill(broken, -torch.inf), weights, mixed, broken)
+        raise DataError(
+            f"g gave NaN for all of {len(x)} points{f' ({error})' if error else ''}: try it on "
+            f"numpy.random.randn({len(x)}, {x.shape[1]})"
+        )
+    return Round(x, g.masked_fill(broken, -torch.inf), weights, mixed, broken, error)
 
 
 def failures(rounds: list[Round], threshold: float, enough: float) -> tuple[Tensor, Tensor, float]:
@@ -239,9 +181,14 @@ def combined(
                 f"{seen} of {draws} plain draws failed, more than the estimate explains: it misses failures"
             )
     if broken := sum(int(r.broken.sum()) for r in rounds):
-        share = sum(float(part) * float((r.weights * r.broken).mean()) for part, r in zip(trust, rounds, strict=True))
+        parts = [float(share) / n * r.weights * r.broken for share, n, r in zip(trust, sizes, rounds, strict=True)]
+        share = float(sum(part.sum() for part in parts))
+        spread = sqrt(sum(float(part.var()) * n for part, n in zip(parts, sizes, strict=True)))
+        high = min(1.0, high + share + NORMAL_95 * spread)
+        error = next((r.error for r in rounds[::-1] if r.error), "")
         warnings.append(
-            f"g gave NaN for {broken} points, counted as no failures; as failures they would add {share:.2g}"
+            f"g gave NaN for {broken} points{f' ({error})' if error else ''}, counted as no failures; as failures they "
+            f"would add {share:.2g}, which the interval's upper end allows for"
         )
     return RareEvent(
         probability=probability,
@@ -253,28 +200,6 @@ def combined(
         warnings=tuple(warnings),
         proposal=last,
     )
-
-
-def interval(probability: float, deviation: float, effective: float) -> tuple[float, float]:
-    """Around a positive estimate with its standard error: symmetric in its logarithm, as its distribution is skewed.
-
-    >>> low, high = interval(1e-3, 1e-4, 1000.0)
-    >>> round(low, 6), round(high, 6)
-    (0.000822, 0.001217)
-    """
-    from scipy.stats import t
-
-    reach = float(t.ppf((1 + SURE) / 2, max(effective - 1, 1))) * deviation / probability
-    return probability * exp(-reach), min(1.0, probability * exp(min(reach, 700.0)))
-
-
-def unseen(draws: int) -> float:
-    """The largest probability that `draws` plain draws without a failure allow, about 3 / draws (the rule of three).
-
-    >>> round(unseen(3000), 6)
-    0.000998
-    """
-    return float(1 - (1 - SURE) ** (1 / draws))
 
 
 def contradicted(failures: int, draws: int, probability: float) -> bool:

@@ -42,7 +42,7 @@ from fabulate.models.families.vqvae import VQVAE
 from fabulate.models.mixture import Mixture
 from fabulate.seeds import generator, seed_at
 from fabulate.types import Progress, to_float, to_uint8
-from fabulate.uses.rare.adaptive import Array, RareEvent
+from fabulate.uses.rare.event import Array, RareEvent
 
 Score = Callable[[Tensor, Tensor], Tensor]
 """From images (N, C, H, W) in [-1, 1] and their codes (N, Z) to one number each (N,), the larger the nearer."""

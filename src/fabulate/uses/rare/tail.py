@@ -47,7 +47,8 @@ from fabulate.pictures import Pixels
 from fabulate.prob import effective_size, systematic
 from fabulate.seeds import seed_at
 from fabulate.types import Progress, unit
-from fabulate.uses.rare.adaptive import FEWEST_CALLS, Array, RareEvent, estimate
+from fabulate.uses.rare.event import Array, RareEvent
+from fabulate.uses.rare.methods import FEWEST_CALLS, estimate
 from fabulate.uses.rare.simulator import STEPS, Score, Simulator
 
 PLAIN = 4000  # draws that a threshold is taken from, or as many as there are calls
