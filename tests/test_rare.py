@@ -185,8 +185,8 @@ def test_points_at_which_g_raises_are_found_and_the_others_kept():
     gaps = rare.estimate(lambda x: np.where(x[:, 1] > 2, np.nan, x[:, 0]), 2, 2.0, calls=3000)
     assert event.probability == gaps.probability and event.interval == gaps.interval
     assert "ZeroDivisionError: no equilibrium" in event.warnings[-1]
-    with pytest.raises(DataError, match=r"all of 400 points \(TypeError: missing\)"):
-        rare.estimate(lambda x: (_ for _ in ()).throw(TypeError("missing")), 2, 2.0, calls=1000)
+    with pytest.raises(DataError, match=r"all of 400 points \(ValueError: missing\)"):
+        rare.estimate(lambda x: (_ for _ in ()).throw(ValueError("missing")), 2, 2.0, calls=1000)
 
 
 def test_what_g_said_before_it_was_killed_is_not_asked_again(tmp_path):

@@ -23,6 +23,9 @@ from fabulate.files import digest, place_file
 
 Array = npt.NDArray[np.float64]
 Function = Callable[[Array], Any]
+FAILURES = (ArithmeticError, ValueError, RuntimeError, OSError)
+"""What a simulator raises at a point that it cannot do; anything else is a bug in it, and ends the estimate."""
+
 PARTS = 8  # of a round, or of each worker's share: what is lost at most when it is killed
 
 
@@ -97,7 +100,7 @@ def ask(g: Function, x: Array) -> Answer:
         return Answer(checked(g(x.copy()), x))
     except FabulateError:
         raise
-    except Exception as error:  # whatever another's program may raise
+    except FAILURES as error:
         words = f"{type(error).__name__}: {error}"
     if len(x) == 1:
         return Answer(np.array([np.nan]), words)
