@@ -1,15 +1,20 @@
 """Spaces a flow works in: inverse, best basis, and the likelihood of what they leave out, in float64."""
 
+import math
+
 import pytest
 import torch
-from torch.distributions import MultivariateNormal
+from torch.distributions import MultivariateNormal, Normal
 
+import fabulate
 from fabulate.errors import ConfigError
 from fabulate.models.families.flow import Flow, FlowConfig
-from fabulate.models.spaces import PCA, PCASpace, Pixels, PixelSpace
+from fabulate.models.small import SMALL, hyperparameters, pictures
+from fabulate.models.spaces import PCA, VAE, LatentSpace, PCASpace, Pixels, PixelSpace
 from fabulate.nets import UNet
-from fabulate.seeds import generator
-from fabulate.types import ImageShape, Tensors, to_float
+from fabulate.seeds import generator, seeded
+from fabulate.training import read_log
+from fabulate.types import Batch, ImageShape, Tensors, to_float
 
 SHAPE = ImageShape(3, 12, 8)
 
@@ -115,3 +120,101 @@ def test_flows_saved_before_there_was_a_choice_of_space_work_on_pixels():
     assert Flow.current({"network": network, "space": {"kind": "pca"}}, ImageShape(3, 64, 64))["space"] == {
         "kind": "pca"
     }
+
+
+def latents(n=300, **options) -> tuple[LatentSpace, Tensors]:
+    """A space of latents whose components are fitted, and the images they are fitted to."""
+    x = pictures(SHAPE, n)
+    with seeded("weights"):
+        space = VAE(**{"patch": 4, "keep": 6, "width": 16, "blocks": 1, **options}).of(SHAPE).double()
+    space.fit(x)
+    return space, x
+
+
+def learnt(space: LatentSpace, images: Tensors, steps: int) -> float:
+    """Move the autoencoder; the mean squared error of its reconstructions then."""
+    adam = torch.optim.Adam(space.autoencoder.parameters(), 3e-3)
+    x = images.batch(torch.arange(len(images))).x.double()
+    with seeded("noise"):
+        for _ in range(steps):
+            adam.zero_grad()
+            space.loss(Batch(x, None))["loss"].backward()
+            adam.step()
+    space.fit(images)
+    return float(space.error)
+
+
+def test_an_autoencoder_begins_as_principal_components_and_loses_less_once_it_has_learnt():
+    space, images = latents(keep=2)
+    plain = PCA(patch=4, keep=2).of(SHAPE).double()
+    plain.fit(images)
+    x = images.batch(torch.arange(40)).x.double()
+    torch.testing.assert_close(space.decode(space.encode(x)), plain.decode(plain.encode(x)))
+    before = float(space.error)
+    assert learnt(space, images, 40) < 0.8 * before
+
+
+def test_latents_vary_as_pixels_do_around_0_and_the_error_is_that_of_reconstructions():
+    space, images = latents()
+    learnt(space, images, 5)
+    x = images.batch(torch.arange(len(images))).x.double()
+    with torch.no_grad():
+        u, copies = space.encode(x), space.decode(space.encode(x))
+    torch.testing.assert_close(u.mean((0, 2, 3)), torch.zeros(6).double(), atol=1e-9, rtol=0)
+    assert float(u.square().mean()) == pytest.approx(0.25, rel=1e-6)
+    assert float((copies - x).square().mean()) == pytest.approx(float(space.error), rel=1e-6)
+
+
+@torch.no_grad()
+def test_the_bound_is_exact_where_q_is_the_posterior_and_lower_elsewhere():
+    """One latent a place and no network: x = m + q z / s + noise is Gaussian, and so is the posterior of z."""
+    space, images = latents(keep=1, whiten=1.0)
+    space.error.fill_(1e-3)
+    x = images.batch(torch.arange(200)).x.double()
+    components, places = space.components, space.shape.height * space.shape.width
+    latent, scale = space.latents(x).var(), float(components.scale)
+    column = components.basis / scale
+    gaussian = MultivariateNormal(components.mean, latent * column @ column.T + 1e-3 * torch.eye(48).double())
+    exact = gaussian.log_prob(components.patches(x).movedim(1, -1).flatten(0, 2)).view(200, -1).sum(1)
+    prior = Normal(-space.mean / space.scale, latent.sqrt() / space.scale)
+    width = float((1 / latent + 1 / (scale**2 * space.error)) ** -0.5)
+    gaps = {}
+    for times in (0.5, 1.0, 2.0):
+        space.noise = times * width
+        u, rest = space.evidence(x, generator("chance"))
+        gaps[times] = float((exact - rest - prior.log_prob(u).sum((1, 2, 3))).mean()) / places
+    assert gaps[1.0] == pytest.approx(0, abs=0.01)
+    assert gaps[0.5] == pytest.approx(math.log(2) - 3 / 8, abs=0.1)  # KL divergences of Gaussians
+    assert gaps[2.0] == pytest.approx(3 / 2 - math.log(2), abs=0.1)
+
+
+def test_a_space_that_was_trained_is_kept_where_it_has_no_share_of_the_budget():
+    space, images = latents()
+    learnt(space, images, 5)
+    kept = VAE(patch=4, keep=6, width=16, blocks=1).kept().of(SHAPE).double()
+    kept.load_state_dict(space.state_dict())
+    kept.fit(Tensors(255 - images.x))
+    assert all(torch.equal(value, space.state_dict()[name]) for name, value in kept.state_dict().items())
+    assert kept.players()["autoencoder"].span == (0, 0)
+
+
+@pytest.mark.parametrize("budget", [{"steps": 20}, {"steps": None, "epochs": 3.2}], ids=str)
+def test_a_flow_in_latents_is_killed_and_goes_on_to_the_bit(budget, tmp_path):
+    """Before the autoencoder's span is over, and after; no loss of the first is compared with one of the second."""
+    options = {**hyperparameters(Flow, "unet", "vae"), **budget, "batch_size": 16, "validation": 0.25, "quiet": True}
+    images = pictures(SMALL, 132).x.numpy()
+    straight = fabulate.train("flow", images, out=tmp_path / "straight", **options)
+    log = read_log(tmp_path / "straight")
+    trains = [row["train"].keys() for row in log if "train" in row]
+    assert trains[:6] == 6 * [{"autoencoder.loss", "autoencoder.error"}] and set(map(tuple, trains[6:])) == {
+        ("model.loss",)
+    }
+    assert min(row["step"] for row in log if "validation" in row or "test" in row) > 6
+    for left in (4, 6, 11):
+        run = fabulate.steps("flow", images, out=tmp_path / f"left-{left}", **options)
+        for row in run:
+            if row["step"] == left:
+                run.close()
+                break
+        again = fabulate.train("flow", images, out=tmp_path / f"left-{left}", **options)
+        assert all(torch.equal(value, again.state_dict()[name]) for name, value in straight.state_dict().items())

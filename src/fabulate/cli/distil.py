@@ -15,12 +15,13 @@ from fabulate.evaluation.steps import Way, quality_by_steps
 from fabulate.files import outside
 from fabulate.models.families.consistency import Consistency, ConsistencyConfig
 from fabulate.models.families.flow import Flow
+from fabulate.models.spaces import space_for
 from fabulate.pictures import save_png
 from fabulate.training import finish, load, own_data, run
 
 FEWER = (4, 2, 1)
 PICTURE = "evaluations.png"
-PASSED_ON = ("path", "target", "drop_class", "space", "network")  # hyperparameters that both families have
+PASSED_ON = ("path", "target", "drop_class", "network")  # hyperparameters that both families have
 
 
 @spec
@@ -55,7 +56,8 @@ def main(argv: list[str]) -> None:
         Consistency.presets["default"].training,
         {**dict.fromkeys(BUDGETS), **budget, "lr": flags.lr, "seed": flags.seed, "conditional": bool(teacher.classes)},
     )
-    config = ConsistencyConfig(**{name: getattr(teacher.config, name) for name in PASSED_ON})
+    passed_on = {name: getattr(teacher.config, name) for name in PASSED_ON}
+    config = ConsistencyConfig(**passed_on, space=space_for(teacher.config.space, teacher.shape).kept())
     data = load_images(images)
     console = Console()
     reports = run(

@@ -177,11 +177,11 @@ class ImportanceWeighted(HasBound):
 
 
 class HasLikelihood(Scores):
-    """The model knows p(x) exactly."""
+    """The model knows p(x): exactly, or as `method` says."""
 
     passes: ClassVar[int] = 1
     """Of an image through the network, for its log p(x)."""
-    method: ClassVar[str] = "exact, by the change of variables"
+    method: str = "exact, by the change of variables"
     """How log p(x) is computed, in a phrase."""
     measure: ClassVar[Literal["density", "levels"]] = "density"
     """What p(x) is: a density over floats, or a probability of images of few gray levels (and of symbols)."""

@@ -55,7 +55,9 @@ class Denoising(HasLatent, Conditional):
         self.space.fit(images)
 
     def players(self) -> dict[str, Player]:
-        return {"model": Player(self.network, self.loss)}
+        first = self.space.players()
+        ready = max((player.span[1] for player in first.values()), default=0.0)
+        return {**first, "model": Player(self.network, self.loss, span=(ready, 1))}
 
     @abstractmethod
     def loss(self, batch: Batch) -> dict[str, Tensor]:

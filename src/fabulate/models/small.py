@@ -32,6 +32,7 @@ NARROW: dict[str, dict[str, Any]] = {
     "unet": {"width": 8},
     "dit": {"width": 32, "depth": 1},
     "pca": {"patch": 2, "keep": 3},
+    "vae": {"patch": 2, "keep": 3, "width": 8, "blocks": 1},
 }  # others keep their defaults
 # Hyperparameters of models and of sampling, where a family has them.
 QUICK: dict[str, Any] = {"latent_dim": 5, "evaluations": 4, "transformer": Transformer(width=16, layers=1)}

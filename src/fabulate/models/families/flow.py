@@ -15,7 +15,7 @@ https://arxiv.org/abs/1806.07366): along the field the log density changes by mi
 
 with the divergence estimated by e' J e, e = +-1 (Hutchinson; Grathwohl et al. 2019, https://arxiv.org/abs/1810.01367).
 
-All of this can be done in another space than pixels (`spaces.py`); x then stands for what an image is there.
+All of this can be done in another space than pixels (`spaces/`); x then stands for what an image is there.
 
 With classes, a tenth of the images is trained without theirs, and the two answers are mixed at sampling time:
 D = D(u) + guidance (D(u | y) - D(u)) (Ho, Salimans 2022, https://arxiv.org/abs/2207.12598).
@@ -126,7 +126,13 @@ class Flow(Denoising, Encodes, HasLikelihood, family="flow"):
     config: FlowConfig
     sampling: FlowSampling
     passes = 2 * (len(REVERSE) - 1)
+
     method = f"by following the ODE in {len(REVERSE) - 1} Heun steps, its divergence estimated with one random probe"
+
+    def __init__(self, config: FlowConfig, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
+        super().__init__(config, shape, classes)
+        if self.space.method:
+            self.method = f"{self.method}; {self.space.method}"
 
     @classmethod
     def current(cls, saved: Mapping[str, Any], shape: ImageShape | None = None) -> dict[str, Any]:
@@ -160,6 +166,9 @@ class Flow(Denoising, Encodes, HasLikelihood, family="flow"):
             weight = velocity_weight(level, row)
             prediction, target = weight * prediction, weight * target
         return {"loss": F.mse_loss(prediction, target)}
+
+    def test_terms(self, batch: Batch) -> dict[str, Tensor]:
+        return self.loss(batch)
 
     def noise(self, batch: Batch) -> Tensor:
         """Noise for each image of the batch; under optimal pairing in the order that makes all paths shortest.
@@ -212,10 +221,13 @@ class Flow(Denoising, Encodes, HasLikelihood, family="flow"):
     def log_prob(
         self, x: Tensor, y: Labels = None, *, trace: Literal["estimated", "exact"] = "estimated", seed: int = 0
     ) -> Tensor:
-        """log p(x) in nats (N,): a density over floats in [-1, 1]; the exact trace costs Z times the estimated one."""
+        """log p(x) in nats (N,): a density over floats in [-1, 1]; the exact trace costs Z times the estimated one.
+
+        A lower bound where the space is that of an autoencoder (`spaces/vae.py`).
+        """
         batch = self.given(x, y)
-        u, rest = self.space.encode(batch.x), self.space.rest(batch.x)
-        probe = 2 * torch.randint(2, u.shape, generator=generator(seed, "trace")).to(u) - 1
-        divergence = exact_divergence if trace == "exact" else estimated_divergence(probe)
         with evaluating(self):
+            u, rest = self.space.evidence(batch.x, generator(seed, "space"))
+            probe = 2 * torch.randint(2, u.shape, generator=generator(seed, "trace")).to(u) - 1
+            divergence = exact_divergence if trace == "exact" else estimated_divergence(probe)
             return log_density(self.denoiser(batch.y), u, REVERSE, divergence) + rest

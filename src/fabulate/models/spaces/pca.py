@@ -1,9 +1,8 @@
-"""Spaces: what a flow works on. It learns p(u) of u = E(x), and an image is D(u).
+"""Principal components of patches as a space.
 
-In `pixels` u is the image, as it is up to 32 pixels a side unless another is asked for. In `pca` each patch of p x p
-pixels is written in the orthonormal basis in which the patches of the training images have uncorrelated coordinates,
-sorted by their variance (principal components; Hotelling 1933). Most of them hardly vary: the K first are kept, as K
-channels of an image of one place for each patch,
+Each patch of p x p pixels is written in the orthonormal basis in which the patches of the training images have
+uncorrelated coordinates, sorted by their variance (Hotelling 1933). Most of them hardly vary: the K first are kept, as
+K channels of an image of one place for each patch,
 
     u_k = s_k q_k' (x - m),    x = m + sum over k of q_k u_k / s_k.
 
@@ -17,60 +16,24 @@ Bishop 1999, https://doi.org/10.1111/1467-9868.00196):
 Legend: B batch, C H W image, p side of a patch, h w places, D = C p^2 numbers in a patch, K of them kept.
 """
 
-from abc import ABC, abstractmethod
 from math import ceil, pi
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 import tyro
 from pydantic import Field
-from torch import Tensor, nn
+from torch import Tensor
 
 from fabulate.config import NonNegativeFloat, PositiveInt, spec
 from fabulate.errors import ConfigError
-from fabulate.nets import Auto
+from fabulate.models.spaces.base import Space
 from fabulate.nets.blocks import patch_for
 from fabulate.paths import DATA_STD
 from fabulate.types import BatchSource, ImageShape, some_of
 
 FITTED = 2**14  # patches that a basis is fitted to, about
-LARGEST_PLAIN = 32  # pixels a side up to which images are worked on as they are
 SMALLEST_VARIANCE = 1e-6  # of a coordinate: a thousandth of a gray value; images can be exactly constant in some
-
-
-class Space(nn.Module, ABC):
-    """What a flow works on instead of images of a shape."""
-
-    def __init__(self, shape: ImageShape) -> None:
-        super().__init__()
-        self.shape = shape
-        """That of u, (channels, height, width)."""
-
-    def fit(self, images: BatchSource) -> None:
-        """Set what the training images tell, before the first step: by default nothing."""
-
-    @abstractmethod
-    def encode(self, x: Tensor) -> Tensor:
-        """Images (B, C, H, W) in [-1, 1] to u (B, *shape)."""
-
-    @abstractmethod
-    def decode(self, u: Tensor) -> Tensor:
-        """u (B, *shape) to images (B, C, H, W)."""
-
-    def rest(self, x: Tensor) -> Tensor:
-        """log p(x) - log p(u) in nats: (B,)."""
-        return x.new_zeros(len(x))
-
-
-class PixelSpace(Space):
-    """u = x."""
-
-    def encode(self, x: Tensor) -> Tensor:
-        return x
-
-    def decode(self, u: Tensor) -> Tensor:
-        return u
 
 
 class PCASpace(Space):
@@ -137,24 +100,17 @@ class PCASpace(Space):
         return torch.einsum("bkhw,dk->bdhw", u, self.basis / self.scale) + self.mean[:, None, None]
 
     def decode(self, u: Tensor) -> Tensor:
-        return F.pixel_shuffle(self.seen(u), self.patch)[:, :, : self.image.height, : self.image.width]
+        return self.whole(self.seen(u))
+
+    def whole(self, patches: Tensor) -> Tensor:
+        """Patches (B, D, h, w) put together to images (B, C, H, W)."""
+        return F.pixel_shuffle(patches, self.patch)[:, :, : self.image.height, : self.image.width]
 
     def rest(self, x: Tensor) -> Tensor:
         keep, height, width = self.shape
         lost = (self.patches(x) - self.seen(self.encode(x))).square().sum((1, 2, 3))
         noise = (len(self.mean) - keep) * torch.log(2 * pi * self.left)
         return -lost / (2 * self.left) + height * width * (self.scale.log().sum() - noise / 2)
-
-
-@spec
-class Pixels:
-    """The pixels."""
-
-    kind: Annotated[Literal["pixels"], tyro.conf.Suppress] = "pixels"
-
-    def of(self, image: ImageShape) -> Space:
-        """The space of images of a shape."""
-        return PixelSpace(image)
 
 
 @spec
@@ -169,7 +125,7 @@ class PCA:
     whiten: Annotated[NonNegativeFloat, Field(le=1)] = 0.5
     """How far the variances of components are made equal: 0 leaves them as they are, 1 makes them equal."""
 
-    def of(self, image: ImageShape) -> Space:
+    def of(self, image: ImageShape) -> "PCASpace":
         """The space of images of a shape. Errors: `ConfigError` where more is to be kept than there is."""
         patch = self.patch or patch_for(image, tokens=8)
         numbers = image.channels * patch**2
@@ -180,24 +136,6 @@ class PCA:
             )
         return PCASpace(patch, keep, self.whiten, image)
 
-
-SpaceOrAuto = Annotated[Auto | Pixels | PCA, Field(discriminator="kind")]
-SPACES: dict[str, type[Any]] = {cls().kind: cls for cls in (Pixels, PCA)}
-
-
-def space_for(space: Auto | Pixels | PCA, image: ImageShape) -> Pixels | PCA:
-    """The space as it is, or the one that suits images of a shape.
-
-    >>> space_for(Auto(), ImageShape(3, 32, 32)).kind, space_for(Auto(), ImageShape(3, 64, 48)).kind
-    ('pixels', 'pca')
-    """
-    if not isinstance(space, Auto):
-        return space
-    return Pixels() if max(image.height, image.width) <= LARGEST_PLAIN else PCA()
-
-
-def reason(image: ImageShape) -> str:
-    """Why images of a shape got the space that they got, in words."""
-    if max(image.height, image.width) <= LARGEST_PLAIN:
-        return f"{image}: up to {LARGEST_PLAIN} pixels a side nothing is gained by another"
-    return f"{image}: above {LARGEST_PLAIN} pixels a side a network is further in the same time; or --space pixels"
+    def kept(self) -> "PCA":
+        """The space of a model that is trained on in it."""
+        return self
