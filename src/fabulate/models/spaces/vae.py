@@ -32,6 +32,7 @@ from fabulate.config import NonNegativeFloat, PositiveInt, override, spec
 from fabulate.models.base import Player
 from fabulate.models.spaces.base import Space
 from fabulate.models.spaces.pca import PCA, SMALLEST_VARIANCE, PCASpace
+from fabulate.nets.blocks import patch_for
 from fabulate.nets.patches import PatchAutoencoder
 from fabulate.paths import DATA_STD
 from fabulate.types import Batch, BatchSource, ImageShape, some_of
@@ -121,12 +122,12 @@ class VAE:
     patch: PositiveInt | None = None
     """Side of the patches that are one place each (default: what makes a grid of at most 8 by 8)."""
     keep: PositiveInt | None = None
-    """Latents of each place (default: a sixth of a patch's numbers, but 16 to 48)."""
+    """Latents of each place (default: a twelfth of a patch's numbers, but 16 to 48)."""
     width: PositiveInt = 128
     """Features of encoder and decoder."""
     blocks: Annotated[int, Field(ge=0)] = 2
     """Residual blocks in each of them."""
-    share: Annotated[NonNegativeFloat, Field(lt=1)] = 0.3
+    share: Annotated[NonNegativeFloat, Field(lt=1)] = 0.25
     """Share of the budget that the autoencoder has; 0 leaves it as it is."""
     noise: Annotated[float, Field(gt=0)] = 0.05
     """Standard deviation of the noise on latents, which vary by about 0.5, while the autoencoder learns."""
@@ -135,7 +136,10 @@ class VAE:
 
     def of(self, image: ImageShape) -> Space:
         """The space of images of a shape. Errors: `ConfigError` where more is to be kept than there is."""
-        return LatentSpace(self, PCA(patch=self.patch, keep=self.keep, whiten=self.whiten).of(image))
+        patch = self.patch or patch_for(image, tokens=8)
+        numbers = image.channels * patch**2
+        keep = self.keep or min(numbers, max(16, min(48, numbers // 12)))
+        return LatentSpace(self, PCA(patch=patch, keep=keep, whiten=self.whiten).of(image))
 
     def kept(self) -> "VAE":
         """The space of a model that is trained on in it: the autoencoder stays."""
