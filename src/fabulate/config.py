@@ -202,7 +202,8 @@ class DataSpec(Reading):
     source: Annotated[str, tyro.conf.arg(name="data", metavar="SOURCE")] = "digits"
     """Where images come from: digits, mnist, fashion_mnist, cifar10, hf:OWNER/NAME, a folder or an .npz file;
     stream:FOLDER or stream:hf:OWNER/NAME reads parquet files as it trains, without decoding or copying them first.
-    Texts: proverbs, names, shakespeare, a .txt, a folder of .txt, or a column of a .csv or .parquet."""
+    Texts: proverbs, names, shakespeare, a .txt, a folder of .txt, or a column of a .csv or .parquet. Tunes: irish, an
+    .abc or a folder of them."""
     window: PositiveInt | None = None
     """Of running text: items are windows of so many characters (default: each line, file or row is an item)."""
     column: str | None = None

@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from fabulate.data import Data
+from fabulate.data.media import medium
 from fabulate.errors import ConfigError
 from fabulate.evaluation.subject import Findings
 from fabulate.metrics.intervals import Estimate
@@ -223,6 +224,11 @@ def originality(model: AR, data: Data, texts: Sequence[str], seed: int) -> Findi
             words="share; perfect is that of the test part",
         ),
     ]
+    for name, (good, of) in judged(model, texts).items():
+        floor, whole_number = judged(model, real).get(name, (0, 1))
+        words = "share; perfect is that of the test part"
+        share_of = Estimate.of_share(good, of)
+        rows.append(Row(name=name, value=share_of, better="higher", floor=floor / max(1, whole_number), words=words))
     mean = sum(runs) / len(runs)
     copied = data.test is not None and (mean > 1.5 * typical or share.low > usual.high)
     because = (
@@ -233,6 +239,16 @@ def originality(model: AR, data: Data, texts: Sequence[str], seed: int) -> Findi
     card = Card("Is it copied?", "partly" if copied else "no", because, "poor" if copied else "good")
     sentence = f"{len(texts):,} samples, seed {seed}; runs are those of the first {len(runs):,}."
     return Findings(title="Copies and variety", rows=tuple(rows), sentences=(sentence,), cards=(card,))
+
+
+def judged(model: AR, texts: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """What the medium can count in texts: how many are as they should be, and of how many, in all."""
+    found: dict[str, tuple[int, int]] = {}
+    for text in texts:
+        for name, (good, of) in medium(model.shape).judge(text).items():
+            before = found.get(name, (0, 0))
+            found[name] = before[0] + good, before[1] + of
+    return found
 
 
 def longest_run(text: str, whole: str) -> int:

@@ -10,8 +10,7 @@ import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, Any, NamedTuple, overload
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
@@ -170,7 +169,9 @@ def finish(
     """Write grid.png, which shows the first images and their classes, and the manifest."""
     legend = f"{len(shown):,} of {head['n']:,} samples, seed {head['seed']}"
     save_png(its.sheet(shown, f"{about}: samples", legend, y, head["classes"]), folder / PICTURE)
-    write_file(folder / MANIFEST, lambda file: file.writelines(map(str.encode, lines(head, names))))
+    first = [*islice(names := iter(names), len(shown))]
+    its.page(folder, first, shown, about)
+    write_file(folder / MANIFEST, lambda file: file.writelines(map(str.encode, lines(head, chain(first, names)))))
 
 
 def lines(head: Head, names: Iterable[str]) -> Iterator[str]:
@@ -391,8 +392,7 @@ def join_folders(
     y = np.array([numbers[folder] for folder in within[: len(shown)]]) if numbers else None
     with whole(out, sorted({*within} - {""}), head["n"], "samples", size, overwrite, say):
         for i, (file, name) in enumerate(zip(files, names, strict=True), 1):
-            with file.open("rb") as image:
-                place_file(out / name, partial(shutil.copyfileobj, image))
+            its.copy(file, out / name)
             if progress is not None:
                 progress(i, head["n"])
         finish(out, head, names, its, shown, y, head["family"])

@@ -6,11 +6,12 @@
 from fabulate.data.media.base import Medium
 from fabulate.data.media.images import ImageMedium
 from fabulate.data.media.texts import TextMedium
+from fabulate.data.media.tunes import TuneMedium
 from fabulate.types import Shape
 
 __all__ = ["MEDIA", "Medium", "by_ending", "medium"]
 
-MEDIA: dict[str, Medium] = {"images": ImageMedium(), "texts": TextMedium()}
+MEDIA: dict[str, Medium] = {"images": ImageMedium(), "tunes": TuneMedium(), "texts": TextMedium()}
 
 
 def medium(shape: Shape) -> Medium:

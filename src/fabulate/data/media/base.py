@@ -4,14 +4,17 @@ Each medium is one object in one file of this folder, found by the name that a s
 it; none asks which it is.
 """
 
+import shutil
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
 from fabulate.config import DataSpec
+from fabulate.files import place_file
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -59,6 +62,18 @@ class Medium(ABC):
     @abstractmethod
     def read(self, path: Path) -> Any:
         """Read back one that `place` wrote."""
+
+    def copy(self, file: Path, path: Path) -> None:
+        """Copy a sample's file, with what belongs to it."""
+        with file.open("rb") as source:
+            place_file(path, partial(shutil.copyfileobj, source))
+
+    def judge(self, item: Any) -> dict[str, tuple[int, int]]:
+        """What can be counted in an item: how many are as they should be, and of how many."""
+        return {}
+
+    def page(self, folder: Path, names: Sequence[str], items: Sequence[Any], about: str) -> None:  # noqa: B027
+        """Write a page of the first samples of a folder, where there is more to them than a picture."""
 
     @abstractmethod
     def file_size(self, shape: Any) -> int:
