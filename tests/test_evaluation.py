@@ -17,7 +17,7 @@ from fabulate.evaluation import Report, compare, evaluate
 from fabulate.evaluation.classes import SCORE, classes, score
 from fabulate.evaluation.compare import difference, widening
 from fabulate.evaluation.compare import page as comparison_page
-from fabulate.evaluation.evaluate import sampled
+from fabulate.evaluation.evaluate import check, sampled
 from fabulate.evaluation.fidelity import LEVEL, POWER, fidelity, least_noticed, memorisation
 from fabulate.evaluation.report import page, write
 from fabulate.evaluation.subject import Subject
@@ -31,7 +31,7 @@ from fabulate.models.families import families
 from fabulate.report import Row
 from fabulate.seeds import generator, permutation
 from pages import Page
-from tiny import ends, small
+from tiny import SMALL, Case, ends, make, pictures, small
 
 
 @pytest.fixture(scope="module")
@@ -423,3 +423,9 @@ def test_compare_makes_a_page_and_uses_reports_again(
     numbers = json.loads((out / "metrics.json").read_text())
     assert numbers["overall"]
     assert Report.from_json(numbers["reports"]["ae"]).family == "ae"
+
+
+def test_too_few_images_are_refused_with_what_to_do() -> None:
+    few = fabulate.load_data(pictures(SMALL, 120).x.numpy())
+    with pytest.raises(DataError, match=r"12 of its 120 images are held out: give --data .* test/ of 20 or more"):
+        check(make(Case("ae", "mlp")), few, 60)

@@ -171,7 +171,11 @@ def check(model: GenerativeModel, data: Data, n: int) -> None:
         raise ConfigError(f"an evaluation needs at least {FEWEST} samples; given n={n}")
     real = len(data.train) // 2 if data.test is None else min(len(data.test), len(data.train))
     if real < FEWEST and isinstance(model.shape, ImageShape):
-        raise DataError(f"an evaluation needs at least {FEWEST} real images to compare with; {data.name} has {real}")
+        held = f"{real} of its {len(data.train) + len(data.test or ())} images are" if data.test else f"{real} would be"
+        raise DataError(
+            f"an evaluation needs at least {FEWEST} real images to compare with, and of {data.name} {held} held out: "
+            f"give --data with more images, or with a folder test/ of {FEWEST} or more"
+        )
 
 
 def sampled(
