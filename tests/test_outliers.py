@@ -26,11 +26,11 @@ from fabulate.nets import MLP
 from fabulate.nets.transforms import with_variants
 from fabulate.seeds import seeded
 from fabulate.training import configure, fit
-from fabulate.uses.outliers import OutlierDetector, conformal, load_detector, save_detector
-from fabulate.uses.outliers.conformal import repeats
+from fabulate.uses.outliers import OutlierDetector, conformal, distances, groups, load_detector, save_detector
+from fabulate.uses.outliers.distances import SHRUNK, fit_mahalanobis, mahalanobis
 from fabulate.uses.outliers.features import scattering
 from fabulate.uses.outliers.heat import gallery, painted
-from fabulate.uses.outliers.scores import SCORES, SHRUNK, bound, code_length, fit_mahalanobis, mahalanobis, regret
+from fabulate.uses.outliers.scores import SCORES, bound, code_length, regret
 from pages import loads
 from tiny import SMALL, ends, pictures, small
 
@@ -63,17 +63,17 @@ def spoilt(images: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
 
 
 @pytest.mark.filterwarnings(FEW)
-@parametrize_with_checks([OutlierDetector(folds=3), OutlierDetector("mahalanobis", false_alarm=0.1, rounds=1)])
+@parametrize_with_checks([OutlierDetector(folds=3), OutlierDetector("mahalanobis", false_alarm=0.1)])
 def test_scikit_learns_contract(estimator: OutlierDetector, check: Any) -> None:
     check(estimator)
 
 
-@pytest.mark.parametrize(("rate", "rounds"), [(0.1, 1), (0.05, None)])
-def test_the_rate_of_false_alarms_is_the_rate_asked_for(rate: float, rounds: int | None) -> None:
+@pytest.mark.parametrize(("rate", "folds"), [(0.1, 5), (0.05, None)])
+def test_the_rate_of_false_alarms_is_the_rate_asked_for(rate: float, folds: int | None) -> None:
     n, fresh, splits = 250, 400, 12
     found = []
     for seed in range(splits):
-        detector = OutlierDetector(false_alarm=rate, rounds=rounds, random_state=seed).fit(rows(n, seed))
+        detector = OutlierDetector(false_alarm=rate, folds=folds, random_state=seed).fit(rows(n, seed))
         found.append(np.mean(detector.predict(rows(fresh, seed + 100)) == -1))
     held = len(detector.normals_)
     k = conformal.rank(held, rate)
@@ -159,7 +159,7 @@ def test_every_score_of_a_model_finds_noise(name: str) -> None:
     detector = OutlierDetector(name, family="vae", hyperparameters=budget).fit(normals)
     if name != "likelihood:complexity":  # which forgives noise for being complex
         assert detector.score_samples(noise).max() < np.median(detector.normals_)
-    assert len(detector.normals_) == 24  # one fold of five: a model is trained once
+    assert len(detector.normals_) == 24  # one fold of five
     assert np.isfinite(detector.score_samples(noise)).all()
 
 
@@ -263,7 +263,7 @@ def test_scattering_of_a_constant_has_its_average_only_and_forgets_small_shifts(
 
 def test_the_same_random_state_gives_the_same_detector() -> None:
     x, others = rows(60), rows(20, 1)
-    first, again, other = (OutlierDetector(random_state=s).fit(x).score_samples(others) for s in (0, 0, 1))
+    first, again, other = (OutlierDetector(folds=3, random_state=s).fit(x).score_samples(others) for s in (0, 0, 1))
     np.testing.assert_array_equal(first, again)
     assert (first != other).any()
 
@@ -292,7 +292,7 @@ def test_a_detector_comes_back_from_the_disk_as_it_was(tmp_path: Path, data: Any
         ({"scores": "latent", "family": "vea"}, ConfigError, "did you mean 'vae'?"),
         ({"false_alarm": 1.0}, ConfigError, "0 to 1; given 1.0"),
         ({"folds": 1}, ConfigError, "at least 2 folds"),
-        ({"rounds": 6}, ConfigError, "rounds=6"),
+        ({"strays": 0.7}, ConfigError, "0 to 0.5, or 'auto'; given 0.7"),
         (
             {"variants": 1},
             ConfigError,
@@ -333,35 +333,96 @@ def grain(x: np.ndarray, seed: int) -> np.ndarray:
     return np.clip(np.rint(x + noise), 0, 255).astype(np.uint8)
 
 
+COPIES = "ignore:.*look like several pictures of one thing"
+
+
+@pytest.mark.filterwarnings(COPIES)
 @pytest.mark.parametrize("scores", [None, "knn"])
 def test_normals_that_are_there_several_times_break_no_promise(digits: np.ndarray, scores: str | None) -> None:
     normals, others = digits[:300], digits[300:1500]
     detector = OutlierDetector(scores).fit(np.concatenate([normals, normals, *(grain(normals, s) for s in range(3))]))
-    assert detector.repeated_ == 1200 and len(detector.normals_) == 300
-    assert np.mean(detector.predict(others) < 0) < 0.08  # 5 % are promised; it was 9 to 80
+    assert 280 <= len(set(detector.groups_)) <= 310
+    assert 0.02 < np.mean(detector.predict(others) < 0) < 0.08  # 5 % are promised; it was 9 to 80
 
 
+@pytest.mark.filterwarnings(COPIES)
 def test_rows_that_are_there_several_times_break_no_promise() -> None:
     chance = np.random.default_rng(5)
     normals, others = chance.normal(size=(200, 6)), chance.normal(size=(4000, 6))
     near = normals + 1e-4 * chance.normal(size=normals.shape)
     for given in (np.concatenate([normals] * 5), np.concatenate([normals, near, near])):
         detector = OutlierDetector().fit(given * np.array([1, 1e3, 1, 1, 1e-3, 1]))
-        assert detector.repeated_ == len(given) - 200
-        assert np.mean(detector.predict(others * np.array([1, 1e3, 1, 1, 1e-3, 1])) < 0) < 0.09
+        assert 190 <= len(set(detector.groups_)) <= 200
+        assert 0.02 < np.mean(detector.predict(others * np.array([1, 1e3, 1, 1, 1e-3, 1])) < 0) < 0.09
+
+
+def exposures(x: np.ndarray, times: int, seed: int) -> np.ndarray:
+    """Each image several times, lighter and darker and with noise."""
+    chance = np.random.default_rng(seed)
+    shown = x.repeat(times, 0) * np.exp(chance.uniform(-0.6, 0.6, (len(x) * times, 1, 1, 1)))
+    return np.clip(np.rint(shown + chance.normal(0, 2, shown.shape)), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.filterwarnings(COPIES)
+@pytest.mark.parametrize("given", [True, False])
+def test_exposures_of_one_thing_are_left_out_together(digits: np.ndarray, given: bool) -> None:
+    normals, others = exposures(digits[:150], 4, 0), exposures(digits[150:550], 4, 1)
+    one, plain = np.arange(150).repeat(4), np.arange(600)
+    rates = [
+        np.mean(OutlierDetector(false_alarm=0.1).fit(normals, groups=labels).predict(others) < 0)
+        for labels in (one if given else None, plain)
+    ]
+    assert 0.06 < rates[0] < 0.16  # of 150 groups
+    assert rates[1] > 0.25  # taken for single images
+
+
+def test_a_normal_of_a_group_calibrates_by_its_share() -> None:
+    """Groups of equal scores are as single scores; p-values and threshold agree."""
+    normals = np.random.default_rng(0).normal(size=40)
+    four, weight = normals.repeat(4), np.full(160, 0.25)
+    x = np.linspace(-3, 3, 50)
+    np.testing.assert_allclose(conformal.p_values(x, four, weight), conformal.p_values(x, normals))
+    assert conformal.threshold(four, 0.1, weight) == pytest.approx(conformal.threshold(normals, 0.1))
+    uneven = conformal.weights(np.random.default_rng(1).integers(0, 60, 200))
+    scores = np.random.default_rng(2).normal(size=200)
+    p, bound = conformal.p_values(x, scores, uneven), conformal.threshold(scores, 0.1, uneven)[0]
+    np.testing.assert_array_equal(p <= 0.1 + 1e-12, x < bound)
+
+
+@pytest.mark.parametrize("m", [1, 3])
+@pytest.mark.parametrize(("n", "d", "equal"), [(90, 4, False), (60, 100, True)])
+def test_what_a_fit_says_of_those_left_out_is_what_a_fit_without_them_says(n: int, d: int, m: int, equal: bool) -> None:
+    x = torch.randn(n, d, generator=torch.Generator().manual_seed(0)).double() * torch.linspace(0.1, 3, d)
+    group = torch.arange(n) // m
+    parts = [(x[group != g], x[group == g]) for g in range(n // m)]
+
+    def near(found: torch.Tensor, anew: list[torch.Tensor], most: float) -> None:
+        # What a fit without them shrinks, and what it divides by, is a little other than that of all.
+        assert (found / torch.cat(anew) - 1).abs().max() < most
+
+    found = distances.mahalanobis_left_out(fit_mahalanobis(x, equal=equal), x, group)
+    near(found, [mahalanobis(fit_mahalanobis(rest, equal=equal), left) for rest, left in parts], 0.06)
+    found = distances.knn_left_out(distances.fit_knn(x), x, group)
+    near(found, [distances.knn(distances.fit_knn(rest), left) for rest, left in parts], 1e-9)
 
 
 @pytest.mark.parametrize("d", [1, 3, 40])
-def test_rows_that_repeat_nothing_are_hardly_ever_taken_for_repeats(d: int) -> None:
+def test_rows_that_repeat_nothing_are_hardly_ever_grouped(d: int) -> None:
     chance = np.random.default_rng(d)
     for x in (chance.normal(size=(1500, d)), chance.random((1500, d)), np.sinh(2 * chance.normal(size=(1500, d)))):
-        assert repeats(torch.from_numpy(x)).double().mean() < 0.02
+        assert groups.alike(groups.of_rows(torch.from_numpy(x))) < 0.02
 
 
-def test_images_that_differ_by_noise_alone_are_no_copies() -> None:
+def test_rows_of_few_values_that_are_equal_by_chance_are_no_groups() -> None:
+    chance = np.random.default_rng(0)
+    for x in (chance.integers(0, 3, (400, 4)), chance.random((400, 6)) < 0.3):
+        assert groups.alike(groups.of_rows(torch.from_numpy(x).double())) < 0.05
+
+
+def test_images_that_show_different_things_are_no_groups(digits: np.ndarray) -> None:
     scene = np.random.default_rng(0).integers(0, 256, (1, 1, 16, 16)).repeat(200, 0)  # one camera, one place
-    x = torch.from_numpy(grain(scene, 1)).flatten(1).double()
-    assert not repeats(x).any()
+    for images in (digits[:500], grain(scene, 1)):
+        assert groups.alike(groups.of_images(torch.from_numpy(images).float() / 127.5 - 1)) < 0.1
 
 
 def test_beside_one_far_normal_what_is_farther_out_still_scores_lower() -> None:
@@ -369,6 +430,38 @@ def test_beside_one_far_normal_what_is_farther_out_still_scores_lower() -> None:
     normals[7] = 1e9
     near, far = OutlierDetector().fit(normals).score_samples([[10.0, 0, 0], [40.0, 0, 0]])
     assert far < near - 0.5
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.1])
+def test_the_rate_holds_for_few_rows_of_many_numbers(rate: float) -> None:
+    chance, found = np.random.default_rng(7), []
+    for _ in range(6):
+        x = np.exp(chance.normal(size=(460, 80)) / 2)
+        found.append(np.mean(OutlierDetector(false_alarm=rate).fit(x[:60]).predict(x[60:]) < 0))
+    assert rate / 3 < np.mean(found) < 1.8 * rate
+
+
+def test_normals_that_are_none_are_told_and_left_out() -> None:
+    good, fresh = rows(500), rows(2000, 5)
+    bad = np.random.default_rng(3).uniform(-20, 20, (30, 4))
+    both = np.concatenate([good, bad])
+    with pytest.warns(UserWarning, match=r"about [456]% of the normals lie farther out than is usual"):
+        kept = OutlierDetector().fit(both)
+    left = OutlierDetector(strays=30 / 530).fit(both)
+    assert left.strays_.sum() == 30 and left.strays_[500:].mean() > 0.9
+    assert np.mean(kept.predict(fresh) < 0) < 0.02  # the promise is of normals that are as mixed
+    assert 0.03 < np.mean(left.predict(fresh) < 0) < 0.09
+
+
+def test_normals_that_lie_together_elsewhere_are_left_out() -> None:
+    x = np.abs(np.random.default_rng(1).normal(size=600))
+    assert conformal.strays(np.append(x, np.linspace(8, 10, 30)))[600:].mean() > 0.9
+
+
+@pytest.mark.parametrize("law", ["normal", "standard_cauchy", "exponential"])
+def test_heavy_tails_are_no_strays(law: str) -> None:
+    chance = np.random.default_rng(8)
+    assert sum(conformal.strays(np.abs(getattr(chance, law)(size=400))).sum() for _ in range(40)) < 40
 
 
 @pytest.mark.parametrize("scores", [["mahalanobis"], ["reconstruction"]])
@@ -431,6 +524,17 @@ def test_the_command_learns_ranks_and_shows(folders: Path, capsys: pytest.Captur
     assert float(next(row["score"] for row in table if row["image"] == "012.png")) == pytest.approx(own[0], rel=1e-4)
     loaded = loads(run / "others" / "outliers.html")
     assert loaded and all(load.startswith("data:image/png;base64,") for load in loaded)
+
+
+def test_names_of_files_say_what_belongs_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    written(tmp_path / "normal", waves(120), [f"tile{i // 3:02}_exp{i % 3}.png" for i in range(120)])
+    fit = ["outliers", "fit", tmp_path / "normal", "--false-alarm", "0.1", "--out"]
+    assert ends(*fit, tmp_path / "run", "--groups", "(.*)_exp") == 0
+    assert "108 in 39 groups" in capsys.readouterr().out
+    assert load_detector(tmp_path / "run").weights_.sum() == pytest.approx(39)
+    for pattern, message in (("(.*", "is none"), ("tile", "has none"), ("(x+)y", "fits none of 108 names")):
+        assert ends(*fit, tmp_path / "other", "--groups", pattern) == 2
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

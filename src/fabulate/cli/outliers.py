@@ -1,21 +1,25 @@
 """`fabulate outliers fit SOURCE` and `fabulate outliers score RUN SOURCE`: which images do not belong?"""
 
+import re
 import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, TypeVar
 
+import numpy as np
 import tyro
 from pydantic import Field
 
 from fabulate.cli.shared import Count, Device, Flat, counting, images_and_folder, parse, stages, told, where
 from fabulate.config import PositiveInt, Reading, nearest, spec, to_json
+from fabulate.data import image_names
 from fabulate.errors import ConfigError
 from fabulate.uses.outliers import OutlierDetector, load_detector, ranking, save_detector
 from fabulate.uses.outliers.conformal import percent
 from fabulate.uses.outliers.saving import CONFIG, Mark, spec_of
 from fabulate.uses.outliers.scores import Kind, named
 
+SOME = 5  # names that are told
 T = TypeVar("T")
 
 USAGE = """\
@@ -33,6 +37,9 @@ class Fitting:
     source: tyro.conf.Positional[str]
     """Where normal images come from: a folder, a name such as mnist, an .npz file."""
     reading: Annotated[Reading, Flat] = Reading()
+    groups: str | None = None
+    """A regular expression over names of files whose first bracket says what belongs together: '(.*)_exp' (default:
+    images that are much nearer to each other than others are found)."""
     normal: tuple[str, ...] = ()
     """Only images of these classes are normal (default: all images of the source)."""
     false_alarm: Annotated[float, Field(gt=0, lt=1)] = 0.05
@@ -90,6 +97,7 @@ def fit(argv: list[str]) -> None:
     """Learn normals and say what is promised."""
     flags = parse(Fitting, argv, "fabulate outliers fit")
     named(flags.scores or None, flags.family, images=True)  # refuses what cannot be before images are read
+    pattern = compiled(flags.groups)
     images = flags.reading.of(flags.source)
     data, out = images_and_folder(
         images, flags.out, lambda data: Path("runs", f"outliers-{data.name}"), flags.overwrite, CONFIG, Mark
@@ -104,16 +112,38 @@ def fit(argv: list[str]) -> None:
         device=flags.device,
         random_state=flags.seed,
     )
-    x = ranking.normals_of(data, flags.normal)
+    chosen = ranking.normals_of(data, flags.normal)
+    names = image_names(data)
+    groups = None if pattern is None else ranking.groups_of([names[i] for i in chosen], pattern)
+    x = data.train.x[chosen]
     with counting("learning what is normal") as progress:
-        warned(lambda: detector.fit(x, progress=progress))
-    save_detector(detector, out, data=to_json(data.spec), normals=len(x))
-    held = f"{len(detector.normals_):,} of them held out"
+        warned(lambda: detector.fit(x, groups=groups, progress=progress))
+    count = len(set(detector.groups_.tolist()))
+    save_detector(detector, out, data=to_json(data.spec), normals=len(x), groups=count, pattern=flags.groups)
+    held = f"{ranking.calibrating(detector)} of them held out"
     print(f"{len(x):,} normal images, {held}; scores: {', '.join(detector.names_)}")
-    if detector.repeated_:
-        print(f"{detector.repeated_:,} equal others, exactly or nearly; such count once")
+    if count < len(x):
+        how = "by likeness" if pattern is None else "by their names"
+        print(f"they are {count:,} groups, found {how}; each is left out as a whole and counts once")
+    if detector.strays_.any():
+        far = np.flatnonzero(detector.strays_)
+        some = ", ".join(names[chosen[i]] for i in far[:SOME]) + (" ..." if len(far) > SOME else "")
+        print(f"{len(far):,} lie as far from the others as outliers do, and were left out: {some}")
     print(f"false alarms: {percent(detector.false_alarm_)} of normal images")
     where("detector", out)
+
+
+def compiled(pattern: str | None) -> re.Pattern[str] | None:
+    """A regular expression. Errors: `ConfigError` for one that is none, or has no bracket."""
+    if pattern is None:
+        return None
+    try:
+        found = re.compile(pattern)
+    except re.error as error:
+        raise ConfigError(f"--groups is a regular expression, and {pattern!r} is none: {error}") from None
+    if not found.groups:
+        raise ConfigError(f"the first bracket of --groups is the group, and {pattern!r} has none: try '(.*)_exp'")
+    return found
 
 
 def score(argv: list[str]) -> None:

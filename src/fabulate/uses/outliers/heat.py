@@ -19,7 +19,7 @@ from fabulate.pictures import Pixels, in_colour, pairs
 from fabulate.seeds import seeded
 from fabulate.uses.outliers.features import State
 
-COMPONENTS = 32
+COMPONENTS, NUMBERS = 32, 4_000_000  # of a linear autoencoder, at most; and numbers of them all: 16 MB of a file
 AROUND = 3  # the side of the square, in pixels
 HOTTEST = 8.0  # times what normals show: full colour from here on
 COLD = 2.0  # no colour up to here
@@ -31,7 +31,7 @@ def fit_linear(images: Tensor, seed: int) -> State:
     x = images.flatten(1)
     mean = x.mean(0)
     with seeded(seed, "linear"):
-        q = min(COMPONENTS, *x.shape)
+        q = min(COMPONENTS, max(1, NUMBERS // x.shape[1]), *x.shape)
         components = torch.svd_lowrank(x - mean, q=q, niter=4)[2]
     return {"mean": mean, "components": components}
 

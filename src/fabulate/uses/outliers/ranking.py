@@ -3,6 +3,8 @@
 Legend: N images, C H W image.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -93,15 +95,32 @@ def pixels(data: Data) -> Pixels:
     return np.concatenate([part.x for part in (data.train, data.test) if part is not None])
 
 
-def normals_of(data: Data, classes: tuple[str, ...] = ()) -> Pixels:
-    """The training images of some classes, or all. Errors: `ConfigError` for classes that the data do not have."""
+def normals_of(data: Data, classes: tuple[str, ...] = ()) -> npt.NDArray[np.int64]:
+    """The numbers of the training images of some classes, or of all.
+
+    Errors: `ConfigError` for classes that the data do not have.
+    """
     if not classes:
-        return data.train.x
+        return np.arange(len(data.train))
     unknown = [name for name in classes if name not in data.classes]
     if unknown or data.train.y is None:
         known = ", ".join(data.classes) or "none"
         raise ConfigError(f"{data.spec.source} has no class {', '.join(unknown)} (classes: {known})")
-    return data.train.x[np.isin(data.train.y, [data.classes.index(name) for name in classes])]
+    return np.flatnonzero(np.isin(data.train.y, [data.classes.index(name) for name in classes]))
+
+
+def groups_of(names: Sequence[str], pattern: re.Pattern[str]) -> list[str]:
+    """What the first bracket of a pattern finds in each name; a name without it is a group of its own.
+
+    >>> groups_of(["a/tile7_exp1.png", "a/tile7_exp2.png", "b.png"], re.compile("(.*)_exp"))
+    ['a/tile7', 'a/tile7', 'b.png']
+
+    Errors: `ConfigError` for a pattern that fits no name.
+    """
+    found = [pattern.search(name) for name in names]
+    if not any(found):
+        raise ConfigError(f"the pattern {pattern.pattern!r} fits none of {len(names):,} names, such as {names[0]!r}")
+    return [name if match is None else str(match[1]) for name, match in zip(names, found, strict=True)]
 
 
 def run(
@@ -152,7 +171,7 @@ def ranking_page(
         ("images", f"{len(scores):,}"),
         ("outliers", f"{found:,} ({found / len(scores):.1%})"),
         ("false alarms expected", f"{percent(detector.false_alarm_)} of normal images"),
-        ("held-out normals", f"{len(detector.normals_):,}"),
+        ("held-out normals", calibrating(detector)),
         ("scores", ", ".join(detector.names_)),
         ("detector", name),
     ]
@@ -182,6 +201,12 @@ def ranking_page(
             Section("The same as a table", [table(ranking, shown)]),
         ],
     )
+
+
+def calibrating(detector: OutlierDetector) -> str:
+    """How many normals make the threshold, and in how many groups."""
+    n, groups = len(detector.normals_), round(float(detector.weights_.sum()))
+    return f"{n:,}" if n == groups else f"{n:,} in {groups:,} groups"
 
 
 def cards(

@@ -1,7 +1,7 @@
 """A detector on disk: a folder with config.json and detector.safetensors; never a pickle.
 
-All that was fitted is tensors by name, so one file holds it: `0/mahalanobis/mean` is the normals' mean in the
-first round, `0/model/...` are the weights of its model, whose hyperparameters stand in config.json. config.json is
+All that was fitted is tensors by name, so one file holds it: `mahalanobis/mean` is the normals' mean,
+`model/...` are the weights of the model, whose hyperparameters stand in config.json. config.json is
 written first and says whose the folder is; its hash stands in the header of the other file, so that the two cannot be
 of different fits, whenever a write was interrupted.
 """
@@ -21,17 +21,16 @@ from fabulate.models import GenerativeModel, family
 from fabulate.models.saving import restored
 from fabulate.nets.lite0 import SHA256
 from fabulate.types import ImageShape
-from fabulate.uses.outliers.detector import OutlierDetector, Round
+from fabulate.uses.outliers.detector import Fitted, OutlierDetector
 from fabulate.uses.outliers.scores import SCORES, Kind
 
 CONFIG, STATE = "config.json", "detector.safetensors"
 KIND: Literal["outliers"] = "outliers"
-FORMAT: Literal[4] = 4  # raised when a newer fabulate could misread an older folder
+FORMAT: Literal[5] = 5  # raised when a newer fabulate could misread an older folder
 OF = "config_sha256"  # in the header of the tensors
-PLAIN = ("names_", "shape_", "seed_", "n_features_in_", "repeated_")  # what was fitted and is JSON
+PLAIN = ("names_", "shape_", "seed_", "n_features_in_")  # what was fitted and is JSON
 
 Share = Annotated[float, Field(gt=0, lt=1)]
-Count = Annotated[int, Field(ge=0)]
 Shape = tuple[PositiveInt, PositiveInt, PositiveInt]
 
 
@@ -42,27 +41,26 @@ class Parameters(TypedDict):
     features: Kind
     image_shape: Shape | None
     false_alarm: Share
-    folds: Annotated[int, Field(ge=2)]
-    rounds: PositiveInt | None
+    folds: Annotated[int, Field(ge=2)] | None
     family: str
     hyperparameters: dict[str, Any] | None
     variants: Annotated[int, Field(ge=0)]
+    strays: Annotated[float, Field(ge=0, le=0.5)] | Literal["auto"]
     device: str
     random_state: int | None
 
 
-class Fitted(TypedDict):
+class Learnt(TypedDict):
     """What it learnt beside tensors."""
 
     names_: Annotated[list[str], Field(min_length=1)]
     shape_: Shape | tuple[()]
     seed_: int
     n_features_in_: PositiveInt
-    repeated_: Count
 
 
 class Model(TypedDict):
-    """The generative model of each round."""
+    """The generative model."""
 
     config: dict[str, Any]
     shape: Shape
@@ -81,10 +79,9 @@ class Config(TypedDict):
     """config.json; what else stands there is the caller's."""
 
     kind: Literal["outliers"]
-    format: Literal[4]
+    format: Literal[5]
     parameters: Parameters
-    fitted: Fitted
-    rounds: PositiveInt
+    fitted: Learnt
     model: Model | None
     pretrained: str | None
     """The SHA-256 of the weights behind the features lite0, where a score looks at them."""
@@ -98,12 +95,11 @@ def save_detector(detector: OutlierDetector, folder: Path, **about: Any) -> None
     parameters = detector.get_params()
     if not isinstance(parameters["random_state"], int | None):
         raise ConfigError("a detector is saved with a number as its random_state, or None; given a generator")
-    model = detector.rounds_[0].model
-    state: dict[str, Tensor] = {"normals": torch.from_numpy(detector.raw_normals_)}
-    for i, fitted in enumerate(detector.rounds_):
-        parts = {**fitted.states, "columns": fitted.columns}
-        parts |= {} if fitted.model is None else {"model": fitted.model.state_dict()}
-        state |= {f"{i}/{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
+    fitted = detector.fitted_
+    parts = {**fitted.states, "columns": fitted.columns}
+    parts |= {} if fitted.model is None else {"model": fitted.model.state_dict()}
+    state = {f"{part}/{name}": value for part, values in parts.items() for name, value in values.items()}
+    state |= {"normals": torch.from_numpy(detector.raw_normals_), "weights": torch.from_numpy(detector.weights_)}
     if detector.shape_:
         state |= {f"heat/{name}": value for name, value in {**detector.linear_, "usual": detector.usual_}.items()}
     config = {
@@ -112,9 +108,10 @@ def save_detector(detector: OutlierDetector, folder: Path, **about: Any) -> None
         "format": FORMAT,
         "parameters": parameters,
         "fitted": {name: getattr(detector, name) for name in PLAIN},
-        "rounds": len(detector.rounds_),
         "pretrained": SHA256 if any(SCORES[name].deep for name in detector.names_) else None,
-        "model": None if model is None else {"config": to_json(model.config), "shape": list(model.shape)},
+        "model": None
+        if fitted.model is None
+        else {"config": to_json(fitted.model.config), "shape": list(fitted.model.shape)},
     }
     write_json(own_folder(folder) / CONFIG, config)
     write_weights(folder / STATE, state, {OF: sha256(folder / CONFIG)})
@@ -144,8 +141,8 @@ def load_detector(folder: Path) -> OutlierDetector:
     for name, value in config["fitted"].items():
         setattr(detector, name, value)
     detector.names_ = tuple(detector.names_)
-    detector.rounds_ = [_round(folder, state, i, detector, config["model"]) for i in range(config["rounds"])]
-    detector.raw_normals_ = state["normals"].numpy()
+    detector.fitted_ = _fitted(folder, state, detector, config["model"])
+    detector.raw_normals_, detector.weights_ = state["normals"].numpy(), state["weights"].numpy()
     detector.calibrate()
     if detector.shape_:
         detector.linear_ = _under(state, "heat/")
@@ -170,10 +167,10 @@ def _under(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def _round(folder: Path, state: dict[str, Tensor], i: int, detector: OutlierDetector, about: Model | None) -> Round:
-    states = {name: _under(state, f"{i}/{name}/") for name in detector.names_ if name in SCORES}
+def _fitted(folder: Path, state: dict[str, Tensor], detector: OutlierDetector, about: Model | None) -> Fitted:
+    states = {name: _under(state, f"{name}/") for name in detector.names_ if name in SCORES}
     model: GenerativeModel | None = None
     if about is not None:
-        weights, shape = _under(state, f"{i}/model/"), ImageShape(*about["shape"])
+        weights, shape = _under(state, "model/"), ImageShape(*about["shape"])
         model = restored(family(detector.family), about["config"], shape, [], weights, str(folder))
-    return Round(states, model, _under(state, f"{i}/columns/"))
+    return Fitted(states, model, _under(state, "columns/"))

@@ -1,6 +1,7 @@
 """The table of scores. Each is two functions: what to keep of normals, and how normal something else is, given that.
+Where it can be had, a third tells how normal each of those normals is by a fit without it and its group.
 
-    mahalanobis, knn                   of rows, or of an image's pixels
+    mahalanobis, knn, knn:whitened     of rows, or of an image's pixels
     mahalanobis:scattering, ...        of an image's scattering coefficients
     mahalanobis:lite0                  of what a network of ImageNet's photographs sees (`features/lite0.py`)
     mahalanobis:quality                of an image's sharpness, contrast and exposure (`features.quality`)
@@ -11,12 +12,7 @@
     likelihood:regret                  minus the likelihood regret
     latent                             the Mahalanobis distance of codes
 
-The Mahalanobis distance is taken under N(mean, covariance), the covariance shrunk towards a multiple of the identity by
-just so much as minimises its expected error (Ledoit, Wolf, "A well-conditioned estimator for large-dimensional
-covariance matrices", 2004, https://doi.org/10.1016/S0047-259X(03)00096-4): there may be more dimensions than normals.
-Numbers that are many and much alike are shrunk by no less than a fiftieth: else directions in which normals hardly move
-would rule the distance. `knn` is the mean distance to the k nearest normals (Angiulli, Pizzuti, "Fast outlier detection
-in high dimensional spaces", 2002, https://doi.org/10.1007/3-540-45681-3_2): the normals may lie anywhere.
+Distances are in `distances.py`.
 
 A likelihood alone is high for plain images, whatever they show; `code_length` and `regret` correct it.
 
@@ -27,7 +23,6 @@ Legend: N rows or images to judge, M normals, D numbers, C H W image, Z latent, 
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from math import sqrt
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
@@ -36,7 +31,6 @@ from torch import Tensor
 
 from fabulate.config import nearest
 from fabulate.errors import CapabilityError, ConfigError
-from fabulate.metrics.manifold import blocks
 from fabulate.models import family
 from fabulate.models.base import able, evaluating
 from fabulate.models.capabilities import Encodes, Reconstructs, Scores
@@ -44,6 +38,14 @@ from fabulate.models.families.vae import VAE
 from fabulate.nets.lite0 import installed
 from fabulate.seeds import generator
 from fabulate.types import Batch, to_uint8
+from fabulate.uses.outliers.distances import (
+    fit_knn,
+    fit_mahalanobis,
+    knn,
+    knn_left_out,
+    mahalanobis,
+    mahalanobis_left_out,
+)
 from fabulate.uses.outliers.features import Inputs, State, scattered
 
 Kind = Literal["auto", "scattering", "lite0"]
@@ -51,56 +53,9 @@ Kind = Literal["auto", "scattering", "lite0"]
 
 LEAST_SIDE = 32  # pixels: measured from here on
 GRAY = 0.01  # of the range of two, that red and green differ on average: less is gray, saved as colours
-NEAREST = 3
-STILL = 1e-3  # of the mean deviation, added to all: numbers that hardly move are not blown up
-SHRUNK = 0.02  # on digits held out of MNIST's training part: 98.7; with Ledoit and Wolf's own 0.002: 98.6
-LEAST = 1e-9  # of the mean variance, that every direction has at least
 VALUES = 256
 REGRET_STEPS, REGRET_RATE = 50, 0.05  # of Adam
 REGRET_CODES = 4
-
-
-def fit_mahalanobis(x: Tensor, *, equal: bool = False) -> State:
-    """The mean (D,) and the inverse Cholesky factor (D, D) of normals (M, D).
-
-    `equal`: numbers are in different units, so each is first divided by its deviation; pixels are not.
-    """
-    from sklearn.covariance import ledoit_wolf_shrinkage
-
-    mean = x.mean(0)
-    width = x.new_ones(x.shape[1])
-    if equal and len(x) > 1:
-        deviation = x.std(0)
-        width = (deviation + STILL * deviation.mean()).clamp(min=LEAST)
-    x = x / width
-    mean = mean / width
-    if len(x) > 1:
-        x = x - mean
-        shrunk = ledoit_wolf_shrinkage(x.numpy(), assume_centered=True)
-        covariance = x.T @ x / len(x)
-        level = covariance.diagonal().mean()
-        shrunk = max(shrunk, SHRUNK) if equal else shrunk
-        covariance = (1 - shrunk) * covariance
-        covariance.diagonal().add_(shrunk * level)
-    else:
-        covariance = x.new_zeros(x.shape[1], x.shape[1])
-    least = LEAST * float(covariance.diagonal().mean()) or LEAST
-    factor = torch.linalg.cholesky(covariance + least * torch.eye(x.shape[1], dtype=x.dtype))
-    identity = torch.eye(x.shape[1], dtype=x.dtype)
-    whiten = torch.linalg.solve_triangular(factor, identity, upper=False).T
-    return {"mean": mean * width, "whiten": (whiten / width[:, None]).contiguous()}
-
-
-def mahalanobis(state: State, x: Tensor) -> Tensor:
-    """Minus the Mahalanobis distance of vectors (N, D), over the root of D: (N,)."""
-    return -((x - state["mean"]) @ state["whiten"]).norm(dim=1) / sqrt(x.shape[1])
-
-
-def knn(state: State, x: Tensor) -> Tensor:
-    """Minus the mean distance of vectors (N, D) to the nearest normals: (N,)."""
-    k = min(NEAREST, len(state["normals"]))
-    found = [block.squares.topk(k, dim=1, largest=False).values for block in blocks(x, state["normals"])]
-    return -torch.cat(found).sqrt().mean(1)
 
 
 class Score(NamedTuple):
@@ -110,10 +65,12 @@ class Score(NamedTuple):
     """What to keep of normals."""
     score: Callable[[State, Inputs], Tensor]
     """How normal others are: (N,), float64, higher = more normal."""
+    left_out: Callable[[State, Inputs, Tensor], Tensor] | None = None
+    """How normal each of the normals is without its group (N,); None: only another fit can tell."""
     needs: type | None = None
     """The capability its model must have; None: it needs no model."""
-    of: Literal["images", "both"] = "both"
-    """Whether rows can be judged as well."""
+    of: Literal["images", "rows", "both"] = "both"
+    """What can be judged."""
     deep: bool = False
     """Whether it looks at `Inputs.deep`."""
     guards: bool = False
@@ -162,18 +119,27 @@ def codes(x: Inputs) -> Tensor:
 def distances(vectors: Callable[[Inputs], Tensor], *, equal: bool = False, **needs: Any) -> Score:
     """The Mahalanobis distance of vectors (N, D); `equal` as in `fit_mahalanobis`."""
     return Score(
-        lambda x: fit_mahalanobis(vectors(x), equal=equal), lambda state, x: mahalanobis(state, vectors(x)), **needs
+        lambda x: fit_mahalanobis(vectors(x), equal=equal),
+        lambda state, x: mahalanobis(state, vectors(x)),
+        None if "needs" in needs else lambda state, x, groups: mahalanobis_left_out(state, vectors(x), groups),
+        **needs,
     )
 
 
-def nearest_normals(vectors: Callable[[Inputs], Tensor], **needs: Any) -> Score:
-    """The mean distance of vectors (N, D) to the nearest normals."""
-    return Score(lambda x: {"normals": vectors(x)}, lambda state, x: knn(state, vectors(x)), **needs)
+def nearest_normals(vectors: Callable[[Inputs], Tensor], *, whiten: bool = False, **needs: Any) -> Score:
+    """The mean distance of vectors (N, D) to the nearest normals; `whiten`: in units of their covariance."""
+    return Score(
+        lambda x: fit_knn(vectors(x), whiten=whiten),
+        lambda state, x: knn(state, vectors(x)),
+        None if whiten else lambda state, x, groups: knn_left_out(state, vectors(x), groups),
+        **needs,
+    )
 
 
 SCORES: dict[str, Score] = {
     "mahalanobis": distances(lambda x: x.plain),
     "knn": nearest_normals(lambda x: x.plain),
+    "knn:whitened": nearest_normals(lambda x: x.plain, whiten=True, of="rows"),
     "mahalanobis:scattering": distances(lambda x: x.scattered, equal=True, of="images"),
     "knn:scattering": nearest_normals(lambda x: x.scattered, of="images"),
     "mahalanobis:lite0": distances(lambda x: x.photographed, equal=True, of="images", deep=True),
@@ -189,7 +155,7 @@ SCORES: dict[str, Score] = {
 # Chosen on the digits inside scikit-learn and on letters of printed fonts, bent at random: one kind against the others.
 # Pixels as a second score help small images a little (0.1 points of AUROC) and harm larger ones (2.5).
 FOR_IMAGES = {"scattering": ("mahalanobis:scattering",), "lite0": ("mahalanobis:lite0", "mahalanobis:quality")}
-FOR_ROWS = ("mahalanobis", "knn")
+FOR_ROWS = ("knn", "knn:whitened")
 
 
 def default(features: Kind, x: Tensor) -> Literal["scattering", "lite0"]:
@@ -228,6 +194,8 @@ def named(
             raise ConfigError(
                 f"the score {each!r} is of images, and these are rows of numbers; give image_shape=(C, H, W)"
             )
+        if score.of == "rows" and images:
+            raise ConfigError(f"the score {each!r} is of rows of numbers, and these are images")
         if score.needs is not None and not issubclass(family(name), score.needs):
             raise CapabilityError(f"the score {each!r} cannot be had from the family {name!r}; {able(score.needs)}")
     return names
