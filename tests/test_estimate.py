@@ -81,6 +81,13 @@ def test_what_cannot_be_meant_is_refused(clock: list[ImageShape], training: Trai
         estimate(make, training, BIG, 100)
 
 
+def test_few_steps_that_were_asked_for_are_taken(clock: list[ImageShape], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where something else takes long, it is told and not refused."""
+    monkeypatch.setattr(estimating, "SLOW", 0.1)
+    (slow, *_) = estimate(make, Training(steps=6), BIG, 100)
+    assert "The fewest samples that are drawn together" in slow
+
+
 def test_the_pace_is_measured_and_leaves_chance_alone() -> None:
     for case in (small.Case("gan", "conv"), small.Case("vae", "conv", small.CLASSES)):
         torch.manual_seed(1)

@@ -101,7 +101,7 @@ def estimate(make: Make, training: Training, shape: ImageShape, n: int) -> list[
     if found.fits:
         return []
     told = [*in_words(found, shape), fitting(make, training, shape, n)]
-    if found.seconds > ENDLESS or found.steps < HOPELESS:
+    if found.seconds > ENDLESS or (found.few and found.steps < HOPELESS):
         raise ConfigError(" ".join(told))
     return told
 
