@@ -186,3 +186,20 @@ def test_counts_of_nothing_are_uniform():
     p, features = Counts(4, 3).distribution(torch.tensor([[1, 2]]))
     assert torch.allclose(p, torch.full((1, 4), 0.25, dtype=torch.float64))
     assert (features == 0).all()
+
+
+def test_a_training_on_sequences_that_goes_on_ends_with_the_same_weights():
+    def learner():
+        return Learner(made(WORDS), Training(steps=8, batch_size=32, validation=0), Tensors(words(100)))
+
+    whole, part, rest = learner(), learner(), learner()
+    for _ in whole.steps():
+        pass
+    steps = part.steps()
+    for _ in range(3):
+        next(steps)
+    rest.restore(part.state())
+    for _ in rest.steps():
+        pass
+    assert rest.step == whole.step == 8
+    assert rest.sampler().weights_hash() == whole.sampler().weights_hash()
