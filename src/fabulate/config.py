@@ -242,9 +242,9 @@ class Training:
     """Images per step (default: 128, fewer of large images, but at least 16)."""
     accumulate: PositiveInt = 1
     """Split each batch into this many equal micro-batches, to save memory."""
-    optimizer: Literal["adam", "muon"] = "adam"
+    optimizer: Literal["adam", "muon"] | None = None
     """What moves the weights: adam, or muon, which makes the singular values of each update equal, for the matrices
-    between features and adam for the rest."""
+    between features and adam for the rest (default: adam, or what suits the network)."""
     lr: PositiveFloat | None = None
     """Peak learning rate (default: 1e-3, or what suits the network)."""
     betas: tuple[

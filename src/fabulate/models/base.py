@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from textwrap import shorten
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -71,6 +71,7 @@ class GenerativeModel(Saved, nn.Module, ABC):
     Config: ClassVar[type[Any]]
     presets: ClassVar[dict[str, Preset]]
     usual_lr: float = 1e-3  # the peak learning rate where nobody says
+    usual_optimizer: Literal["adam", "muon"] = "adam"  # and the optimiser
     networks: ClassVar[Mapping[str, Any]] = {}  # as they suit the family, by kind; other kinds have their defaults
     families: ClassVar[dict[str, type["GenerativeModel"]]] = {}
     renamed: ClassVar[Mapping[str, str]] = {}  # what hyperparameters and weights of older models are called today

@@ -413,7 +413,8 @@ def total_steps(training: Training, n: int, batch_size: int) -> int | None:
 def settled(training: Training, model: GenerativeModel) -> tuple[Training, int, float]:
     """A training with nothing left to the model and its images, its images per step, and its peak learning rate."""
     batch_size, lr = training.batch(model.numbers), training.lr or model.usual_lr
-    return override(training, {"batch_size": batch_size, "lr": lr}), batch_size, lr
+    optimizer = training.optimizer or model.usual_optimizer
+    return override(training, {"batch_size": batch_size, "lr": lr, "optimizer": optimizer}), batch_size, lr
 
 
 def take(images: BatchSource, indices: Tensor, model: GenerativeModel, device: torch.device) -> Batch:

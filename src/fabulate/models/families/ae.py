@@ -66,6 +66,8 @@ class AE(Encodes, Scores, Conditional, family="ae"):
     def __init__(self, config: AEConfig, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
         network = network_for(config.network, shape, self.networks)
         super().__init__(override(config, {"network": network}), shape, classes)
+        if isinstance(network, Conv):
+            self.usual_optimizer = "muon"
         self.encoder = network.encoder(self.shape, config.latent_dim, len(classes))
         self.decoder = network.decoder(config.latent_dim, self.shape, len(classes))
         self.mixture = Mixture(config.latent_dim, config.components, max(len(classes), 1))
