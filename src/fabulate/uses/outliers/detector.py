@@ -256,13 +256,15 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
     def _fit_left_out(self, seen: Inputs, group: Tensor, progress: Progress | None) -> None:
         """Fit to all normals but strays, and judge each by the fit without its group."""
         rows = seen.x.ndim == 2
+        guards = np.array([SCORES[name].guards for name in self.names_])
+        told = ~guards if not guards.all() else guards  # guards tell how an image was taken, which has heavy tails
         for trim in range(TRIMS):
             kept = torch.from_numpy(~self.strays_)
             self.fitted_, learnt = self._fit(seen if kept.all() else seen[kept], progress)
             labels = torch.unique(group[kept], return_inverse=True)[1]
             self.raw_normals_ = self._crossed(seen[kept], labels) if rows else self._left_out(learnt, labels)
             if self.strays == "auto":
-                found = np.any([conformal.strays(-raw) for raw in self.raw_normals_.T], axis=0)
+                found = np.any([conformal.strays(-raw) for raw in self.raw_normals_.T[told]], axis=0)
             else:
                 found = np.zeros(len(self.raw_normals_), bool)
                 count = 0 if trim else round(self.strays * len(group))
@@ -280,7 +282,7 @@ class OutlierDetector(OutlierMixin, BaseEstimator):  # type: ignore[misc]  # sci
                 "they were left out, of the promise too. Look at them (`strays_`); strays=0 keeps them",
                 stacklevel=4,
             )
-        doubt = max(conformal.doubtful(-raw) for raw in self.raw_normals_.T)
+        doubt = max(conformal.doubtful(-raw) for raw in self.raw_normals_.T[told])
         if doubt >= DOUBT:
             warn(
                 f"about {doubt:.0%} of the normals lie farther out than is usual. If they are outliers, fewer will be "
