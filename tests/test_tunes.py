@@ -105,7 +105,7 @@ def test_samples_are_tunes_with_sound_and_a_page(tunes, tmp_path):
     assert len(drawn) == 6 and {path.parent.name for path in drawn} == {"jig", "reel"}
     assert all(path.read_text().startswith("X:") for path in drawn)
     page = (out / "index.html").read_text()
-    assert page.count("<section>") == 6 and "http" not in page
+    assert page.count('<div class="sound">') == 6 and "http" not in page
     for sounds in out.rglob("*.wav"):
         with wave.open(str(sounds)) as file:
             assert file.getframerate() == RATE and file.getnframes() > RATE

@@ -228,6 +228,22 @@ class Figures:
     small: bool = False
 
 
+class Sound(NamedTuple):
+    """A sound with what is written of it; `source` is its file's path beside the page, empty where there is none."""
+
+    title: str
+    caption: str
+    source: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Sounds:
+    """Sounds below each other, to be played."""
+
+    sounds: Sequence[Sound]
+
+
 @dataclass(frozen=True)
 class Notes:
     """Sentences below each other: what must be known to read the numbers, warnings.
@@ -254,7 +270,7 @@ class Folded:
     blocks: Sequence["Block"]
 
 
-Block = Facts | Rows | Table | Figures | Notes | Absent | Folded
+Block = Facts | Rows | Table | Figures | Sounds | Notes | Absent | Folded
 
 
 class Section(NamedTuple):

@@ -37,8 +37,9 @@ from fabulate.files import (
 )
 from fabulate.models import GenerativeModel
 from fabulate.models.base import SHOWN, Labels
-from fabulate.pictures import Pixels, save_png
+from fabulate.pictures import Pixels
 from fabulate.samples.order import MANIFEST, PICTURE, Head, Order, folders
+from fabulate.samples.showing import show
 from fabulate.types import ImageShape, Progress
 
 DRAWING = ".fabulate-drawing"  # there while images are drawn: a folder with it is ours, and not whole
@@ -166,11 +167,9 @@ def whole(
 def finish(
     folder: Path, head: Head, names: Iterable[str], its: Medium, shown: Sequence[Any], y: np.ndarray | None, about: str
 ) -> None:
-    """Write grid.png, which shows the first images and their classes, and the manifest."""
-    legend = f"{len(shown):,} of {head['n']:,} samples, seed {head['seed']}"
-    save_png(its.sheet(shown, f"{about}: samples", legend, y, head["classes"]), folder / PICTURE)
+    """Write what people look at first, and the manifest."""
     first = [*islice(names := iter(names), len(shown))]
-    its.page(folder, first, shown, about)
+    show(folder, head, its, first, shown, y, about)
     write_file(folder / MANIFEST, lambda file: file.writelines(map(str.encode, lines(head, chain(first, names)))))
 
 

@@ -3,13 +3,13 @@
 `medium(shape)` gives the object that reads, writes and shows items of a shape.
 """
 
-from fabulate.data.media.base import Medium
+from fabulate.data.media.base import Heard, Medium
 from fabulate.data.media.images import ImageMedium
 from fabulate.data.media.texts import TextMedium
 from fabulate.data.media.tunes import TuneMedium
 from fabulate.types import Shape
 
-__all__ = ["MEDIA", "Medium", "by_ending", "medium"]
+__all__ = ["MEDIA", "Heard", "Medium", "by_ending", "medium"]
 
 MEDIA: dict[str, Medium] = {"images": ImageMedium(), "tunes": TuneMedium(), "texts": TextMedium()}
 

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from torch import Tensor
 
@@ -21,6 +21,16 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from fabulate.data.images import Data
+
+
+class Heard(NamedTuple):
+    """An item that sounds, for a page."""
+
+    title: str
+    about: str
+    sound: str
+    """The sound's file, as a path beside the item's; empty where it makes none."""
+    text: str
 
 
 class Medium(ABC):
@@ -72,8 +82,9 @@ class Medium(ABC):
         """What can be counted in an item: how many are as they should be, and of how many."""
         return {}
 
-    def page(self, folder: Path, names: Sequence[str], items: Sequence[Any], about: str) -> None:  # noqa: B027
-        """Write a page of the first samples of a folder, where there is more to them than a picture."""
+    def heard(self, item: Any, name: str) -> Heard | None:
+        """What a page plays of an item in the file `name`; None where there is no sound."""
+        return None
 
     @abstractmethod
     def file_size(self, shape: Any) -> int:

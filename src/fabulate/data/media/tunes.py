@@ -13,9 +13,9 @@ length, sin(k pi / 5) / k^2, the higher the sooner silent.
 
 import os
 import re
-import struct
+import wave
 from collections.abc import Sequence
-from html import escape
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +26,11 @@ from PIL import Image, ImageDraw
 from fabulate.config import DataSpec
 from fabulate.data.images import Data
 from fabulate.data.media.abc_notation import AbcError, Tune, parse
+from fabulate.data.media.base import Heard
 from fabulate.data.media.sequences import Found, SequenceMedium
 from fabulate.data.media.texts import bytes_of, walked
 from fabulate.errors import DataError
-from fabulate.files import place_file, write_file
+from fabulate.files import place_file
 from fabulate.pictures import fitting, font
 
 RATE = 22_050  # numbers of sound in a second
@@ -90,11 +91,12 @@ class TuneMedium(SequenceMedium):
         fits = tune.full if isinstance(tune, Tune) else (0, 0)
         return {"Tunes that parse": (int(isinstance(tune, Tune)), 1), "Bars that are full": fits}
 
-    def page(self, folder: Path, names: Sequence[str], items: Sequence[Any], about: str) -> None:
-        """Write index.html, which plays the first samples without a network."""
-        parts = [heard(name, item) for name, item in zip(names, items, strict=True)]
-        text = PAGE.format(title=escape(f"{about}: samples"), tunes="\n".join(parts))
-        write_file(folder / "index.html", lambda file: file.write(text.encode()))
+    def heard(self, item: str, name: str) -> Heard:
+        tune = parsed(item)
+        if isinstance(tune, str):
+            return Heard(name, f"does not parse: {tune}", "", item)
+        full, bars = tune.full
+        return Heard(tune.title or name, f"{name}: {full} of {bars} bars are full", f"{name[:-4]}.wav", item)
 
     def sheet(
         self,
@@ -177,61 +179,34 @@ def sound(tune: Tune) -> npt.NDArray[np.float32]:
     """What a tune sounds like, numbers in [-1, 1], `RATE` of them for each second."""
     notes = [note for bar in tune.bars for note in bar]
     seconds = min(LONGEST, float(sum(note.length for note in notes)) * WHOLE + 1)
-    wave = np.zeros(int(seconds * RATE), np.float32)
+    whole = np.zeros(int(seconds * RATE), np.float32)
     at = 0.0
     for note in notes:
         start = int(at * RATE)
         for pitch in note.pitches:
-            one = string(440 * 2 ** ((pitch - 69) / 12), float(note.length) * WHOLE + 0.3)[: max(0, len(wave) - start)]
-            wave[start : start + len(one)] += one
+            one = string(440 * 2 ** ((pitch - 69) / 12), float(note.length) * WHOLE + 0.3)[: max(0, len(whole) - start)]
+            whole[start : start + len(one)] += one
         at += float(note.length) * WHOLE
-    return wave / max(1.0, float(np.abs(wave).max()) / 0.9) if len(wave) else wave
+    return whole / max(1.0, float(np.abs(whole).max()) / 0.9) if len(whole) else whole
 
 
 def string(pitch: float, seconds: float) -> npt.NDArray[np.float32]:
     """A plucked string of a pitch in hertz, let go for so many seconds."""
     t = np.arange(int(seconds * RATE)) / RATE
-    wave = np.zeros(len(t))
+    tone = np.zeros(len(t))
     for k in range(1, HARMONICS + 1):
         if k * pitch < RATE / 2:
-            wave += np.sin(k * np.pi / 5) / k**2 * np.exp(-DECAY * k * t) * np.sin(2 * np.pi * k * pitch * t)
+            tone += np.sin(k * np.pi / 5) / k**2 * np.exp(-DECAY * k * t) * np.sin(2 * np.pi * k * pitch * t)
     damped = np.clip((seconds - t) / 0.05, 0, 1) * np.clip(t / 0.002, 0, 1)  # no click at either end
-    return (0.5 * wave * damped).astype(np.float32)
+    return (0.5 * tone * damped).astype(np.float32)
 
 
-def wav(wave: npt.NDArray[np.float32]) -> bytes:
-    """Sound as the bytes of a .wav of 16 bits, one channel."""
-    data = (wave.clip(-1, 1) * 32767).astype("<i2").tobytes()
-    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, RATE, 2 * RATE, 2, 16)
-    return (
-        struct.pack("<4sI4s", b"RIFF", 28 + len(form) + len(data) - 16, b"WAVE")
-        + form
-        + b"data"
-        + struct.pack("<I", len(data))
-        + data
-    )
-
-
-def heard(name: str, item: str) -> str:
-    """A tune on the page: its title, its sound, its letters."""
-    tune = parsed(item)
-    notes = escape(item)
-    if isinstance(tune, str):
-        return f"<section><h2>{escape(name)}</h2><p>does not parse: {escape(tune)}</p><pre>{notes}</pre></section>"
-    place = escape(name.removesuffix(".abc") + ".wav", quote=True)
-    fits, n = tune.full
-    return (
-        f"<section><h2>{escape(tune.title or name)}</h2><p>{escape(name)}: {fits} of {n} bars are full</p>"
-        f'<audio controls preload="none" src="{place}"></audio><pre>{notes}</pre></section>'
-    )
-
-
-PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>{title}</title><style>
-body {{ font-family: sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem; color: #222; background: white }}
-section {{ border-top: 1px solid #ddd; padding: 0.5rem 0 }} h2 {{ font-size: 1.1rem }} p {{ color: #666 }}
-pre {{ overflow-x: auto; background: #f6f6f6; padding: 0.5rem }} audio {{ width: 100% }}
-</style></head><body><h1>{title}</h1>
-{tunes}
-</body></html>
-"""
+def wav(numbers: npt.NDArray[np.float32]) -> bytes:
+    """Sound in [-1, 1] as the bytes of a .wav of 16 bits, one channel."""
+    file = BytesIO()
+    with wave.open(file, "wb") as out:
+        out.setnchannels(1)
+        out.setsampwidth(2)
+        out.setframerate(RATE)
+        out.writeframes((numbers.clip(-1, 1) * 32767).astype("<i2").tobytes())
+    return file.getvalue()
