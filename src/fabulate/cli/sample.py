@@ -70,7 +70,12 @@ def main(argv: list[str]) -> None:
     with counting("drawing") as progress:
         write = write_samples if flags.npz is None else write_npz
         write(model, place, flags.n, flags.label, progress=progress, say=told, **options)
-    where(*(("arrays", place) if flags.npz is not None else ("images", place, place / "grid.png")))
+    if flags.npz is not None:
+        where("arrays", place)
+        return
+    where(model.shape.medium, place, place / "grid.png")
+    if (page := place / "index.html").exists():
+        where("page", page)
 
 
 def from_on(start: int | None) -> str:

@@ -22,11 +22,11 @@ PLAIN_SECONDS = 5.0  # between plain lines
 
 
 class Display:
-    """Progress, images/s, losses and time left."""
+    """Progress, speed, losses and time left."""
 
-    def __init__(self, console: Console, title: str, stop: Stop | None = None) -> None:
-        """`stop` is told when the output is closed."""
-        self.console, self.stop = console, stop or Stop()
+    def __init__(self, console: Console, title: str, stop: Stop | None = None, items: str = "images") -> None:
+        """`stop` is told when the output is closed; `items` is what is learnt."""
+        self.console, self.stop, self.items = console, stop or Stop(), items
         self.last = time.monotonic()
         self.first = 0.0
         self.marks: deque[tuple[float, float]] = deque()  # moments and shares of the budget spent then
@@ -77,16 +77,16 @@ class Display:
         self.marks.append((time.monotonic(), share))
 
     def update(self, share: float, step: int, speed: float, terms: Mapping[str, float]) -> None:
-        """Show the share of the budget spent (0..1), the step, images per second and the latest losses."""
+        """Show the share of the budget spent (0..1), the step, items per second and the latest losses."""
         now = time.monotonic()
         shown = "  ".join(f"{name} {value:.4g}" for name, value in terms.items())
-        text, left = f"step {step:,}  {shown}", self.left(now, share)
+        text, left, pace = f"step {step:,}  {shown}", self.left(now, share), f"{speed:,.0f} {self.items}/s"
         if self.live:
-            self.bar.update(self.task, completed=share, speed=f"{speed:,.0f} images/s", left=left)
+            self.bar.update(self.task, completed=share, speed=pace, left=left)
             self.losses.plain = text
         elif now - self.last >= PLAIN_SECONDS or share >= 1:
             self.last = now
-            self.say(f"{share:4.0%}  {text}  {speed:,.0f} images/s  {left}")
+            self.say(f"{share:4.0%}  {text}  {pace}  {left}")
 
     def left(self, now: float, share: float) -> str:
         """The time left, by the pace of the later half of what was done: the first steps may have been compiled."""

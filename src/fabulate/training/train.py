@@ -212,7 +212,7 @@ def run(
         stack.callback(folder.close)
         quality = None if evaluate_every is None else SampleQuality.of(evaluate_every, data, model.device)
         stop = stack.enter_context(catching(Stop()))
-        display = stack.enter_context(Display(console, name, stop))
+        display = stack.enter_context(Display(console, name, stop, model.shape.medium))
         for sentence in (*chosen, *rounding(before, how), *sentences):
             display.say(sentence)
         session = Session(learner, folder, data, display, stop, save_every, quality)
