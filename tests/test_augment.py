@@ -380,7 +380,7 @@ def test_columns_go_to_normal_scores_and_back() -> None:
     torch.testing.assert_close(with_far["width"], without["width"] * torch.tensor([1e6, 1e-6, 1]), rtol=0.05, atol=0)
 
 
-@pytest.mark.parametrize("image_shape", [None, (1, 8, 8)])
+@pytest.mark.parametrize("image_shape", [None, pytest.param((1, 8, 8), marks=pytest.mark.slow)])
 @pytest.mark.filterwarnings("ignore:.*repeated real images")
 def test_a_fitted_over_sampler_and_its_pipeline_can_be_dumped(
     image_shape: tuple[int, int, int] | None, tmp_path: Path

@@ -22,8 +22,16 @@ CASES = cases()
 ASKED = [(law, case) for law in LAWS for case in CASES if LAWS[law].applies(case)]
 
 
+LONG = {"its_own_class_is_likelier"}  # laws that train
+
+
 def slow(law: str, case: Case) -> bool:
-    """Whether it is asked of a conditional model once more, with another kind of network, and is not about classes."""
+    """Whether it is asked of a conditional model once more, with another kind of network, and is not about classes.
+
+    And whether a law that trains is asked of what differs by little from another case.
+    """
+    if law in LONG and (case.space or family(case.family).akin):
+        return True
     return bool(case.classes) and not LAWS[law].conditional and case.kind != kinds(family(case.family))[-1]
 
 

@@ -197,6 +197,7 @@ def test_a_collapsed_generator_is_told_which_classes_are_gone(few: Data, seeing:
     assert SCORE in section.absent
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("briefly")
 def test_samples_teach_a_classifier_of_sides_beyond_64(few: Data) -> None:
     def wide(images: Images) -> Images:
@@ -285,7 +286,7 @@ def test_what_cannot_be_evaluated_is_said(few: Data, models: dict[str, Generativ
         evaluate(models["vae"], few, n=5)
     with pytest.raises(ConfigError, match="does not say what images"):
         evaluate(models["vae"])
-    with pytest.raises(ConfigError, match="8x8 gray images and digits has 7x8 gray"):
+    with pytest.raises(ConfigError, match="images of 8x8 gray and digits has images of 7x8 gray"):
         evaluate(models["vae"], replace(few, train=Images(few.train.x[:, :, :7])))
     with pytest.raises(DataError, match="has 10"):
         evaluate(models["vae"], replace(few, test=Images(few.train.x[:10])))
@@ -391,7 +392,7 @@ def test_evaluate_writes_a_page_and_numbers_once(runs: Path, capsys: pytest.Capt
         (["evaluate", "vae", "-n", "3"], "at least 20 samples; given n=3"),
         (["evaluate", "vae", "--features", "pixel"], "did you mean 'pixels'?"),
         (["evaluate", "vae/model"], "give --data, the images it was trained on"),
-        (["evaluate", "vae", "--data", "digits", "--size", "16"], "the model makes 8x8 gray images"),
+        (["evaluate", "vae", "--data", "digits", "--size", "16"], "the model makes images of 8x8 gray"),
         (["compare", "vae"], "at least two runs"),
         (["compare", "vae", "vea"], "there is no run or model folder"),
         (["compare", "vae", "other"], "trained on different images"),

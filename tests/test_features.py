@@ -148,6 +148,7 @@ def test_what_no_classifier_can_learn_is_refused(digits):
 # --- without classes
 
 
+@pytest.mark.slow
 def test_an_encoder_without_classes_tells_the_digits_apart_by_a_linear_probe(digits):
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline

@@ -90,6 +90,7 @@ def test_more_modes_than_can_be_learned_are_confessed():
     assert event.interval[0] <= truth <= event.interval[1]
 
 
+@pytest.mark.slow
 def test_intervals_hold_the_truth_and_errors_average_out():
     runs, truth = 24, 2 * stats.norm.sf(3.0)
     u = frame(8, 1)[:, 0]

@@ -262,6 +262,7 @@ def test_the_verb_writes_images_a_table_numbers_and_a_page(runs, capsys):
     assert ends("rare", runs / "vae", *QUICK, "--score", "brightness", "--overwrite") == 0
 
 
+@pytest.mark.slow
 def test_a_class_a_direction_and_a_conditional_model(runs, capsys, monkeypatch):
     monkeypatch.setattr("fabulate.features.trained.FEWEST_STEPS", 30)  # of the classifier behind --towards
     assert ends("rare", runs / "gan", *QUICK, "--towards", "thick", "--quantile", 0.1) == 0
