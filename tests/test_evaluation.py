@@ -288,7 +288,7 @@ def test_what_cannot_be_evaluated_is_said(few: Data, models: dict[str, Generativ
         evaluate(models["vae"])
     with pytest.raises(ConfigError, match="images of 8x8 gray and digits has images of 7x8 gray"):
         evaluate(models["vae"], replace(few, train=Images(few.train.x[:, :, :7])))
-    with pytest.raises(DataError, match="has 10"):
+    with pytest.raises(DataError, match="10 of its 410 images are held out"):
         evaluate(models["vae"], replace(few, test=Images(few.train.x[:10])))
 
 
