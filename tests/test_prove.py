@@ -242,12 +242,12 @@ def test_the_verdict_says_what_the_intervals_say(right: Any, word: str, first: s
 
 def test_where_nothing_differs_help_is_claimed_hardly_ever() -> None:
     """The same chances in all ways, each seed and image with luck of its own."""
-    chance, trials, helped = torch.Generator().manual_seed(5), 100, 0
+    chance, trials, helped = torch.Generator().manual_seed(5), 50, 0
     for _ in range(trials):
         p = (0.7 + 0.2 * (torch.rand(1, 300, generator=chance) < 0.5)).expand(5, 300)
         rows = {name: torch.rand(5, 300, generator=chance) < p for name in NAMES}
         helped += verdict(proof_of(300, **rows)).word == "yes"
-    assert helped <= 3
+    assert helped <= 2
 
 
 def test_a_gain_that_the_test_can_see_is_found_eight_times_in_ten() -> None:
@@ -297,6 +297,7 @@ def test_images_of_a_class_that_was_nearly_absent_are_found_to_help() -> None:
     assert verdict(proof).word == "yes" and proof.difference("both", "balanced").by_class[1].low > 0
 
 
+@pytest.mark.slow
 def test_images_that_add_nothing_are_found_not_to_help(data: Data) -> None:
     """Copies of real images in the place of synthetic ones, of a common class: nothing to learn from them."""
     cut = split(data)

@@ -198,9 +198,8 @@ def test_a_space_that_was_trained_is_kept_where_it_has_no_share_of_the_budget():
     assert kept.players()["autoencoder"].span == (0, 0)
 
 
-@pytest.mark.parametrize(
-    "budget", [{"steps": 20}, pytest.param({"steps": None, "epochs": 3.2}, marks=pytest.mark.slow)], ids=str
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("budget", [{"steps": 20}, {"steps": None, "epochs": 3.2}], ids=str)
 def test_a_flow_in_latents_is_killed_and_goes_on_to_the_bit(budget, tmp_path):
     """Before the autoencoder's span is over, and after; no loss of the first is compared with one of the second."""
     options = {**hyperparameters(Flow, "unet", "vae"), **budget, "batch_size": 16, "validation": 0.25, "quiet": True}
