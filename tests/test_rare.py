@@ -246,6 +246,12 @@ def test_classical_methods_agree_with_known_probabilities(method, g, dim, thresh
     assert float(weights @ (g(x) > threshold)) / len(x) == pytest.approx(truth, rel=0.3)
 
 
+@pytest.mark.parametrize("method", ["subset", "cross-entropy"])
+def test_classical_methods_refuse_a_simulator_that_always_fails(method):
+    with pytest.raises(DataError, match="NaN for all of"):
+        rare.estimate(lambda x: np.full(len(x), np.nan), 2, 1.0, method=method)
+
+
 def test_classical_methods_say_what_they_did_not_reach():
     for method in ("subset", "cross-entropy"):
         assert any("not the threshold" in words for words in rare.estimate(linear(2), 2, 9.0, method=method).warnings)

@@ -27,6 +27,7 @@ FAILURES = (ArithmeticError, ValueError, RuntimeError, OSError)
 """What a simulator raises at a point that it cannot do; anything else is a bug in it, and ends the estimate."""
 
 PARTS = 8  # of a round, or of each worker's share: what is lost at most when it is killed
+OTHERS = 16  # workers that an executor is taken to have: it does not say
 
 
 class Answer(NamedTuple):
@@ -61,7 +62,7 @@ class Calls:
         """What it says of points (N, D). Errors: `DataError` for what are no N numbers."""
         if self.workers == 1 and self.file is None:
             return ask(self.g, x)
-        count = PARTS * (self.workers if isinstance(self.workers, int) else 1)
+        count = PARTS * (self.workers if isinstance(self.workers, int) else OTHERS)
         parts = np.array_split(x, max(1, min(count, len(x))))
         names = [digest(np.ascontiguousarray(part).tobytes()) for part in parts]
         new = [i for i, name in enumerate(names) if name not in self.known]

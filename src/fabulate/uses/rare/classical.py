@@ -18,7 +18,7 @@ of importance sampling from the last round alone.
 Legend: N points of a level, D dimensions, C chains, T states of a chain.
 """
 
-from math import log, sqrt
+from math import exp, inf, log, sqrt
 
 import torch
 from torch import Tensor
@@ -43,43 +43,42 @@ def subset(ask: Calls, dim: int, threshold: float, calls: int, seed: int, progre
     n = max(calls // LEVELS, 20)
     chance = generator(seed, "rare", "subset")
     x = Nominal(dim).draw(n, chance)
-    g, broken = said(ask, x)
-    spent, failed, logs, variance, levels = n, broken, 0.0, 0.0, list[float]()
+    g, failed = said(ask, x)
+    refuse_silence(failed, n, dim)
+    spent, logs, variance, levels = n, 0.0, 0.0, list[float]()
     chains = torch.arange(n)[:, None]  # (C, T), numbers of the states of each chain
     while True:
-        beyond = g > threshold
         level = float(g.sort(descending=True).values[max(1, int(SHARE * n)) - 1])
-        last = level > threshold or float(beyond.double().mean()) >= SHARE
-        if not last:
-            beyond = g >= level
-        p = float(beyond.double().mean())
-        if last or spent + n - int(beyond.sum()) > calls or level <= (levels or [-torch.inf])[-1]:
-            if last:
-                levels.append(threshold)
+        beyond = g >= level
+        spending = n - int(beyond.sum())
+        reached = level > threshold
+        if reached:
+            levels.append(threshold)
+        last = reached or spent + spending > calls or level <= (levels or [-inf])[-1]
+        if last:
             beyond = g > threshold
-            p = float(beyond.double().mean())
-            variance += squared_variation(beyond[chains], p)
-            logs += log(p) if p else -torch.inf
-            break
+        p = float(beyond.double().mean())
         variance += squared_variation(beyond[chains], p)
-        logs += log(p)
+        logs += log(p) if p else -inf
+        if last:
+            break
         levels.append(level)
         x, g, chains, broken = moved(ask, x[beyond], g[beyond], level, n, chance)
-        spent, failed = spent + n - int(beyond.sum()), failed + broken
-        progress(min(spent, calls), calls)
+        spent, failed = spent + spending, failed + broken
+        progress(spent, calls)
     progress(calls, calls)
-    probability = float(torch.tensor(logs, dtype=torch.float64).exp())
+    probability = exp(logs)
     warnings = []
     if (levels and levels[-1] < threshold) or not probability:
-        reached = levels[-1] if levels else float(g.max())
-        warnings.append(f"level {reached:.4g} was reached, not the threshold {threshold:.4g}: allow more calls")
+        highest = levels[-1] if levels else float(g.max())
+        warnings.append(f"level {highest:.4g} was reached, not the threshold {threshold:.4g}: allow more calls")
     if failed:
         warnings.append(f"g gave NaN for {failed} points, counted as no failures")
     reach = sqrt(variance)
     return RareEvent(
         probability=probability,
         standard_error=probability * reach,
-        interval=interval(probability, probability * reach, torch.inf) if probability else (0.0, unseen(n)),
+        interval=interval(probability, probability * reach, inf) if probability else (0.0, unseen(n)),
         calls=spent,
         effective_samples=1 / variance if variance else float(n),
         levels=tuple(levels),
@@ -90,12 +89,14 @@ def subset(ask: Calls, dim: int, threshold: float, calls: int, seed: int, progre
 
 def said(ask: Calls, x: Tensor) -> tuple[Tensor, int]:
     """What a simulator says of points (N, D), -inf where it fails, and at how many it failed."""
-    values, error = ask(x.numpy())
-    g = torch.from_numpy(values)
-    broken = int(g.isnan().sum())
-    if broken == len(g):
-        raise DataError(f"g gave NaN for all of {len(x)} points{f' ({error})' if error else ''}")
-    return g.nan_to_num(-torch.inf, torch.inf, -torch.inf), broken
+    g = torch.from_numpy(ask(x.numpy()).values)
+    return g.nan_to_num(-inf, inf, -inf), int(g.isnan().sum())
+
+
+def refuse_silence(failed: int, n: int, dim: int) -> None:
+    """Refuse a simulator that failed at all of n points."""
+    if failed == n:
+        raise DataError(f"g gave NaN for all of {n} points: try it on numpy.random.randn({n}, {dim})")
 
 
 def moved(
@@ -110,21 +111,15 @@ def moved(
         now, at = states[-1][:moving], values[-1][:moving]
         rho = sqrt(1 - step**2)
         tried = rho * now + step * torch.randn(now.shape, generator=chance, dtype=torch.float64)
-        try_g, failed = said_or_none(ask, tried)
+        try_g, failed = said(ask, tried)
         taken = try_g >= level
         states.append(torch.where(taken[:, None], tried, now))
         values.append(torch.where(taken, try_g, at))
-        step = min(1.0, max(0.01, step * float(torch.tensor(float(taken.double().mean()) - TAKEN).exp())))
+        step = min(1.0, max(0.01, step * exp(float(taken.double().mean()) - TAKEN)))
         kept, broken = kept + moving, broken + failed
     whole = sum(len(part) == len(x) for part in states)
     chains = torch.arange(whole * len(x)).view(whole, len(x)).T  # the last, shorter states are in none
     return torch.cat(states), torch.cat(values), chains, broken
-
-
-def said_or_none(ask: Calls, x: Tensor) -> tuple[Tensor, int]:
-    """As `said`, also where it fails at all of few points."""
-    g = torch.from_numpy(ask(x.numpy()).values)
-    return g.nan_to_num(-torch.inf, torch.inf, -torch.inf), int(g.isnan().sum())
 
 
 def squared_variation(beyond: Tensor, p: float) -> float:
@@ -178,6 +173,7 @@ def cross_entropy(
     while spent + 2 * n <= calls and not (levels and levels[-1] >= threshold):
         x = proposal.draw(n, chance)
         g, broken = said(ask, x)
+        refuse_silence(broken, n, dim)
         spent, failed = spent + n, failed + broken
         level = min(threshold, float(g.sort(descending=True).values[max(1, int(SHARE * n)) - 1]))
         best = g >= level

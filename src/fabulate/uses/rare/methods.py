@@ -40,12 +40,13 @@ def estimate(
 
     `g` takes a float64 array (N, D) and gives N numbers (N,), larger the nearer to failure; an array, a list or a
     tensor will do, infinities too. It is asked for about calls / 13 points at a time, twice that at first. Points at
-    which it raises or gives NaN are no failures, and the interval reaches up to what they could add. For other
-    distributions of independent inputs let g begin with x = F^-1(Phi(u)), e.g.
+    which it raises or gives NaN are no failures; by the method adaptive the interval reaches up to what they could add,
+    the others only tell them. For other distributions of independent inputs let g begin with x = F^-1(Phi(u)), e.g.
     `scipy.stats.gumbel_r.ppf(scipy.stats.norm.cdf(u))`.
     `method`: "adaptive" (importance sampling, the default), "subset" or "cross-entropy" (`classical.py`). `workers`:
     processes that share the points (-1: one for each core), or an executor. `file`: an .npz that keeps what g said; the
-    same call again goes on from there. `proposal`: of the method adaptive; fits a density to weighted points (`Fit`).
+    same call again goes on from there, so each g has a file of its own. `proposal`: of the method adaptive; fits a
+    density to weighted points (`Fit`).
     Errors: `ConfigError`; `DataError` for what g gives; `RunError` for the file.
 
     >>> event = estimate(lambda x: x.sum(1) / 20**0.5, dim=20, threshold=3.0, calls=8_000)
