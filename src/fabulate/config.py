@@ -65,7 +65,7 @@ def override(base: T, values: Mapping[str, Any]) -> T:
             all_known = ", ".join(known) or "none"
             raise ConfigError(f"unknown hyperparameter {name!r}{nearest(name, known)}; known: {all_known}")
     try:
-        return replace(base, **values)  # type: ignore[type-var]
+        return replace(base, **values)  # type: ignore[type-var]  # likewise
     except ValidationError as error:
         raise ConfigError(explain(error)) from error
 

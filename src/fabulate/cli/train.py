@@ -130,11 +130,11 @@ def refuse_nameless(config: Any, argv: list[str]) -> None:
 def arguments(name: str, config: Any, schedule: Training, data: DataSpec) -> type[Any]:
     """A dataclass of all flags, whose defaults are the preset's, or a --config's."""
     # Literals made at run time: mypy cannot know them, tyro shows them as choices.
-    presets = Literal[tuple(models.family(name).presets)]  # type: ignore[valid-type]
+    presets = Literal[tuple(models.family(name).presets)]  # type: ignore[valid-type]  # known when the command runs
     extra: list[tuple[str, Any, Any]] = []
     for part, kinds in training.choices(type(config)).items():
-        words = Literal[tuple(kinds)]  # type: ignore[valid-type]
-        chosen = Annotated[words, tyro.conf.arg(name=part, help=f"Which {part}; its own options follow below.")]  # type: ignore[valid-type]
+        words = Literal[tuple(kinds)]  # type: ignore[valid-type]  # likewise
+        chosen = Annotated[words, tyro.conf.arg(name=part, help=f"Which {part}; its own options follow below.")]  # type: ignore[valid-type]  # likewise
         extra.append((part, chosen, getattr(config, part).kind))
     return make_dataclass(
         "Train",

@@ -112,7 +112,7 @@ def revision_of(name: str) -> str:
     except (OSError, RunError):
         pass  # first time here, no cache, or a damaged one
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]  # as in `on_hub`
 
     try:
         info = HfApi().dataset_info(name, timeout=20)
