@@ -114,7 +114,8 @@ def test_augment_says_whether_it_helped(capsys: pytest.CaptureFixture[str], monk
 
     from fabulate.uses.augment import filters, proof
 
-    monkeypatch.setattr(proof, "enough_steps", lambda n: 5)
+    monkeypatch.setattr(proof, "FEWEST_STEPS", 5)
+    monkeypatch.setattr(proof, "MOST_STEPS", 5)
     monkeypatch.setattr(filters, "STEPS", 30)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # a model of few steps makes few images that pass
