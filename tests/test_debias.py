@@ -22,7 +22,7 @@ from fabulate.seeds import generator
 from fabulate.types import ImageShape, to_float
 from fabulate.uses.debias import Debiaser, densities, factors, filling, page, proof
 from fabulate.uses.debias.densities import RAREST, log_prior_of, weights
-from fabulate.uses.debias.recolour import Duotone, DuotoneConfig, Palette, counterfactual, paint, unpaint
+from fabulate.uses.debias.recolour import Duotone, DuotoneConfig, Palette, counterfactual, paint, shrunk, unpaint
 from pages import loads
 from tiny import ends, within_five_errors
 
@@ -574,3 +574,22 @@ def test_images_without_classes_are_refused_by_the_command(tmp_path: Path, capsy
         Image.fromarray(x.transpose(1, 2, 0)).save(tmp_path / "images" / f"{i}.png")
     assert ends("debias", tmp_path / "images", "--out", tmp_path / "out") == 2
     assert "put the images of each class in a folder" in capsys.readouterr().err
+
+
+def test_large_images_are_looked_at_small_and_recoloured_large() -> None:
+    chance = np.random.default_rng(0)
+    y = np.arange(80) % 2
+    colours = np.where(y == 1, 200, 40)  # red tells the class
+    pixels = chance.integers(0, 30, (80, 4, 96, 128)).astype(np.uint8)
+    pixels[:, 0] += colours[:, None, None].astype(np.uint8)
+    images = Images(pixels, y.astype(np.int64))
+    debiaser = Debiaser("palette", steps=30, device="cpu").fit(images)
+    assert debiaser.model_.shape == (4, 48, 64)
+    x = images.batch(torch.arange(8)).x
+    changed = debiaser.recoloured(x, "here")
+    assert changed.shape == x.shape and changed.abs().max() <= 1
+    small = shrunk(x, debiaser.model_.shape)
+    assert torch.allclose(small, x.view(8, 4, 48, 2, 64, 2).mean((3, 5)), atol=1e-6)
+    palette = debiaser.model_.ends(debiaser.model_.parts(debiaser.model_.encode(small))[1])
+    same = counterfactual(debiaser.model_, x, debiaser.codes_[:8], ())
+    assert torch.allclose(same, paint(unpaint(x, palette), palette).clamp(-1, 1), atol=1e-5)

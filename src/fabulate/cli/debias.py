@@ -40,9 +40,9 @@ class Arguments:
     recoloured: bool = False
     """Also write each training image with the factor (as its colours) of another, in a folder for each class."""
     steps: PositiveInt | None = None
-    """Training steps of the model (default: 2,000, with --attribute 3,000)."""
-    classifier_steps: Annotated[int, Field(ge=0)] = proof.STEPS
-    """Training steps of each classifier that is tested; 0 tests none."""
+    """Training steps of the model (default: 150 epochs, but 500 to 2,000 steps; with --attribute 3,000)."""
+    classifier_steps: Annotated[int, Field(ge=0)] | None = None
+    """Training steps of each classifier that is tested; 0 tests none (default: 40 epochs, but 300 to 600 steps)."""
     seed: int = 0
     """Of all that is random."""
     device: Device = "auto"

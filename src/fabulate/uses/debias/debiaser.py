@@ -36,10 +36,10 @@ from fabulate.training.loop import Learner
 from fabulate.types import Progress, Selected
 from fabulate.uses.debias import densities, factors
 from fabulate.uses.debias.densities import DENSITIES, TARGETS, Labels, Numbers
-from fabulate.uses.debias.recolour import Duotone, DuotoneConfig, counterfactual
+from fabulate.uses.debias.recolour import Duotone, DuotoneConfig, Shrunk, counterfactual, looked_at, shrunk
 
 FEWEST = 50  # images from which anything can be told of densities
-STEPS = 2000
+FEWEST_STEPS, STEPS, EPOCHS = 500, 2000, 150  # of training where nobody says: so many epochs, within these
 FIRST = 0.3  # of the steps go by before the first weights: codes of an untrained model mean nothing
 MOST = 8  # times that weights are renewed, at most
 KEPT = 0.5  # share of an epoch's images that are drawn without weights
@@ -52,7 +52,8 @@ class Debiaser:
     `by`: names of factors: palette, structure, structure-3, ...; None: the factor that tells most of the class (without
     classes the palette), or with environments the one whose relation to the class differs most between them. `density`,
     `target`: names from `densities.DENSITIES` and `densities.TARGETS`; the default target is "overall", without classes
-    "even". `steps`: of training (None: 2,000).
+    "even". `steps`: of training
+    (None: 150 epochs, but 500 to 2,000 steps).
     `hyperparameters`: of the model (`DuotoneConfig`).
 
     After `fit`: `model_`, `factors_` (a list of `Factor`), `chosen_` (names of the factors made independent),
@@ -78,14 +79,14 @@ class Debiaser:
     ) -> None:
         self.by = (by,) if isinstance(by, str) else None if by is None else tuple(by)
         self.density, self.target = density, target
-        self.steps, self.device, self.seed = STEPS if steps is None else steps, device, seed
+        self.steps, self.device, self.seed = steps, device, seed
         self.config = override(DuotoneConfig(), hyperparameters or {})
         for what, name, table in (("density", density, DENSITIES), ("target", target, TARGETS)):
             if name is not None and name not in table:
                 raise ConfigError(f"there is no {what} {name!r}{nearest(name, [*table])} ({', '.join(table)})")
         if self.by is not None:
             factors.columns(self.by, self.config)
-        if self.steps < 1:
+        if steps is not None and steps < 1:
             raise ConfigError(f"the model needs at least 1 training step; given {steps}")
 
     def fit(self, images: Images, *, environments: Labels | None = None, progress: Progress | None = None) -> Self:
@@ -144,21 +145,22 @@ class Debiaser:
     def _learn(self, images: Images, progress: Progress | None) -> Duotone:
         """A model of the images that is shown more often what is rare."""
         with seeded(self.seed, "debias", "weights"):
-            model = Duotone(self.config, images.shape)
-        source = Selected(images, torch.arange(len(images)))
+            model = Duotone(self.config, looked_at(images.shape))
+        source = Selected(Shrunk(images, model.shape), torch.arange(len(images)))
         batch = min(128, len(images))
-        training = Training(steps=self.steps, lr=2e-3, batch_size=batch, seed=self.seed)
+        steps = self.steps or min(STEPS, max(FEWEST_STEPS, EPOCHS * len(images) // batch))
+        training = Training(steps=steps, lr=2e-3, batch_size=batch, seed=self.seed)
         learner = Learner(model.to(pick_device(self.device)), training, source)
-        every = max(len(images) // batch, int((1 - FIRST) * self.steps) // MOST, 1)
+        every = max(len(images) // batch, int((1 - FIRST) * steps) // MOST, 1)
         for _ in learner.steps():
             step = learner.step
-            if step >= FIRST * self.steps and step % every == 0 and step < self.steps:
+            if step >= FIRST * steps and step % every == 0 and step < steps:
                 now: Any = learner.sampler()  # the average is a Duotone too
                 weights = self._weights(codes(now, images), self.y_, "mixture")
                 shown = torch.from_numpy(KEPT + (1 - KEPT) * weights / weights.mean())
                 source.numbers = systematic(shown, len(images), generator(self.seed, "debias", "shown", step))
             if progress is not None:
-                progress(step, self.steps)
+                progress(step, steps)
         found = learner.sampler().eval().requires_grad_(False)
         assert isinstance(found, Duotone)
         return found
@@ -166,8 +168,8 @@ class Debiaser:
 
 def codes(model: Duotone, images: Images) -> Tensor:
     """The codes of all images (N, Z), on the CPU."""
-    parts = torch.split(torch.arange(len(images)), PORTION)
-    return torch.cat([model.encode(images.batch(part).x).cpu() for part in parts])
+    parts = torch.split(torch.arange(len(images)), images.shape.together(PORTION))
+    return torch.cat([model.encode(shrunk(images.batch(part).x, model.shape)).cpu() for part in parts])
 
 
 def check_environments(environments: Labels, images: Images) -> None:

@@ -23,6 +23,7 @@ Legend: B batch, C H W image, S structure, T palette, Z = S + T latent.
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from fabulate.config import PositiveFloat, PositiveInt, Preset, Training, spec
@@ -30,9 +31,10 @@ from fabulate.models.base import Player
 from fabulate.models.capabilities import HasPosterior
 from fabulate.nets import MLP, Network
 from fabulate.prob import Gaussian, kl_to_standard_normal, log_normal
-from fabulate.types import Batch, ImageShape
+from fabulate.types import Batch, BatchSource, ImageShape
 
 PORTION = 1000  # images encoded at a time
+LARGEST = 64  # pixels of the longer side of what the model looks at: a bias that is seen only above them is not found
 FLATTEST = 0.04  # squared length below which dark and bright are one colour: a fifth of a channel's range
 
 
@@ -139,17 +141,47 @@ def unpaint(x: Tensor, palette: Palette) -> Tensor:
     return ((x - dark) * line).sum(1, keepdim=True) / line.square().sum(1, keepdim=True).clamp_min(FLATTEST)
 
 
+def looked_at(shape: ImageShape) -> ImageShape:
+    """The shape that images of a shape are shrunk to for the model.
+
+    >>> looked_at(ImageShape(3, 32, 28)), looked_at(ImageShape(4, 96, 128)).dims
+    (ImageShape(channels=3, height=32, width=28), (4, 48, 64))
+    """
+    part = max(1, max(shape.height, shape.width) / LARGEST)
+    return ImageShape(shape.channels, round(shape.height / part), round(shape.width / part))
+
+
+def shrunk(x: Tensor, shape: ImageShape) -> Tensor:
+    """Images (B, C, H, W) in [-1, 1] at the size of a shape, each pixel the mean of those in its place."""
+    return x if x.shape[2:] == shape[1:] else F.interpolate(x, shape[1:], mode="area")
+
+
+class Shrunk(BatchSource):
+    """Images of a source at the size of a shape."""
+
+    def __init__(self, images: BatchSource, shape: ImageShape) -> None:
+        self.images, self.shape = images, shape
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def stored(self, indices: Tensor) -> Batch:
+        x, y = self.images.batch(indices)
+        return Batch(shrunk(x, self.shape), y)
+
+
 def counterfactual(model: Duotone, x: Tensor, donors: Tensor, place: tuple[int, ...]) -> Tensor:
     """Images (B, C, H, W) in [-1, 1] with the numbers `place` of their codes taken from other codes (B, Z).
 
     What the model cannot draw stays as it is: each pixel keeps its place between dark and bright, or moves from there
-    as far as the picture of the new structure does from the old one.
+    as far as the picture of the new structure does from the old one. Images may be larger than what the model looks at.
     """
-    z = model.encode(x)
+    z = model.encode(shrunk(x, model.shape))
     new = z.clone()
     new[:, place] = donors.to(z)[:, place]
     (s, t), (s_new, t_new) = model.parts(z), model.parts(new)
     u = unpaint(x.to(z), model.ends(t))
     if not torch.equal(s, s_new):
-        u = u + model.gray(s_new) - model.gray(s)
+        moved = model.gray(s_new) - model.gray(s)
+        u = u + (moved if moved.shape[2:] == u.shape[2:] else F.interpolate(moved, u.shape[2:], mode="bilinear"))
     return paint(u, model.ends(t_new)).clamp(-1, 1).to(x)
