@@ -78,6 +78,7 @@ def ends(capsys, *words: object) -> tuple[int, str]:
     return code, " ".join("".join(capsys.readouterr()).split())
 
 
+@pytest.mark.slow
 def test_distil_begins_with_the_flow_and_tells_what_few_evaluations_cost(tmp_path: Path, capsys):
     flow, out = tmp_path / "flow", tmp_path / "flow-distilled"
     fabulate.train("flow", "digits", out=flow, steps=3, conditional=True, network=UNet(width=8), quiet=True)

@@ -30,7 +30,7 @@ def slow(law: str, case: Case) -> bool:
 
     And whether a law that trains is asked of what differs by little from another case.
     """
-    if law in LONG and (case.space or family(case.family).akin):
+    if law in LONG and (case.space or family(case.family).slow or family(case.family).akin):
         return True
     return bool(case.classes) and not LAWS[law].conditional and case.kind != kinds(family(case.family))[-1]
 

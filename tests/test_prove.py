@@ -282,6 +282,7 @@ def test_it_says_what_one_point_would_take() -> None:
     assert "for one point it takes some" in " ".join(verdict(many).sentences)
 
 
+@pytest.mark.slow
 def test_images_of_a_class_that_was_nearly_absent_are_found_to_help() -> None:
     """Two dogs of one kind, and then 40 as they are: nothing done to the two can make up for them."""
     waves = pictures(SMALL, 200, ("cat", "dog"))
