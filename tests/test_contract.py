@@ -16,7 +16,7 @@ from fabulate.models.capabilities import Encodes, Scores
 from fabulate.models.contract import LAWS
 from fabulate.models.families import family
 from fabulate.models.small import Case, kinds
-from tiny import cases, make
+from tiny import cases, long, make
 
 CASES = cases()
 ASKED = [(law, case) for law in LAWS for case in CASES if LAWS[law].applies(case)]
@@ -30,7 +30,7 @@ def slow(law: str, case: Case) -> bool:
 
     And whether a law that trains is asked of what differs by little from another case.
     """
-    if law in LONG and (case.space or family(case.family).slow or family(case.family).akin):
+    if law in LONG and (case.space or long(case.family)):
         return True
     return bool(case.classes) and not LAWS[law].conditional and case.kind != kinds(family(case.family))[-1]
 

@@ -18,11 +18,11 @@ from torch import Tensor
 import fabulate
 from fabulate.data import Data
 from fabulate.errors import ConfigError, DivergedError, RunError
-from fabulate.models import family, names
+from fabulate.models import names
 from fabulate.models.families.vae import VAE
 from fabulate.training import configure, fit, read_config, read_log, scalars
 from fabulate.training.folder import RunFolder
-from tiny import ends, small
+from tiny import ends, long, small
 
 
 def tiny(name: str, out: Path, data: Data, **options: object) -> fabulate.GenerativeModel:
@@ -39,10 +39,7 @@ def test_a_run_draws_curves_and_looks_at_itself_eight_times(digits: Data, tmp_pa
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param(name, marks=[pytest.mark.slow] if family(name).slow or family(name).akin else [])
-        for name in names()
-    ],
+    [pytest.param(name, marks=[pytest.mark.slow] if long(name) else []) for name in names()],
 )
 def test_a_run_holds_everything_and_the_same_call_knows_it_is_done(name: str, digits: Data, tmp_path: Path) -> None:
     model = tiny(name, tmp_path / "run", digits, steps=6)

@@ -72,3 +72,9 @@ def ends(*words: object) -> int:
     except SystemExit as end:
         return int(end.code or 0)
     return 0
+
+
+def long(name: str) -> bool:
+    """Whether a family takes long to train or to score, or works as one does that is tested anyway."""
+    cls = families()[name]
+    return bool(cls.akin) or getattr(cls, "slow", False)
