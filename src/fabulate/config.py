@@ -203,9 +203,10 @@ class DataSpec(Reading):
     """Where images come from: digits, mnist, fashion_mnist, cifar10, hf:OWNER/NAME, a folder or an .npz file;
     stream:FOLDER or stream:hf:OWNER/NAME reads parquet files as it trains, without decoding or copying them first.
     Texts: proverbs, names, shakespeare, a .txt, a folder of .txt, or a column of a .csv or .parquet. Tunes: irish, an
-    .abc or a folder of them."""
+    .abc or a folder of them. Pieces for several voices: chorales, a .json piano roll, or a folder of .mid."""
     window: PositiveInt | None = None
-    """Of running text: items are windows of so many characters (default: each line, file or row is an item)."""
+    """Of running text: items are windows of so many characters (default: each line, file or row is an item); of pieces
+    for several voices: of so many steps."""
     column: str | None = None
     """Of a .csv or .parquet: the column of the texts (default: the only one that has any)."""
 

@@ -79,7 +79,7 @@ class Items(BatchSource):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Sequences(Items):
-    """Symbols x, int16 (N, T), each row ended by symbol 0 where it is shorter than T.
+    """Symbols x, int16 (N, T) or (N, T, V) of several voices, each ended by symbol 0 where it is shorter than T.
 
     `running`: the rows are windows of one running text, in its order, so that each begins where the one before ends.
     """
@@ -90,7 +90,8 @@ class Sequences(Items):
 
     @property
     def shape(self) -> ImageShape:
-        return SequenceShape(self.x.shape[1], self.symbols, medium=self.medium)  # type: ignore[return-value]
+        voices = self.x.shape[2] if self.x.ndim == 3 else 1
+        return SequenceShape(self.x.shape[1], self.symbols, voices, self.medium)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, eq=False, repr=False)

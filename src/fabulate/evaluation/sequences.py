@@ -60,7 +60,7 @@ def of_sequences(model: GenerativeModel, data: Data, n: int, seed: int, told: St
     began = time.perf_counter()
     told("samples", 0, 1)
     drawn = min(n, SAMPLES)
-    texts = list(model.items(model.sample(drawn, seed=seed)))
+    texts = model.sample(drawn, seed=seed)
     seconds["samples"] = round(time.perf_counter() - began, 3)
     began = time.perf_counter()
     told("copies", 0, 1)
@@ -110,6 +110,12 @@ def likelihood(model: AR, data: Data, seed: int) -> Findings:
         Row(name="Gain over counting (nats per symbol)", value=gain, better="higher"),
         Row(name="Nats per sequence", value=Estimate.of_mean(own), better="lower"),
     ]
+    if (v := model.shape.voices) > 1:
+        steps = (places - 1) / v  # the end is no step, and what it costs is shared by all
+        words = "a step is a whole chord, of all voices; the first one and the end of the piece are counted"
+        found.insert(0, Row(name="Nats per step", value=per_symbol(own, steps), better="lower", words=words))
+        by = Row(name="Counting alone (nats per step)", value=per_symbol(alone, steps), better="neither")
+        found.insert(1, by)
     if data.test is not None:
         before = per_symbol(of_train, train_places)
         reach = sqrt(sum(((part.high - part.low) / 2) ** 2 for part in (value, before)))
@@ -134,7 +140,7 @@ def likelihood(model: AR, data: Data, seed: int) -> Findings:
 
 def masked(data: Data, rows: Tensor) -> Tensor:
     """Training sequences, with -1 behind their ends."""
-    x = data.train.stored(rows).x.long()
+    x = data.train.stored(rows).x.flatten(1).long()
     return torch.where(ends_counted(x), x, -1)
 
 
@@ -144,6 +150,7 @@ def scored(model: AR, counts: Counts, data: Data, of: Any, rows: Tensor) -> tupl
     found: list[tuple[Tensor, Tensor, Tensor]] = []
     for part in torch.split(rows, PORTION):
         x, y = of.stored(part)
+        x = x.flatten(1)
         names = None if y is None or not model.classes else [data.classes[int(k)] for k in y]
         parts = [(x, 0)]
         if of.running:  # the second half of each window has the first before it; the first half, the window before
@@ -159,7 +166,7 @@ def scored(model: AR, counts: Counts, data: Data, of: Any, rows: Tensor) -> tupl
             if of.running and start == x.shape[1] - half:  # the very first has nothing before it
                 counted = torch.where(first, torch.arange(x.shape[1]) < half, counted)
             log_p, _ = counts.of_symbols(torch.where(model.counting(sequences.long()), sequences.long(), -1))
-            own -= (model.log_probs(sequences, names).cpu().double() * counted).sum(1)
+            own -= (model.log_probs(sequences.view(-1, *model.shape.dims), names).cpu().double() * counted).sum(1)
             alone -= (log_p.cpu().double() * counted).sum(1)
             places += counted.sum(1)
         found.append((own, alone, places))
@@ -180,13 +187,14 @@ def per_symbol(nats: Tensor, places: Tensor) -> Estimate:
     return Estimate.about(ratio, error)
 
 
-def originality(model: AR, data: Data, texts: Sequence[str], seed: int) -> Findings:
-    """Whether samples are copies, and whether they vary."""
+def originality(model: AR, data: Data, samples: Tensor, seed: int) -> Findings:
+    """Whether samples (N, T) are copies, and whether they vary; each symbol is a letter here, whatever it says."""
     noun = model.shape.medium
     test = data.train if data.test is None else data.test
-    train = list(model.items(data.train.stored(torch.arange(len(data.train))).x))
-    some = permutation(len(test), seed, "evaluate", "real")[: len(texts)]
-    real = list(model.items(test.stored(some).x))
+    train = lettered(data.train.stored(torch.arange(len(data.train))).x)
+    some = permutation(len(test), seed, "evaluate", "real")[: len(samples)]
+    others = test.stored(some).x
+    texts, real = lettered(samples), lettered(others)
     joint = "" if getattr(data.train, "running", False) else "\0"  # windows follow each other
     whole, known = joint.join(train), {*train}
     runs = [longest_run(text, whole) for text in texts[:COMPARED]]
@@ -224,8 +232,9 @@ def originality(model: AR, data: Data, texts: Sequence[str], seed: int) -> Findi
             words="share; perfect is that of the test part",
         ),
     ]
-    for name, (good, of) in judged(model, texts).items():
-        floor, whole_number = judged(model, real).get(name, (0, 1))
+    of_real = judged(model, model.items(others))
+    for name, (good, of) in judged(model, model.items(samples)).items():
+        floor, whole_number = of_real.get(name, (0, 1))
         words = "share; perfect is that of the test part"
         share_of = Estimate.of_share(good, of)
         rows.append(Row(name=name, value=share_of, better="higher", floor=floor / max(1, whole_number), words=words))
@@ -239,6 +248,15 @@ def originality(model: AR, data: Data, texts: Sequence[str], seed: int) -> Findi
     card = Card("Is it copied?", "partly" if copied else "no", because, "poor" if copied else "good")
     sentence = f"{len(texts):,} samples, seed {seed}; runs are those of the first {len(runs):,}."
     return Findings(title="Copies and variety", rows=tuple(rows), sentences=(sentence,), cards=(card,))
+
+
+def lettered(x: Tensor) -> list[str]:
+    """Sequences (N, ...) up to their ends, with a letter for each symbol.
+
+    >>> lettered(torch.tensor([[1, 2, 0, 0], [2, 1, 1, 2]])) == ["\\1\\2", "\\2\\1\\1\\2"]
+    True
+    """
+    return ["".join(map(chr, row[: (*row, 0).index(0)])) for row in x.flatten(1).tolist()]
 
 
 def judged(model: AR, texts: Sequence[str]) -> dict[str, tuple[int, int]]:

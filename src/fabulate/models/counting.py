@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+LEFT = 0.05  # the least that is discounted
 FEATURES = 2  # of each context: how often, and with how many different symbols it came
 
 
@@ -225,7 +226,8 @@ def discounts(n: Tensor) -> Tensor:
     times = [max(1, int((n == i).sum())) for i in (1, 2, 3, 4)]
     y = times[0] / (times[0] + 2 * times[1])
     found = [0.0] + [i - (i + 1) * y * times[i] / times[i - 1] for i in (1, 2, 3)]
-    return torch.tensor([min(max(d, 0.0), i - 0.05) if i else 0.0 for i, d in enumerate(found)], dtype=torch.float64)
+    # Something is always left for what was never met, or it would cost infinitely much.
+    return torch.tensor([min(max(d, LEFT), i - LEFT) if i else 0.0 for i, d in enumerate(found)], dtype=torch.float64)
 
 
 def find(sorted_keys: Tensor, keys: Tensor, asked: Tensor) -> Tensor:

@@ -156,7 +156,7 @@ class SequenceTransformer(nn.Module):
     """Features at each place of a sequence of symbols 0..K-1, of the symbols before it: what its distribution is of.
 
     `steps`: how far back are the symbols that a place hears at once, without attention: 1 is the one before. `length`:
-    of sequences that have a vector of their own at each place; 0 for those whose places tell nothing.
+    places that have a vector of their own, again and again in longer sequences; 0 for those whose places tell nothing.
     """
 
     def __init__(
@@ -184,7 +184,7 @@ class SequenceTransformer(nn.Module):
             heard = F.pad(tokens[:, : max(places - step, 0)], (min(step, places), 0), value=self.symbols)
             x = x + pick(table, heard[:, first:])
         if self.positions is not None:
-            x = x + self.positions[first:places]
+            x = x + self.positions[torch.arange(first, places, device=tokens.device) % len(self.positions)]
         if self.classes is not None:
             assert y is not None, "a class-conditional network was called without classes"
             x = x + pick(self.classes, y)[:, None]

@@ -4,6 +4,7 @@
 """
 
 from fabulate.data.media.base import Heard, Medium
+from fabulate.data.media.chords import ChordMedium
 from fabulate.data.media.images import ImageMedium
 from fabulate.data.media.texts import TextMedium
 from fabulate.data.media.tunes import TuneMedium
@@ -11,7 +12,7 @@ from fabulate.types import Shape
 
 __all__ = ["MEDIA", "Heard", "Medium", "by_ending", "medium"]
 
-MEDIA: dict[str, Medium] = {"images": ImageMedium(), "tunes": TuneMedium(), "texts": TextMedium()}
+MEDIA: dict[str, Medium] = {its.name: its for its in (ImageMedium(), TuneMedium(), ChordMedium(), TextMedium())}
 
 
 def medium(shape: Shape) -> Medium:

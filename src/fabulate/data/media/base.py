@@ -36,6 +36,9 @@ class Heard(NamedTuple):
 class Medium(ABC):
     """What is done with items of one kind; shapes are those of its own medium."""
 
+    name: ClassVar[str]
+    """What shapes call it, and many items are called."""
+
     ending: ClassVar[str]
     """Of a sample's file."""
 
@@ -84,6 +87,10 @@ class Medium(ABC):
 
     def heard(self, item: Any, name: str) -> Heard | None:
         """What a page plays of an item in the file `name`; None where there is no sound."""
+        return None
+
+    def alike(self, shape: Any) -> Tensor | None:
+        """Tables (M, K) by which an item's symbols can be exchanged and leave it as likely; None where none can."""
         return None
 
     @abstractmethod

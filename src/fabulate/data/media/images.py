@@ -25,6 +25,7 @@ PNG_EXTRA = 200  # bytes of a PNG beside its pixels and the filter of each row, 
 class ImageMedium(Medium):
     """Images."""
 
+    name = "images"
     ending = ".png"
 
     def given(self, x: Tensor | npt.NDArray[Any], shape: ImageShape) -> Tensor:

@@ -103,9 +103,29 @@ def unfit(string: str, most: int | None) -> str | None:
 
 
 class SequenceMedium(Medium):
-    """Sequences of characters."""
+    """Sequences of symbols, written as strings; the symbols are characters unless a medium says otherwise."""
 
-    name: ClassVar[str]
+    separator: ClassVar[str] = ""
+    """What symbols are told apart by, where they are listed."""
+    unit: ClassVar[str] = "characters"
+    """What the length of an item counts."""
+    symbols_told: ClassVar[str] = f"characters are symbols, in the Unicode normal form {FORM}"
+
+    def spelled(self, string: str, voices: int) -> Sequence[str]:
+        """The symbols of a string in their order, as many at each place as there are voices."""
+        return string
+
+    def written(self, symbols: Sequence[str], shape: SequenceShape) -> str:
+        """The string of symbols, up to the end."""
+        return "".join(symbols)
+
+    def voices(self, strings: Sequence[str]) -> int:
+        """How many symbols stand at each place of these strings."""
+        return 1
+
+    def alphabet(self, strings: Sequence[str]) -> Sequence[str]:
+        """The symbols for these strings, without the end."""
+        return sorted({character for string in strings for character in string})
 
     def given(self, x: Any, shape: SequenceShape) -> Tensor:
         """Symbols (N, T), of strings or of such symbols. Errors: `ConfigError` for symbols the model does not know."""
@@ -124,20 +144,23 @@ class SequenceMedium(Medium):
         return tokens.to(torch.int16)
 
     def encoded(self, strings: Sequence[str], shape: SequenceShape) -> npt.NDArray[np.int16]:
-        """Strings as symbols (N, T). Errors: `ConfigError` for what the shape has no symbol or no room for."""
+        """Strings as symbols (N, T) or (N, T, V). Errors: `ConfigError` for what the shape has no symbol or room."""
         known = {symbol: i for i, symbol in enumerate(shape.symbols)}
-        x = np.zeros((len(strings), shape.length), np.int16)
+        x = np.zeros((len(strings), shape.size), np.int16)
         for row, string in zip(x, strings, strict=True):
-            if strange := sorted({*string} - known.keys()):
+            symbols = self.spelled(string, shape.voices)
+            if strange := sorted({*symbols} - known.keys()):
                 raise ConfigError(f"the model has not learnt {', '.join(map(repr, strange[:5]))} (in {string[:40]!r})")
-            if len(string) > shape.length:
-                raise ConfigError(f"{string[:40]!r} has {len(string):,} symbols; the model takes {shape.length:,}")
-            row[: len(string)] = [known[character] for character in string]
-        return x
+            if len(symbols) > shape.size:
+                places = len(symbols) // shape.voices
+                raise ConfigError(f"{string[:40]!r} has {places:,} {self.unit}; the model takes {shape.length:,}")
+            row[: len(symbols)] = [known[symbol] for symbol in symbols]
+        return x.reshape(-1, *shape.dims)
 
     def items(self, x: Tensor, shape: SequenceShape) -> list[str]:
         """Strings (N), up to the end of each."""
-        return ["".join(shape.symbols[k] for k in row[: (*row, 0).index(0)]) for row in x.flatten(1).tolist()]
+        rows = x.flatten(1).tolist()
+        return [self.written([shape.symbols[k] for k in row[: (*row, 0).index(0)]], shape) for row in rows]
 
     def file_size(self, shape: SequenceShape) -> int:
         return 4 * shape.length + 1
@@ -160,34 +183,34 @@ class SequenceMedium(Medium):
         fingerprint = key((self.name, FORM, [(part.strings, part.labels) for part in parts], running, asked.window))
         empty = sum(part.empty for part in parts)
         said = [*notes, *([f"{counted(empty, 'empty item')} left out"] if empty else [])]
-        said.append(f"characters are symbols, in the Unicode normal form {FORM}")
+        said.append(self.symbols_told)
         train, test = parts[0], parts[1] if len(parts) > 1 else Found()
         if not test.names:
             train, test, sentence = split(train, running)
             said.append(sentence)
         numbered = number(train.labels, test.labels)
-        symbols = ("", *sorted({character for string in train.strings for character in string}))
+        symbols, voices = ("", *self.alphabet(train.strings)), self.voices(train.strings)
         if len(symbols) > RARE:
             said.append(f"an alphabet of {len(symbols) - 1:,} symbols makes the network's last layer large")
-        test, test_y, strange = known_to(symbols, test, numbered.test)
+        test, test_y, strange = self.known_to(symbols, voices, test, numbered.test)
         if strange:
             told = ", ".join(f"{symbol!r} ({times:,})" for symbol, times in strange.most_common(10))
             said.append(f"test items with symbols that training lacks are left out: {told}")
-        longest = max(map(len, (*train.strings, *test.strings)))
-        shape = SequenceShape(longest if running else longest + 1, symbols, medium=self.name)
+        lengths = sorted(len(self.spelled(string, voices)) // voices for string in (*train.strings, *test.strings))
+        longest = lengths[-1]
+        shape = SequenceShape(longest if running else longest + 1, symbols, voices, self.name)
         if not in_memory(2 * shape.size * (len(train.names) + len(test.names))):
-            raise DataError(f"{n:,} {self.name} of up to {longest:,} characters do not fit the memory; see --window")
+            raise DataError(f"{n:,} {self.name} of up to {longest:,} {self.unit} do not fit the memory; see --window")
         both = [
             Sequences(self.encoded(part.strings, shape), y, symbols, self.name, running)
             for part, y in ((train, numbered.train), (test, test_y))
         ]
         pairs, shared = duplicates(train, test)
-        lengths = sorted(map(len, (*train.strings, *test.strings)))
         report = SequenceReport(
             noun=self.name,
             shape=str(shape),
-            lengths=f"{lengths[0]:,} to {lengths[-1]:,} characters, half of them up to {lengths[len(lengths) // 2]:,}",
-            alphabet=f"{len(symbols) - 1}: {''.join(symbols)!r}" if len(symbols) < 120 else f"{len(symbols) - 1}",
+            lengths=f"{lengths[0]:,} to {longest:,} {self.unit}, half of them up to {lengths[len(lengths) // 2]:,}",
+            alphabet=f"{len(symbols) - 1}" + (f": {self.separator.join(symbols)!r}" if len(symbols) < 120 else ""),
             found=n,
             kept=n - len(aside),
             set_aside=tuple(aside),
@@ -212,6 +235,19 @@ class SequenceMedium(Medium):
             name=name,
         )
 
+    def known_to(
+        self, symbols: Sequence[str], voices: int, test: Found, y: Labels | None
+    ) -> tuple[Found, Labels | None, Counter[str]]:
+        """The test items whose symbols are all known, their labels, and how often others occur."""
+        known = {*symbols}
+        strange: Counter[str] = Counter()
+        rows = []
+        for i, string in enumerate(test.strings):
+            others = [symbol for symbol in self.spelled(string, voices) if symbol not in known]
+            strange.update(others)
+            rows += [] if others else [i]
+        return pick(test, rows), None if y is None else y[rows], strange
+
 
 def split(found: Found, running: bool) -> tuple[Found, Found, str]:
     """The training part, the part held out, and a sentence on that."""
@@ -227,16 +263,6 @@ def split(found: Found, running: bool) -> tuple[Found, Found, str]:
 def pick(found: Found, rows: Sequence[int]) -> Found:
     """Some of the items."""
     return Found([found.names[i] for i in rows], [found.strings[i] for i in rows], [found.labels[i] for i in rows])
-
-
-def known_to(symbols: Sequence[str], test: Found, y: Labels | None) -> tuple[Found, Labels | None, Counter[str]]:
-    """The test items whose symbols are all known, their labels, and how often others occur."""
-    known = {*symbols}
-    strange = Counter(character for string in test.strings for character in string if character not in known)
-    if not strange:
-        return test, y, strange
-    rows = [i for i, string in enumerate(test.strings) if known.issuperset(string)]
-    return pick(test, rows), None if y is None else y[rows], strange
 
 
 def duplicates(train: Found, test: Found) -> tuple[list[tuple[str, str]], int]:

@@ -49,6 +49,7 @@ from fabulate.types import Batch, BatchSource, ImageShape, SequenceShape, Shape,
 HEARD = (1, 2, 3, 4)  # symbols before a place of a line that it hears without attention
 COUNTS = 6  # order of the n-gram on sequences, where nobody says
 PORTION = 2**14  # symbols that go through the network at once where no gradient is asked for
+CLOSED = -4.0  # the gate before anything is learnt, in logits: a mixture that is counting, but for 0.02 nats at most
 HEAVY = 128  # times what a pixel of other families costs: a step has some thousand symbols
 
 
@@ -107,6 +108,8 @@ class AR(GenerativeModel, HasLikelihood, Conditional, family="ar"):
     config: ARConfig
     sampling: Sampling
     shape: Shape  # type: ignore[assignment]
+    alike: Tensor | None
+    """Tables (M, K) by which an item's symbols are exchanged at random as it is learnt from: transpositions."""
 
     def __init__(self, config: ARConfig, shape: Shape, classes: tuple[str, ...] = ()) -> None:
         of_images = isinstance(shape, ImageShape) or len(tuple(shape)) == 3  # type: ignore[arg-type]
@@ -119,16 +122,21 @@ class AR(GenerativeModel, HasLikelihood, Conditional, family="ar"):
             steps = {*range(1, c + 1), w * c - c, w * c, w * c + c} - {0}
         else:
             assert isinstance(self.shape, SequenceShape)
-            self.symbols, self.ends = len(self.shape.symbols), True
-            steps = {*HEARD}
+            self.symbols, self.ends, v = len(self.shape.symbols), True, self.shape.voices
+            steps = {*HEARD} if v == 1 else {*range(1, v + 2), 2 * v}  # of voices, the step before, and one voice more
         steps = {step for step in steps if step < self.shape.size or step == 1}
-        places = 0 if self.ends else self.shape.size
+        places = self.shape.size if not self.ends else v if v > 1 else 0  # that look alike to attention, and are not
         self.network = SequenceTransformer(config.transformer, self.symbols, [*steps], places, len(classes))
         self.last = nn.Linear(config.transformer.width, self.symbols)
         self.counts = Counts(self.symbols, order) if order else None
         if self.counts is not None:
             self.gate = nn.Linear(config.transformer.width, 1)
             self.of_counts = nn.Linear(self.counts.features, 1, bias=False)
+            for weights in (self.gate.weight, self.of_counts.weight):
+                nn.init.zeros_(weights)
+            nn.init.constant_(self.gate.bias, CLOSED)
+        alike = medium(self.shape).alike(self.shape)
+        self.register_buffer("alike", alike, persistent=False)
 
     @property
     def numbers(self) -> int:
@@ -146,7 +154,8 @@ class AR(GenerativeModel, HasLikelihood, Conditional, family="ar"):
         """The training sequences with -1 behind their ends, a portion at a time."""
         for numbers in torch.split(torch.arange(len(images)), PORTION):
             x = self.tokens(images.batch(numbers).x.cpu())
-            yield torch.where(self.counting(x), x, -1)
+            for same in [x] if self.alike is None else (table.cpu()[x] for table in self.alike):
+                yield torch.where(self.counting(same), same, -1)
 
     # Images and sequences
 
@@ -196,6 +205,9 @@ class AR(GenerativeModel, HasLikelihood, Conditional, family="ar"):
         tokens = self.tokens(batch.x, chance=True)
         places = self.counting(tokens)
         tokens = tokens[:, : int(places.sum(1).max())]  # nothing is behind the longest
+        if self.training and self.alike is not None:
+            tables = torch.randint(len(self.alike), (len(tokens), 1), device=tokens.device)
+            tokens = self.alike[tables, tokens]
         log_p, terms = self.each(tokens, batch.y)
         places = places[:, : tokens.shape[1]]
         found = {name: (value * places).sum() / places.sum() for name, value in {"loss": -log_p, **terms}.items()}
@@ -282,7 +294,7 @@ class AR(GenerativeModel, HasLikelihood, Conditional, family="ar"):
         if isinstance(self.shape, ImageShape):
             raise ConfigError("begin is a text, and this model draws images; leave it out")
         x = medium(self.shape).given([self.sampling.begin], self.shape)[0]
-        return [int(symbol) for symbol in x if symbol]
+        return [symbol for symbol in x.flatten().tolist() if symbol]
 
 
 def ends_counted(tokens: Tensor) -> Tensor:
