@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help env demo test slow lint clean
+.PHONY: help env demo test slow lint web clean
 
 help:
 	@echo "make demo   train the default VAE on the embedded digits and draw from it"
 	@echo "make test   run the linters, the type checker and the tests, but for the slow ones"
 	@echo "make slow   run the slow tests"
+	@echo "make web    bundle the studio's page anew, after a change in src/fabulate/studio/web (needs node)"
 	@echo "make env    only make the environment in $(VENV)"
 	@echo "make clean  remove the environment and the demo's run"
 
@@ -33,6 +34,9 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+web:
+	sh src/fabulate/studio/web/build.sh
 
 clean:
 	rm -rf $(VENV) runs/demo

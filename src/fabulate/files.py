@@ -230,6 +230,14 @@ def _form(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)  # takes longer to make than most files to read
 
 
+def read_lines(path: Path, limit: int = LARGEST_JSON) -> list[str]:
+    """The lines of a text, names of files say. Errors: `RunError` where there is no such file, or it cannot be read."""
+    try:
+        return read_bytes(path, limit).decode("utf-8", "surrogateescape").splitlines()
+    except FileNotFoundError as error:
+        raise RunError(f"there is no file {path}") from error
+
+
 def read_bytes(path: Path, limit: int) -> bytes:
     """A regular file's bytes. Errors: `FileNotFoundError`; `RunError` when it is larger than `limit` or not regular."""
     if path.exists() and not path.is_file():

@@ -24,6 +24,7 @@ from typing import IO, NoReturn
 from fabulate.signals import BROKEN_PIPE, Leave, catching, end_without_parent
 
 VERBS = {
+    "studio": "open a page in the browser: train, watch, explore, sort out, compare",
     "data": "look at images before training: counts, sizes, broken files, duplicates",
     "cache": "tell what is kept to be quick the next time, and clear it",
     "models": "list the families, what each can do, and their presets",

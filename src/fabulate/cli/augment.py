@@ -7,7 +7,8 @@ import tyro
 from pydantic import Field
 from rich.console import Console
 
-from fabulate.cli.shared import Device, Flat, load_images, parse, stages, where
+from fabulate.cli.parsing import parse
+from fabulate.cli.shared import Device, Flat, load_images, stages, where
 from fabulate.config import PositiveInt, Reading, spec
 from fabulate.errors import ConfigError
 from fabulate.files import outside

@@ -8,7 +8,8 @@ from rich.console import Console
 from rich.filesize import decimal
 from rich.table import Table
 
-from fabulate.cli.shared import parse, say
+from fabulate.cli.parsing import parse
+from fabulate.cli.shared import say
 from fabulate.config import nearest, spec
 from fabulate.data import cache
 from fabulate.errors import ConfigError

@@ -2,7 +2,7 @@
 
 import tyro
 
-from fabulate.cli.shared import parse
+from fabulate.cli.parsing import parse
 from fabulate.config import spec
 from fabulate.models.contract import examine
 from fabulate.models.families import import_families

@@ -7,7 +7,8 @@ import tyro
 from rich.console import Console
 
 from fabulate.cli.evaluate import Measuring
-from fabulate.cli.shared import Device, Flat, Other, OtherImages, images_for, parse, say, stages, told, where
+from fabulate.cli.parsing import parse
+from fabulate.cli.shared import Device, Flat, Other, OtherImages, images_for, say, stages, told, where
 from fabulate.config import spec
 from fabulate.errors import ConfigError
 from fabulate.evaluation.compare import Record, compare_runs, same_images, table, unequal_names, write

@@ -5,7 +5,8 @@ from typing import Annotated
 
 from rich.console import Console
 
-from fabulate.cli.shared import Flat, Source, counting, parse, positional, where
+from fabulate.cli.parsing import parse
+from fabulate.cli.shared import Flat, Source, counting, positional, where
 from fabulate.config import DataSpec, override, spec
 from fabulate.data import Data, load_spec, render
 from fabulate.errors import UndecidedError

@@ -8,7 +8,8 @@ from pydantic import Field
 from rich.console import Console
 from rich.table import Table
 
-from fabulate.cli.shared import Device, Run, counting, load_images, parse, where
+from fabulate.cli.parsing import parse
+from fabulate.cli.shared import Device, Run, counting, load_images, where
 from fabulate.config import BUDGETS, PositiveFloat, PositiveInt, override, spec
 from fabulate.errors import ConfigError
 from fabulate.evaluation.steps import Way, quality_by_steps

@@ -5,7 +5,8 @@ from typing import Annotated
 
 from rich.console import Console
 
-from fabulate.cli.shared import Count, Device, Flat, Other, OtherImages, Run, images_for, parse, stages, told, where
+from fabulate.cli.parsing import parse
+from fabulate.cli.shared import Count, Device, Flat, Other, OtherImages, Run, images_for, stages, told, where
 from fabulate.config import Compile, PositiveInt, spec
 from fabulate.evaluation.evaluate import check, evaluate
 from fabulate.evaluation.report import JSON, Head, table, write

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import tyro
 
-from fabulate.cli.shared import parse, where
+from fabulate.cli.parsing import parse
+from fabulate.cli.shared import where
 from fabulate.config import spec
 from fabulate.exchange import to_diffusers
 from fabulate.training import load

@@ -7,7 +7,7 @@ import tyro
 from rich.console import Console
 from rich.table import Table
 
-from fabulate.cli.shared import parse
+from fabulate.cli.parsing import parse
 from fabulate.config import spec
 from fabulate.training import best_samples, read_config, read_log
 

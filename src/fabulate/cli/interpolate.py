@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-from fabulate.cli.shared import Run, drawn_file, named, own_reading, parse, where
+from fabulate.cli.parsing import parse
+from fabulate.cli.shared import Run, drawn_file, named, own_reading, where
 from fabulate.config import spec
 from fabulate.evaluation.gallery import code_at, interpolation, need, walked
 from fabulate.files import vacant_file

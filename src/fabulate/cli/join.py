@@ -5,7 +5,8 @@ from typing import Annotated
 
 import tyro
 
-from fabulate.cli.shared import counting, parse, told, where
+from fabulate.cli.parsing import parse
+from fabulate.cli.shared import counting, told, where
 from fabulate.config import PositiveInt, spec
 from fabulate.samples import join
 

@@ -3,7 +3,7 @@
 from rich.console import Console
 from rich.table import Table
 
-from fabulate.cli.shared import parse
+from fabulate.cli.parsing import parse
 from fabulate.config import spec
 from fabulate.models.capabilities import CAPABILITIES
 from fabulate.models.families import families

@@ -6,7 +6,8 @@ from typing import Annotated
 import tyro
 from pydantic import Field
 
-from fabulate.cli.shared import Count, Other, OtherImages, Run, counting, drawn_file, images_for, named, parse, where
+from fabulate.cli.parsing import parse
+from fabulate.cli.shared import Count, Other, OtherImages, Run, counting, drawn_file, images_for, named, where
 from fabulate.config import PositiveInt, spec
 from fabulate.evaluation.gallery import class_number, morphing, need, walked
 from fabulate.models.capabilities import Encodes

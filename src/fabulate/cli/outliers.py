@@ -10,10 +10,12 @@ import numpy as np
 import tyro
 from pydantic import Field
 
-from fabulate.cli.shared import Count, Device, Flat, counting, images_and_folder, parse, stages, told, where
+from fabulate.cli.parsing import parse
+from fabulate.cli.shared import Count, Device, Flat, counting, images_and_folder, stages, told, where
 from fabulate.config import PositiveInt, Reading, nearest, spec, to_json
 from fabulate.data import image_names
 from fabulate.errors import ConfigError
+from fabulate.files import read_lines
 from fabulate.uses.outliers import OutlierDetector, load_detector, ranking, save_detector
 from fabulate.uses.outliers.conformal import percent
 from fabulate.uses.outliers.saving import CONFIG, Mark, spec_of
@@ -52,6 +54,8 @@ class Fitting:
     """The generative model behind scores that need one: reconstruction, likelihood, latent, ..."""
     steps: PositiveInt | None = None
     """Its training steps (default: 1,500)."""
+    without: Path | None = None
+    """A list of images that are not learnt from, a name on each line, as the studio's reject.txt."""
     variants: Annotated[int, Field(ge=0, le=20)] = 0
     """Slightly moved and turned variants of each image to learn from as well: for handwriting, drawings, letters."""
     seed: int = 0
@@ -98,6 +102,7 @@ def fit(argv: list[str]) -> None:
     flags = parse(Fitting, argv, "fabulate outliers fit")
     named(flags.scores or None, flags.family, images=True)  # refuses what cannot be before images are read
     pattern = compiled(flags.groups)
+    rejected = [] if flags.without is None else read_lines(flags.without)
     images = flags.reading.of(flags.source)
     data, out = images_and_folder(
         images, flags.out, lambda data: Path("runs", f"outliers-{data.name}"), flags.overwrite, CONFIG, Mark
@@ -112,8 +117,8 @@ def fit(argv: list[str]) -> None:
         device=flags.device,
         random_state=flags.seed,
     )
-    chosen = ranking.normals_of(data, flags.normal)
     names = image_names(data)
+    chosen = ranking.without(ranking.normals_of(data, flags.normal), names, rejected)
     groups = None if pattern is None else ranking.groups_of([names[i] for i in chosen], pattern)
     x = data.train.x[chosen]
     with counting("learning what is normal") as progress:

@@ -7,7 +7,8 @@ import tyro
 from pydantic import Field
 from rich.console import Console
 
-from fabulate.cli.shared import Device, counting, load_images, parse, say, where
+from fabulate.cli.parsing import parse
+from fabulate.cli.shared import Device, counting, load_images, say, where
 from fabulate.config import PositiveInt, spec
 from fabulate.files import outside, replaceable_folder
 from fabulate.training import pick_device

@@ -3,19 +3,8 @@
 from pathlib import Path
 from typing import Literal
 
-from fabulate.cli.shared import (
-    Count,
-    Device,
-    Other,
-    OtherImages,
-    Run,
-    counting,
-    images_for,
-    off_images,
-    parse,
-    stages,
-    where,
-)
+from fabulate.cli.parsing import parse
+from fabulate.cli.shared import Count, Device, Other, OtherImages, Run, counting, images_for, off_images, stages, where
 from fabulate.config import PositiveInt, spec
 from fabulate.errors import CapabilityError, ConfigError
 from fabulate.files import folder_name, replaceable_folder

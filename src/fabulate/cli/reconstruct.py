@@ -2,7 +2,8 @@
 
 from pathlib import Path
 
-from fabulate.cli.shared import Count, Other, OtherImages, Run, drawn_file, images_for, parse, say, where
+from fabulate.cli.parsing import parse
+from fabulate.cli.shared import Count, Other, OtherImages, Run, drawn_file, images_for, say, where
 from fabulate.config import spec
 from fabulate.evaluation.gallery import need, reconstructions
 from fabulate.models.capabilities import Reconstructs

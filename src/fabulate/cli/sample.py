@@ -7,19 +7,8 @@ from typing import Annotated, Any
 import tyro
 from pydantic import Field
 
-from fabulate.cli.shared import (
-    Count,
-    Device,
-    Flat,
-    counting,
-    glance,
-    named,
-    off_images,
-    parse,
-    sampling_of,
-    told,
-    where,
-)
+from fabulate.cli.parsing import glance, parse
+from fabulate.cli.shared import Count, Device, Flat, counting, named, off_images, sampling_of, told, where
 from fabulate.config import Compile, PositiveInt, spec, to_json
 from fabulate.errors import ConfigError
 from fabulate.models.base import NoChoice

@@ -8,14 +8,12 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
-from io import StringIO
-from itertools import groupby
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Self, TypeVar
 
 import tyro
-from pydantic import Field, ValidationError
+from pydantic import Field
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
@@ -53,40 +51,6 @@ Device = Annotated[
 ]
 Run = Annotated[tyro.conf.Positional[Path], tyro.conf.arg(help="A run folder or a model folder.")]
 Count = Annotated[PositiveInt, tyro.conf.arg(aliases=["-n"])]
-# A network's kind is chosen by --network, not by a sub-command; what is not given is None without being typed so.
-STYLE = (tyro.conf.AvoidSubcommands, tyro.conf.DisallowNone, tyro.conf.FlagCreatePairsOff)
-
-
-def parse(cls: type[T], argv: list[str], prog: str) -> T:
-    """Parse flags into a dataclass; `--help` ends here.
-
-    Errors: `ConfigError` with what tyro would print in a box, as one line.
-    """
-    box = StringIO()
-    try:
-        with redirect_stderr(box):
-            return tyro.cli(cls, args=argv, prog=prog, config=STYLE)
-    except SystemExit as end:
-        if not end.code:
-            raise
-    problem, meant = explained(box)
-    if problem.startswith("Missing value"):  # an option that is not known takes the words behind it along
-        box = StringIO()
-        with redirect_stderr(box), suppress(SystemExit):
-            tyro.cli(cls, args=["word", *argv], prog=prog, config=STYLE)
-        second = explained(box)
-        problem, meant = second if second[0].startswith("Unrecognized") else (problem, meant)
-    raise ConfigError(f"{problem}{meant} ({prog} --help lists the options)")
-
-
-def explained(box: StringIO) -> tuple[str, str]:
-    """What tyro says is wrong in a box, and what was meant."""
-    lines = [line.strip("│╭╮╰╯─ ") for line in box.getvalue().splitlines()[1:]]
-    parts = [[*part] for rule, part in groupby(lines, lambda line: not line.strip("-")) if not rule]
-    problem = " ".join(parts[0]).replace("'arguments.", "'") if parts else ""
-    options = [line.split()[0] for line in lines if line.startswith("--")]
-    return problem, f"; did you mean {options[0]}?" if options and problem.startswith("Unrecognized") else ""
-
 
 Source = Annotated[
     tyro.conf.Positional[str | None],
@@ -108,19 +72,6 @@ def positional(source: str | None, data: DataSpec, usual: str = DataSpec().sourc
     if data.source not in (usual, source):
         raise ConfigError(f"give the images once: {source}, or --data {data.source}")
     return override(data, {"source": source})
-
-
-def glance(cls: type[T], argv: list[str]) -> T | None:
-    """The flags that decide which other flags there are; others are passed over. None where these are not right.
-
-    What a verb then does goes by what `parse` reads, which tells what is wrong as well.
-    """
-    try:
-        with redirect_stderr(StringIO()), redirect_stdout(StringIO()):
-            flags, _ = tyro.cli(cls, args=argv, config=STYLE, add_help=False, return_unknown_args=True)
-    except (SystemExit, ValidationError):
-        return None
-    return flags
 
 
 def load_images(spec: DataSpec, streams: bool = False, sequences: bool = False) -> Data:

@@ -10,7 +10,8 @@ import tyro
 from rich.console import Console
 
 from fabulate import models, training
-from fabulate.cli.shared import Device, Flat, Source, glance, load_images, parse, positional, where
+from fabulate.cli.parsing import glance, parse
+from fabulate.cli.shared import Device, Flat, Source, load_images, positional, where
 from fabulate.config import BUDGETS, DataSpec, PositiveInt, Preset, Training, override, spec
 from fabulate.errors import ConfigError
 from fabulate.files import outside

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import tyro
 from pydantic import Field
 
+from fabulate.cli.parsing import parse
 from fabulate.cli.shared import (
     Other,
     OtherImages,
@@ -15,7 +16,6 @@ from fabulate.cli.shared import (
     images_for,
     named,
     own_reading,
-    parse,
     say,
     where,
 )

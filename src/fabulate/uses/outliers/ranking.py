@@ -109,6 +109,14 @@ def normals_of(data: Data, classes: tuple[str, ...] = ()) -> npt.NDArray[np.int6
     return np.flatnonzero(np.isin(data.train.y, [data.classes.index(name) for name in classes]))
 
 
+def without(chosen: npt.NDArray[np.int64], names: Sequence[str], rejected: Sequence[str]) -> npt.NDArray[np.int64]:
+    """The numbers of images but for those of some names. Errors: `ConfigError` for a name that no image has."""
+    if strange := next((name for name in rejected if name not in {*names}), None):
+        raise ConfigError(f"there is no image {strange!r} to leave out; names are as in outliers.csv")
+    unwanted = {*rejected}
+    return chosen[np.array([names[i] not in unwanted for i in chosen], bool)]
+
+
 def groups_of(names: Sequence[str], pattern: re.Pattern[str]) -> list[str]:
     """What the first bracket of a pattern finds in each name; a name without it is a group of its own.
 
