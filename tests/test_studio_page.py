@@ -1,5 +1,6 @@
 """The studio's page in a browser, as a person drives it: chromium, headless, on a server of its own."""
 
+import csv
 import os
 import re
 import shutil
@@ -11,10 +12,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 from fabulate.data import load_data
+from fabulate.studio.explore import map_of
+from fabulate.training import load
+from fabulate.types import to_uint8
 from tiny import ends
 
 pytest.importorskip("fastapi", reason="the studio's packages are not here: pip install 'fabulate[studio]'")
@@ -137,6 +143,96 @@ def test_a_form_names_the_field_that_is_out_of_bounds_and_its_command_follows(pa
         "fabulate train vae digits --latent-dim 3 --network mlp --network.hidden 16 8 --steps 30 --out runs/vae-digits"
     )
     page.wait_for_selector(f".command:has-text('{wanted}')")
+
+
+def shown(page: Any, selector: str) -> Any:
+    """The pixels of a canvas, gray ones of colour: (H, W)."""
+    script = """(selector) => {
+        const canvas = document.querySelector(selector);
+        const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+        return [canvas.height, canvas.width, Array.from(data)];
+    }"""
+    height, width, numbers = page.evaluate(script, selector)
+    return np.array(numbers, np.uint8).reshape(height, width, 4)[..., 0]
+
+
+def test_samples_and_codes_are_decoded_to_the_models_own_pixels(page, studio, folder):
+    model, run = load(folder / "runs" / "vae"), folder / "runs" / "vae"
+    at(page, studio, "explore?run=runs/vae")
+    page.wait_for_selector(".samples[data-seed='0']")
+    page.get_by_role("button", name="›").click()
+    page.wait_for_selector(".samples[data-seed='1']")
+    assert np.array_equal(shown(page, ".samples canvas"), to_uint8(model.sample(1, seed=1))[0, 0].numpy())
+    page.wait_for_selector("canvas.big[data-place]")
+    page.locator("canvas.map").scroll_into_view_if_needed()
+    page.locator("canvas.map").click(position={"x": 150, "y": 120})
+    page.fill("input[name=direction-3]", "1.5")
+    page.wait_for_selector("canvas.big[data-place*=' 1.500']")
+    page.wait_for_timeout(100)
+    place = [float(value) for value in page.get_attribute("canvas.big", "data-place").split()]
+    assert abs(place[0]) > 0.1 and abs(place[1]) > 0.1
+    codes = map_of(run, 400, None).codes(torch.tensor([place]))
+    own = to_uint8(model.decode(codes))[0, 0].numpy().astype(int)
+    assert np.abs(shown(page, "canvas.big") - own).max() <= 1  # the place is told to three digits
+
+
+def test_a_path_becomes_a_strip_and_a_dropped_image_is_judged(page, studio, folder):
+    at(page, studio, "explore?run=runs/vae")
+    page.wait_for_selector("canvas.big[data-place]")
+    page.get_by_role("button", name="Draw a path").click()
+    page.locator("canvas.map").scroll_into_view_if_needed()
+    box = page.locator("canvas.map").bounding_box()
+    page.mouse.move(box["x"] + 100, box["y"] + 200)
+    page.mouse.down()
+    page.mouse.move(box["x"] + 300, box["y"] + 150, steps=4)
+    page.mouse.up()
+    page.wait_for_selector(".film")
+    assert page.locator(".walk .strip canvas").count() == 12
+    assert not np.array_equal(
+        shown(page, ".walk .strip canvas:first-child"), shown(page, ".walk .strip canvas:last-child")
+    )
+    page.set_input_files(".drop input", next((folder / "photos" / "even").glob("*.png")))
+    page.wait_for_selector(".score")
+    assert page.locator(".judged figure").count() == 4
+    page.set_input_files(".drop input", folder / "photos" / "odd" / "<img src=x onerror=alert(1)>.png")
+    page.wait_for_selector(".note.poor")
+
+
+def test_outliers_are_sorted_by_keys_with_undo(page, studio, folder):
+    detector, ranking = folder / "runs" / "normal", folder / "runs" / "normal" / "photos"
+    assert ends("outliers", "fit", folder / "photos", "--out", detector) == 0
+    assert ends("outliers", "score", detector, folder / "photos", "--out", ranking) == 0
+    at(page, studio, "outliers?path=runs/normal/photos")
+    page.wait_for_selector(".odd")
+    with (ranking / "outliers.csv").open() as file:
+        names = [row["image"] for row in csv.DictReader(file)]
+    for key, saved in (("r", "0 1"), ("r", "0 2"), ("k", "1 2"), ("r", "1 3"), ("u", "1 2"), ("r", "1 3")):
+        page.keyboard.press(key)
+        page.wait_for_selector(f".strange[data-saved='{saved}']")
+    assert (ranking / "reject.txt").read_text().splitlines() == [names[0], names[1], names[3]]
+    assert (ranking / "keep.txt").read_text().splitlines() == [names[2]]
+    page.reload()
+    page.wait_for_selector(".odd[data-decided=reject]")
+    assert page.locator(".odd[data-decided=reject]").count() == 3
+    assert "--without runs/normal/photos/reject.txt" in page.inner_text(".action code")
+
+
+@pytest.mark.slow
+def test_the_verdict_of_a_comparison_is_the_command_lines(page, studio, folder, capsys):
+    assert ends("train", "gan", *TINY, "--out", folder / "runs" / "gan") == 0
+    at(page, studio, "compare?run=runs/vae")
+    page.locator(".pick", has_text="gan").locator("input").check()
+    page.fill("input[name=n]", "200")
+    page.wait_for_selector(".command:has-text('-n 200')")
+    page.get_by_role("button", name="Compare", exact=True).click()
+    page.wait_for_selector("#overall", timeout=240_000)
+    capsys.readouterr()
+    out = folder / "own"
+    assert ends("compare", folder / "runs" / "vae", folder / "runs" / "gan", "-n", "200", "--out", out) == 0
+    assert page.inner_text("#overall") in capsys.readouterr().out
+    report = page.frame_locator("iframe.report")
+    report.locator("h1").wait_for()
+    assert report.locator("h1").inner_text() == "vae · gan"
 
 
 @pytest.mark.slow

@@ -72,7 +72,9 @@ export function select(options: [string, string][], chosen: string, changed: (va
 
 /** Something with its name above it. */
 export function labelled(name: string, control: HTMLElement, help = ""): HTMLElement {
-  return el("label", { class: "field" }, el("span", { class: "name" }, name), control, help ? el("span", { class: "help" }, help) : null);
+  const one = control.matches("input, select"); // a label around several controls would press the first
+  if (!one) control.querySelector("input")?.setAttribute("aria-label", name);
+  return el(one ? "label" : "div", { class: "field" }, el("span", { class: "name" }, name), control, help ? el("span", { class: "help" }, help) : null);
 }
 
 /** `call`, once it has not been asked for during so many milliseconds. */

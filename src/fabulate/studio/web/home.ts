@@ -63,7 +63,7 @@ function tile(link: string, picture: Child, title: string, pill: Child, lines: C
 
 function run(each: Json): HTMLElement {
   const picture = each.picture ? el("img", { src: file(`${each.path}/${each.picture}`, each.changed), alt: `samples of ${each.name}`, loading: "lazy" }) : null;
-  const test = Object.entries(each.test as Record<string, number>).slice(0, 2).map(([name, value]) => `${name.replaceAll("_", " ")} ${number(value)}`).join(" · ");
+  const test = Object.entries(each.test as Record<string, number>).slice(0, 1).map(([name, value]) => `${name.replaceAll("_", " ")} ${number(value)}`).join(" · ");
   const far = each.state === "finished" ? `${counted(each.step, "step")}, ${lasting(each.seconds)}` : `${Math.round(100 * each.share)} %, step ${each.step.toLocaleString("en-US")}`;
   return tile(to("run", { path: each.path }), picture, each.name, el("span", { class: `pill ${each.state}` }, each.state), [
     `${each.family} · ${each.data}${each.shape.length === 3 ? ` · ${shape(each.shape)}` : ""}`, test ? `test ${test}` : null, `${far} · ${ago(each.changed)}`,

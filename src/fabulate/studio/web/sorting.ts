@@ -91,9 +91,9 @@ export async function sorting(screen: HTMLElement, path: string): Promise<() => 
     const row = rows[i], heat = cell(height, width, `where ${row.name} departs from what is normal`);
     atlas.draw(heat, 2 * k + 1);
     heat.classList.add("heat");
-    return el("div", { class: row.outlier ? "odd outlier" : "odd", role: "option", click: () => go(i), dblclick: () => decide(i, decided.get(row.name) === "reject" ? null : "reject") },
+    return el("div", { class: row.outlier ? "odd outlier" : "odd", title: `${row.name}: score ${number(row.score)}, p ${number(row.p)}`, role: "option", click: () => go(i), dblclick: () => decide(i, decided.get(row.name) === "reject" ? null : "reject") },
       el("div", { class: "both" }, atlas.picture(2 * k, row.name), heat),
-      el("div", { class: "under" }, el("strong", {}, row.name), el("span", {}, [row.class, `score ${number(row.score)}`, `p ${number(row.p)}`].filter(Boolean).join(" · ")), el("span", { class: "mark" })));
+      el("div", { class: "under" }, el("strong", {}, row.name), el("span", {}, `${row.class ? `${row.class} · ` : ""}p ${row.p.toPrecision(2)}`), el("span", { class: "mark" })));
   };
 
   const again = new Action("Learn again without them", "outliers-refit", () => ({ ranking: path }), (job) => { location.hash = to("outliers", { detector: job.path }); }, "");
