@@ -583,6 +583,22 @@ def test_a_warning_at_scoring_is_a_line_too(tmp_path: Path, capsys: pytest.Captu
     assert "Warning: a false-alarm rate of 0.05 needs 19" in told and "UserWarning" not in told
 
 
+def test_images_of_a_list_are_not_learnt_from(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder, words = (
+        tmp_path / "some",
+        ("--false-alarm", "0.2", "--without", tmp_path / "reject.txt", "--out", tmp_path / "run"),
+    )
+    written(folder, np.random.default_rng(0).integers(0, 256, (20, 1, 8, 8), dtype=np.uint8))
+    data = load_data(folder)
+    names = image_names(data)
+    (tmp_path / "reject.txt").write_text(f"{names[2]}\n{names[5]}\n")
+    assert ends("outliers", "fit", folder, *words) == 0
+    assert capsys.readouterr().out.startswith(f"{len(data.train) - 2} normal images")
+    (tmp_path / "reject.txt").write_text("none.png\n")
+    assert ends("outliers", "fit", folder, *words, "--overwrite") == 2
+    assert "there is no image 'none.png' to leave out" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("channels", [1, 2, 3, 4])
 def test_heat_maps_are_drawn_over_images_of_any_channels(channels: int) -> None:
     images = np.full((2, channels, 9, 11), 60, np.uint8)

@@ -4,7 +4,7 @@ import json
 import os
 import random
 import re
-import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +23,7 @@ pytest.importorskip("httpx")
 
 from fastapi.testclient import TestClient
 
+from fabulate.config import Reading
 from fabulate.data import load_data
 from fabulate.studio import requests as asked
 from fabulate.studio.app import application
@@ -468,33 +469,29 @@ def test_what_a_form_gives_is_a_command_that_is_understood(family, home, monkeyp
         understand(asked.Train.model_validate(body).command(Roots([home], here=home)).words, monkeypatch, {})
 
 
-def test_every_command_is_understood(page, home, monkeypatch):
-    bodies = {
-        "train": {**TRAIN, "reading": {"size": 16, "fit": "pad"}}, "continue": {"run": "runs/vae"},
-        "sample": {**DRAW, "label": "one", "sampling": {"codes": "prior"}}, "interpolate": {**DRAW, "seeds": [3, 4]},
-        "evaluate": DRAW, "compare": {"runs": ["runs/vae", "runs/vae"]},
-        "outliers-fit": {"source": "photos", "reading": {"size": 8}, "out": "runs/normal"},
-        "outliers-score": {"detector": "runs/vae", "source": "photos"},
-    }  # fmt: skip
-    elsewhere = Roots([home], here=home / "photos")  # from there paths are absolute, as `understand` needs them
+def test_every_command_is_understood(home, monkeypatch):
+    run, photos, ranking = str(home / "runs" / "vae"), str(home / "photos"), home / "normal" / "photos"
+    ranking.mkdir(parents=True)
+    about = {"data": {**vars(Reading()), "source": photos, "size": 8}, "parameters": {"false_alarm": 0.02}}
+    (home / "normal" / "config.json").write_text(json.dumps(about))
+    bodies: dict[str, dict[str, Any]] = {
+        "train": {**TRAIN, "reading": {"size": 16, "fit": "pad"}},
+        "continue": {"run": run},
+        "sample": {"run": run, "label": "one", "sampling": {"codes": "prior"}},
+        "interpolate": {"run": run, "seeds": [3, 4]},
+        "evaluate": {"run": run},
+        "compare": {"runs": [run, run]},
+        "outliers-fit": {"source": photos, "reading": {"size": 8}, "out": str(home / "runs" / "normal")},
+        "outliers-score": {"detector": run, "source": photos},
+        "outliers-refit": {"ranking": str(ranking)},
+    }
     assert bodies.keys() == asked.COMMANDS.keys()
-    for verb, body in bodies.items():
-        command = page.post(f"/api/command/{verb}", json=body).json()["command"]
-        assert command.startswith("fabulate ")
-        places = {key: str(home / value) for key, value in body.items() if key in ("run", "detector")}
-        if "runs" in body or "photos" in body.values():
-            places = (
-                {"runs": [str(home / run) for run in body["runs"]]}
-                if "runs" in body
-                else {**places, "source": str(home / "photos"), "out": str(home / "runs" / "normal")}
-            )
-            places = {key: value for key, value in places.items() if key in body}
-        words = (
-            asked.COMMANDS[verb].model_validate({**body, **places}).command(elsewhere).words
-            if places
-            else shlex.split(command)[1:]
-        )
-        understand(words, monkeypatch, {str(home / "runs" / "vae"): "vae"})
+    for verb, body in bodies.items():  # from elsewhere all paths are absolute, as `understand` needs them
+        words = asked.COMMANDS[verb].model_validate(body).command(Roots([home], here=Path(photos))).words
+        understand(words, monkeypatch, {run: "vae"})
+    assert words == ["outliers", "fit", photos, "--size", "8", "--false-alarm", "0.02", "--without",
+                     str(ranking / "reject.txt"), "--out", str(home / "normal-again"), "--overwrite"]  # fmt: skip
+    shutil.rmtree(home / "normal")
 
 
 # What it tells of folders
@@ -510,7 +507,7 @@ def test_the_first_page_has_what_lies_there(page):
     assert cover.headers["content-type"] == "image/png"
 
 
-def test_intake_tells_how_far_it_is_and_which_files_are_broken(page):
+def test_intake_tells_how_far_it_is_and_which_files_are_broken(page, home):
     lines = [json.loads(line) for line in page.post("/api/data", json={"source": "photos"}).text.splitlines()]
     assert all(line["done"] <= line["total"] == 26 for line in lines[:-1]) and lines[-1]["report"]["train"] == 23
     (aside,) = lines[-1]["report"]["set_aside"]
@@ -518,8 +515,9 @@ def test_intake_tells_how_far_it_is_and_which_files_are_broken(page):
     assert lines[-1]["report"]["duplicates"] == 1
     sheet = page.post("/api/data/sheet?label=two&count=4", json={"source": "photos"})
     assert sheet.status_code == 200 and sheet.headers["height"] == "8"
-    (told,) = [json.loads(line) for line in page.post("/api/data", json={"source": "runs/vae"}).text.splitlines()]
-    assert "error" in told
+    (home / "empty").mkdir()
+    (told,) = [json.loads(line) for line in page.post("/api/data", json={"source": "empty"}).text.splitlines()]
+    assert "empty" in told["error"]
 
 
 def test_samples_are_those_of_the_model(page, home):
