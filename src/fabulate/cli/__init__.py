@@ -44,6 +44,7 @@ VERBS = {
     "prove": "say whether synthetic images help a classifier, on images nothing was learnt from",
     "debias": "find images that are rare in their class, weigh or recolour them, and test what that changes",
     "outliers": "learn what is normal, then rank images by how strange they are, with heat maps",
+    "audit": "say whether samples may be handed out: near copies, and whom the model learnt from",
     "rare": "draw images from the tail of a run's model, and tell how rare they are",
     "export": "write a diffusion model as a folder that diffusers' pipelines load",
 }
