@@ -15,11 +15,14 @@ from fabulate.data import Data, Images, load_data
 from fabulate.errors import ConfigError, DataError
 from fabulate.files import digest
 from fabulate.metrics.membership import auc, tpr_at
+from fabulate.training import configure
+from fabulate.training.train import fresh
 from fabulate.uses import audit
 from fabulate.uses.audit import attacks
 from fabulate.uses.audit.examine import chance_of
 from fabulate.uses.audit.near_copies import Copies, nearness, planted, thumbnails
 from pages import loads
+from tiny import small
 
 KINDS = ["exact", "noise", "brightness", "mirrored", "shifted", "cropped", "JPEG"]
 
@@ -165,10 +168,10 @@ def test_a_model_that_memorised_gives_its_images_away(digits: Data, tmp_path: Pa
     """An autoencoder trained for long on few images knows them by its error; one of few steps does not."""
     few = Data(**{**vars(digits), "train": Images(digits.train.x[:60], digits.train.y[:60])})
     grades = []
-    for steps in (5, 800):
+    for steps in (5, 500):
         options: dict[str, Any] = {"validation": 0, "latent_dim": 64, "quiet": True}
         model = fabulate.train("ae", few, out=tmp_path / str(steps), steps=steps, **options)
-        done = audit.run(tmp_path / str(steps), few, tmp_path / f"audit-{steps}", n=200, features="pixels")
+        done = audit.run(tmp_path / str(steps), few, tmp_path / f"audit-{steps}", n=40, features="pixels")
         told = json.loads((tmp_path / f"audit-{steps}" / "audit.json").read_text())
         grades.append(told["attacks"]["the model's score"]["auc"][0])
         assert done.files == ("audit.html", "audit.json") and model.family == "ae"
@@ -180,8 +183,9 @@ def test_families_without_a_quick_score_are_audited(
     family: str, digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(attacks, "FEW", 20)
-    fabulate.train(family, digits, out=tmp_path / "run", steps=4, quiet=True)
-    audit.run(tmp_path / "run", digits, tmp_path / "audit", n=40, features="pixels")
+    config, schedule = configure(family, "default", {**small(family), "steps": 1})
+    model = fresh(family, config, schedule, digits.shape, (), "cpu")
+    audit.run(model, digits, tmp_path / "audit", n=40, features="pixels")
     told = json.loads((tmp_path / "audit" / "audit.json").read_text())
     assert ("the model's loss" in told["attacks"]) == (family == "flow")
 

@@ -5,7 +5,8 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from fabulate.cli.shared import Count, Device, Other, OtherImages, Run, images_for, parse, say, stages, where
+from fabulate.cli.parsing import parse
+from fabulate.cli.shared import Count, Device, Other, OtherImages, Run, images_for, say, stages, where
 from fabulate.config import spec
 from fabulate.files import outside, replaceable_folder
 from fabulate.training import load

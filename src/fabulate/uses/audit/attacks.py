@@ -25,6 +25,7 @@ from fabulate.seeds import seeded
 from fabulate.types import Progress, to_float
 from fabulate.uses.audit.near_copies import Measure
 
+SCORE, LOSS = BY_MODEL = "the model's score", "the model's loss"
 TIMES = 16  # that the loss of an image is computed, each with other noise
 CHUNK = 256  # images scored at a time
 FEW = 200  # images whose loss is computed, at most: each goes through the networks alone, `TIMES` times
@@ -38,8 +39,8 @@ def nearest_sample(images: Tensor, samples: Tensor, measure: Measure) -> Tensor:
 def how(model: GenerativeModel) -> str | None:
     """What the attack with the model goes by; None where there is nothing."""
     if isinstance(model, Scores) and not (isinstance(model, Reconstructs) and model.slow):
-        return "the model's score"
-    return "the model's loss" if model.validates else None
+        return SCORE
+    return LOSS if model.validates else None
 
 
 @torch.no_grad()
@@ -51,7 +52,7 @@ def by_model(
     `progress`: called with (images done, all).
     """
     found = []
-    scored = how(model) == "the model's score"
+    scored = how(model) == SCORE
     images = images if scored else images[:FEW]
     for first in range(0, len(images), CHUNK if scored else 1):
         part = images[first : first + CHUNK if scored else first + 1]

@@ -21,6 +21,7 @@ from fabulate.report import Block, Card, Facts, Figure, Figures, Notes, Page, Se
 from fabulate.samples import Order
 from fabulate.training import load
 from fabulate.types import Progress, Stages, silent
+from fabulate.uses.audit import attacks
 from fabulate.uses.audit.examine import LEVEL, PLANTED, Found, divided, examined
 from fabulate.uses.audit.near_copies import Measure, thumbnails
 
@@ -120,11 +121,22 @@ def drawn(model: GenerativeModel, n: int, seed: int, progress: Progress) -> Tens
 
 
 def verdicts(found: Found) -> list[Card]:
-    """May the samples be handed out, and what stands behind that."""
-    cards = [copied(found), inferred(found)]
+    """May the samples be handed out, and the model, and what stands behind that."""
+    of_samples = {name: how for name, how in found.attacks.items() if name not in attacks.BY_MODEL}
+    of_model = {name: how for name, how in found.attacks.items() if name in attacks.BY_MODEL}
+    cards = [copied(found), inferred("Do they tell whom the model learnt from?", of_samples)]
+    first = answer("May these images be handed out?", cards)
+    if not of_model:
+        return [first, *cards]
+    asked = inferred("Does it tell whom it learnt from?", of_model)
+    return [first, *cards, answer("May the model be handed out?", [*cards, asked])]
+
+
+def answer(question: str, cards: list[Card]) -> Card:
+    """By what speaks most against it."""
     worst = max(cards, key=lambda card: ("good", "unknown", "fair", "poor").index(card.grade))
     words = {"good": "no sign against it", "fair": "with care", "poor": "no", "unknown": "cannot tell"}[worst.grade]
-    return [Card("May these images be handed out?", words, worst.because, worst.grade), *cards]
+    return Card(question, words, worst.because, worst.grade)
 
 
 def copied(found: Found) -> Card:
@@ -133,8 +145,8 @@ def copied(found: Found) -> Card:
     equal = int(found.exact.sum())
     power = pooled(found.planted)
     chance = (
-        f"{k:,} of {n:,} samples lie as near to a training image as {LEVEL:.0%} of the images held out do (by chance "
-        f"{LEVEL * n:.0f}; p = {found.p_value:.2g}). Of copies that were made {power.value:.0%} are found."
+        f"{k:,} of {n:,} samples lie as near to a training image as the nearest {LEVEL:.0%} of images held out do (by "
+        f"chance {LEVEL * n:.0f}; p = {found.p_value:.2g}). Of copies that were made {power.value:.0%} are found."
     )
     if equal:
         return Card(question, "yes", f"{equal:,} samples equal a training image in every pixel. {chance}", "poor")
@@ -147,13 +159,12 @@ def copied(found: Found) -> Card:
     return Card(question, "no sign of it", chance, "good")
 
 
-def inferred(found: Found) -> Card:
-    """Can it be told which images were trained on?"""
-    question = "Does it tell whom it learnt from?"
-    name, (area, rate) = max(found.attacks.items(), key=lambda one: one[1][0].value)
+def inferred(question: str, judged: dict[str, tuple[Estimate, Estimate]]) -> Card:
+    """Can it be told by these attacks which images were trained on?"""
+    name, (area, rate) = max(judged.items(), key=lambda one: one[1][0].value)
     because = (
-        f"The best attack, {name}, has an AUC of {area} where 0.5 is chance, and finds {percent(rate)} of the training "
-        f"images at {LEVEL:.0%} false positives."
+        f"The best attack, {name}, has an AUC of {area}, where 0.5 is chance, and finds {percent(rate)} of the "
+        f"training images at {LEVEL:.0%} false positives."
     )
     if area.value >= LEAKS and area.low > 0.5:
         return Card(question, "yes", because, "poor")
