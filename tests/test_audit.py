@@ -207,3 +207,8 @@ def test_the_command_audits_samples_of_a_folder(run: Path, tmp_path: Path, capsy
     assert loads(tmp_path / "a" / "audit.html")
     told = json.loads((tmp_path / "a" / "audit.json").read_text())
     assert told["samples"]["n"] == 40 and told["kind"] == "audit"
+    with pytest.raises(SystemExit):  # what is there stays
+        main(["audit", str(run), "-n", "8", "--features", "pixels", "--out", str(tmp_path / "a")])
+    assert json.loads((tmp_path / "a" / "audit.json").read_text()) == told
+    main(["audit", str(run), "-n", "8", "--features", "pixels", "--out", str(tmp_path / "a"), "--overwrite"])
+    assert json.loads((tmp_path / "a" / "audit.json").read_text())["samples"]["n"] == 8

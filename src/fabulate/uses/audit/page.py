@@ -2,13 +2,14 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypedDict
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 from PIL.Image import Image
 from pydantic import ConfigDict, with_config
 from torch import Tensor, nn
+from typing_extensions import TypedDict
 
 from fabulate.data import Data, image_names
 from fabulate.errors import ConfigError, DataError
