@@ -343,10 +343,7 @@ def tables() -> dict[str, np.ndarray]:
 
 @pytest.mark.parametrize(
     "kind",
-    [
-        kind if kind in ("one far row", "small integers") else pytest.param(kind, marks=pytest.mark.slow)
-        for kind in tables()
-    ],
+    [kind if kind == "one far row" else pytest.param(kind, marks=pytest.mark.slow) for kind in tables()],
 )
 def test_rows_of_any_kind_are_made_as_their_class_is(kind: str) -> None:
     rows, y = tables()[kind], np.repeat([0, 1], [240, 60])

@@ -66,8 +66,10 @@ def sources(runs: Path, monkeypatch: pytest.MonkeyPatch, *words: object) -> set[
         ["traverse", "-n", "20", "--axes", "2", "--steps", "3", "RUN"],
         ["morph", "--from", "0", "--to", "1", "--rows", "2", "--steps", "3", "-n", "10", "RUN"],
         ["evaluate", "-n", "30", "--features", "pixels", "RUN"],
-        ["compare", "--features", "pixels", "-n", "30", "RUN", "RUN"],
-        ["rare", "--towards", "0", "--quantile", "0.5", "-n", "4", "--calls", "2000", "RUN"],
+        pytest.param(["compare", "--features", "pixels", "-n", "30", "RUN", "RUN"], marks=pytest.mark.slow),
+        pytest.param(
+            ["rare", "--towards", "0", "--quantile", "0.5", "-n", "4", "--calls", "2000", "RUN"], marks=pytest.mark.slow
+        ),
     ],
     ids=lambda words: " ".join(words[:2]),
 )

@@ -98,6 +98,7 @@ def test_training_leaves_the_global_generator_alone(digits):
     assert torch.equal(torch.rand(1), expected)
 
 
+@pytest.mark.slow
 def test_class_weights_trade_the_recall_of_common_classes_for_that_of_rare_ones():
     chance = generator(0, "overlap")
     y = (torch.arange(2000) % 20 == 0).long()  # one in twenty

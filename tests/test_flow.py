@@ -224,9 +224,9 @@ def test_optimal_pairing_keeps_to_the_class():
 # Learning
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "network",
-    [pytest.param(UNet(width=16), marks=pytest.mark.slow, id="unet"), pytest.param(DiT(width=32, depth=2), id="dit")],
+    "network", [pytest.param(UNet(width=16), id="unet"), pytest.param(DiT(width=32, depth=2), id="dit")]
 )
 def test_a_flow_learns_two_images_and_draws_them_half_and_half(network):
     torch.set_default_dtype(torch.float32)

@@ -34,7 +34,10 @@ def measure(
     return memorisation(samples, real, other)
 
 
-@pytest.mark.parametrize(("train", "held_out", "dims"), [(200, 200, 3), (300, 100, 24)])  # 24 dimensions: many hubs
+@pytest.mark.parametrize(
+    ("train", "held_out", "dims"),
+    [(200, 200, 3), pytest.param(300, 100, 24, marks=pytest.mark.slow)],  # 24 dimensions: many hubs
+)
 def test_honest_samplers_raise_no_more_false_alarms_than_the_p_value_says(train, held_out, dims):
     """400 repeats at n = 200: false alarms at 5 %, and mean and spread of the share in its deviations, by five sigmas.
 

@@ -136,6 +136,7 @@ def test_the_kernel_distance_of_equal_distributions_is_zero_on_average():
     assert (values < 0).any()
 
 
+@pytest.mark.slow
 def test_its_interval_holds_the_truth_in_95_of_100_repeats():
     """Of one feature, MMD^2 is 3 d_1^2 + 3 d_2^2 + d_3^2, d_i the differences of raw moments; 5 sigma of 600 repeats.
 

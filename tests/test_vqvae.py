@@ -290,12 +290,9 @@ def test_a_low_temperature_draws_less_various_samples():
     assert spread[0] < spread[1] < spread[2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "quantiser",
-    [
-        pytest.param(FSQ(levels=(3, 3)), id="fsq"),
-        pytest.param(Codebook(size=8, dim=2), marks=pytest.mark.slow, id="codebook"),
-    ],
+    "quantiser", [pytest.param(FSQ(levels=(3, 3)), id="fsq"), pytest.param(Codebook(size=8, dim=2), id="codebook")]
 )
 def test_two_equally_likely_images_cost_log_two_and_are_drawn_equally_often(quantiser):
     torch.set_default_dtype(torch.float32)
