@@ -603,3 +603,15 @@ def test_what_cannot_be_served_is_refused(words, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert ends("studio", "--port", "0", *words) == 2
     assert "--token" in (said := capsys.readouterr().err) or "nowhere" in said
+
+
+def test_runs_beside_pictures_are_seen_and_class_folders_are_one_place(tmp_path: Path) -> None:
+    for i in range(5):
+        Image.new("L", (8, 8)).save(tmp_path / f"picture-{i}.png")
+        for name in ("one", "two"):
+            (tmp_path / "photos" / name).mkdir(parents=True, exist_ok=True)
+            Image.new("L", (8, 8)).save(tmp_path / "photos" / name / f"{i}.png")
+    (tmp_path / "runs" / "vae" / "checkpoints").mkdir(parents=True)
+    (tmp_path / "runs" / "vae" / "config.json").write_text("{}")
+    found = {(place.kind, str(place.path.relative_to(tmp_path))) for place in Roots([tmp_path]).places()}
+    assert found == {("images", "."), ("images", "photos"), ("run", "runs/vae")}

@@ -98,7 +98,7 @@ def look(root: Path) -> Iterator[Place]:
             classes = sum(count for _, (_, _, count) in inner)
             if images > 3 or (classes > 3 and images == 0 and all_images(inner)):
                 yield Place("images", folder, images + classes)
-            else:
+            if not (inner and all_images(inner)):  # runs may lie beside pictures
                 below += folders
         level = below
 
