@@ -4,7 +4,7 @@ import { Json } from "./api";
 import { el, put, svg } from "./dom";
 import { number } from "./words";
 
-const WIDTH = 340, HEIGHT = 190, LEFT = 50, RIGHT = 10, TOP = 10, BOTTOM = 24;
+const WIDTH = 400, HEIGHT = 190, LEFT = 50, RIGHT = 10, TOP = 10, BOTTOM = 24;
 const PARTS = ["train", "validation", "test", "samples"] as const;
 const NAMES: Record<string, string> = { train: "training images", validation: "validation images", test: "test images", samples: "samples" };
 
@@ -20,6 +20,7 @@ export class Curves {
     const names = [...new Set(rows.flatMap((row) => PARTS.flatMap((part) => Object.keys(row[part] ?? {}))))];
     const parts = PARTS.filter((part) => rows.some((row) => row[part] && Object.keys(row[part]).length));
     this.legend.replaceChildren(...parts.map((part) => el("span", { class: `key ${part}` }, NAMES[part])));
+    this.charts.style.setProperty("--across", String(names.length === 4 ? 2 : Math.min(3, Math.max(2, names.length))));
     while (this.charts.children.length > names.length) this.charts.lastChild!.remove();
     names.forEach((name, i) => {
       const chart = panel(name, rows);

@@ -10,7 +10,7 @@ import { Form } from "./form";
 export function classField(classes: string[], changed: (label: string | null) => void, all = true): HTMLElement | null {
   if (!classes.length) return null;
   const options: [string, string][] = [...(all ? [["", "each in turn"] as [string, string]] : []), ...classes.map((name) => [name, name] as [string, string])];
-  return labelled("class", select(options, all ? "" : classes[0], (name) => changed(name || null)));
+  return labelled(all ? "class" : "class of the map", select(options, all ? "" : classes[0], (name) => changed(name || null)));
 }
 
 /** The newest of several requests wins: those before are given up. */
