@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import screens
 import torch
 from matplotlib import font_manager
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -392,6 +393,11 @@ def strays(runs: Runs) -> Image.Image:
     return gallery(strangest, detector.heat_maps(strangest))
 
 
+def studio(runs: Runs, name: str, theme: str) -> Image.Image:
+    """A screen of the studio at 1,280 and at 390 pixels."""
+    return screens.screen(runs.folder / "studio", name, theme)
+
+
 PICTURES: dict[str, Callable[[Runs], Image.Image]] = {
     "mnist": real_digits,
     "latent-plane": plane,
@@ -419,6 +425,8 @@ PICTURES: dict[str, Callable[[Runs], Image.Image]] = {
     "rare-bold": boldest,
     "outliers-strays": strays,
     **{run: partial(family, run=run) for run in RUNS if run.startswith("families-")},
+    **{f"studio-{name}": partial(studio, name=name, theme="light") for name in screens.SCREENS},
+    **{f"studio-{name}-dark": partial(studio, name=name, theme="dark") for name in screens.SCREENS},
 }
 
 

@@ -244,7 +244,7 @@ def test_a_training_goes_on_while_the_server_is_killed_and_the_page_comes_back(b
     at(page, studio, "train?source=digits")
     page.wait_for_selector("input[name=steps]")
     page.fill("input[name=epochs]", "")
-    page.fill("input[name=steps]", "4000")
+    page.fill("input[name=steps]", "2500")
     page.fill("input[name=out]", "runs/killed")
     page.wait_for_selector(".command:has-text('--out runs/killed')")
     page.get_by_role("button", name="Train", exact=True).click()
@@ -261,6 +261,6 @@ def test_a_training_goes_on_while_the_server_is_killed_and_the_page_comes_back(b
     page.wait_for_selector(".pill.stopped")
     page.get_by_role("button", name="Continue").click()
     page.wait_for_selector(".pill.running")
-    page.wait_for_selector(".pill.finished")
+    page.wait_for_selector(".pill.finished", timeout=240_000)
     assert int(page.get_attribute(".lapse", "data-count")) >= 2
     studio.end()

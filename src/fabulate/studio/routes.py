@@ -41,7 +41,7 @@ def routes(roots: Roots, jobs: Jobs) -> APIRouter:
     def home() -> Json:
         found = [runs.card(place, roots, jobs.snapshot) for place in roots.places()]
         return {
-            "roots": [str(folder) for folder in roots.folders],
+            "roots": [folder.name or str(folder) for folder in roots.folders],
             "places": [card for card in found if card is not None],
             "jobs": [told(job) for job in jobs.snapshot],
         }

@@ -30,7 +30,7 @@ function filled(found: Json, refresh: () => Promise<void>): Child[] {
   return [
     heading("fabulate studio", empty ? "Begin with one of these" : "Your models and images", el("p", { class: "lead" },
       empty ? "A model learns from a folder of images, and draws new ones. Everything it keeps lies in a folder of yours."
-        : `${counted(runs.length, "run")}, ${counted(images.length, "folder")} of images under ${found.roots.join(", ")}`)),
+        : `${counted(runs.length, "run")}, ${counted(images.length, "folder")} of images in ${found.roots.join(", ")}`)),
     empty ? starts() : null,
     jobs.length || failed.length ? section("Jobs", el("div", { class: "joblist" }, ...[...jobs, ...failed].map((job: Json) => line(job, refresh)))) : null,
     runs.length ? el("div", { class: "tiles" }, ...runs.map(run)) : null,

@@ -32,18 +32,19 @@ async function show(): Promise<void> {
     else link.removeAttribute("aria-current");
   }
   document.title = title ? `${title} · fabulate studio` : "fabulate studio";
-  const place = document.getElementById("screen")!;
-  refill(place);
+  const place = el("div"); // of this visit alone: what comes late for another screen is drawn nowhere
+  document.getElementById("screen")!.replaceChildren(place);
   window.scrollTo(0, 0);
   try {
     const left = (await screen(place, new URLSearchParams(words))) ?? null;
-    if (own === visit) leave = left;
-    else left?.();
+    if (own !== visit) { left?.(); return; }
+    leave = left;
   } catch (error) {
+    if (own !== visit) return;
     refill(place, el("section", {}, el("h2", {}, "This cannot be shown"), el("p", {}, error instanceof Error ? error.message : String(error)),
       el("p", {}, el("a", { href: "#/" }, "Back to the first page"))));
   }
-  place.dataset.shown = name || "home";
+  document.getElementById("screen")!.dataset.shown = name || "home";
 }
 
 /** How many jobs run and wait, in the bar above. */

@@ -88,8 +88,7 @@ function shown(screen: HTMLElement, found: Json, path: string): EventSource {
     progress();
     const test = [...rows].reverse().find((row) => row.test && Object.keys(row.test).length)?.test;
     if (test) refill(tested, facts(Object.entries(test as Record<string, number>).map(([name, value]) => [`test ${name.replaceAll("_", " ")}`, number(value)])));
-    screen.dataset.rows = String(rows.length);
-    screen.dataset.state = state;
+    pill.dataset.rows = String(rows.length);
   };
   return source;
 }
