@@ -68,7 +68,7 @@ def test_thumbnails_know_neither_brightness_nor_contrast() -> None:
 
 
 def test_honest_images_are_flagged_as_often_as_the_level_says() -> None:
-    copies = Copies(blobs(300, 1), blobs(400, 2), pixels)
+    copies = Copies(Images(blobs(300, 1).numpy()), blobs(400, 2), pixels)
     p = copies.judge(blobs(600, 3)).p_values
     for level in (0.01, 0.05, 0.5):  # the level is itself known by 400 images only
         error = (level * (1 - level) * (1 / 600 + 1 / 400)) ** 0.5
@@ -80,7 +80,7 @@ def test_one_copy_in_a_hundred_is_found_whatever_was_done_to_it() -> None:
     source = np.random.default_rng(0).permutation(400)[:20]
     made = planted(train[source].numpy(), np.random.default_rng(1))
     assert [*made] == KINDS
-    copies = Copies(train, blobs(300, 2), pixels)
+    copies = Copies(Images(train.numpy()), blobs(300, 2), pixels)
     found = copies.judge(torch.from_numpy(np.concatenate([*made.values()])))
     for kind, p, nearest in zip(KINDS, found.p_values.split(20), found.nearest.split(20), strict=True):
         assert (p <= 0.01).double().mean() >= 0.95, kind

@@ -10,7 +10,7 @@ import torch
 from scipy.stats import betabinom
 from torch import Tensor
 
-from fabulate.data import Data
+from fabulate.data import Data, Images
 from fabulate.errors import ConfigError
 from fabulate.metrics.copies import exact_copies
 from fabulate.metrics.intervals import Estimate
@@ -23,7 +23,7 @@ from fabulate.training.folder import recorded
 from fabulate.training.validation import split
 from fabulate.types import Stages
 from fabulate.uses.audit import attacks
-from fabulate.uses.audit.near_copies import Copies, Judged, Measure, planted
+from fabulate.uses.audit.near_copies import Copies, Judged, Measure, chunks, planted
 
 LEVEL = 0.01  # of false alarms, and of the attacks' false positives
 MOST = 2000  # members, and images held out, that are compared
@@ -35,11 +35,13 @@ class Parts:
     """What is compared, uint8 (N, C, H, W) each."""
 
     samples: Tensor
-    train: Tensor
-    members: Tensor
-    """Numbers of training images that the weights have seen (M,)."""
-    held_out: Tensor
+    train: Images
     rows: Tensor
+    """Numbers of the members in the training part (M,)."""
+    members: Tensor
+    """Training images that the weights have seen."""
+    held_out: Tensor
+    held_out_rows: Tensor
     """Their numbers in the test part (H,)."""
 
 
@@ -71,13 +73,15 @@ def divided(source: Any, model: GenerativeModel, data: Data, samples: Tensor, se
         training = recorded(config)[0].training
         numbers = split(data.train, training.validation, training.seed) if model.validates else None
         members = members if numbers is None else numbers[0]
-    rows = permutation(len(data.test), seed, "audit", "held out")[:MOST]
+    rows = members[permutation(len(members), seed, "audit", "members")[:MOST]]
+    held_out_rows = permutation(len(data.test), seed, "audit", "held out")[:MOST]
     return Parts(
         samples=samples,
-        train=torch.from_numpy(data.train.pixels(torch.arange(len(data.train)))),
-        members=members[permutation(len(members), seed, "audit", "members")[:MOST]],
-        held_out=torch.from_numpy(data.test.pixels(rows)),
+        train=data.train,
         rows=rows,
+        members=torch.from_numpy(data.train.pixels(rows)),
+        held_out_rows=held_out_rows,
+        held_out=torch.from_numpy(data.test.pixels(held_out_rows)),
     )
 
 
@@ -92,25 +96,25 @@ def examined(
     flagged = order[judged.p_values[order] <= LEVEL]
     told("near copies", 1, 2)
     shown = permutation(len(parts.members), seed, "audit", "planted")[:PLANTED]
-    made = planted(parts.train[parts.members[shown]].numpy(), np.random.default_rng(seed))
+    made = planted(parts.members[shown].numpy(), np.random.default_rng(seed))
     power = {
         how: Estimate.of_share(int((copies.judge(torch.from_numpy(x)).p_values <= LEVEL).sum()), len(x))
         for how, x in made.items()
     }
     told("near copies", 2, 2)
-    features = measures["features"]
-    of_train, of_samples, of_held_out = (
-        features(images).double() for images in (parts.train, parts.samples, parts.held_out)
-    )
+    features, of_train = measures["features"], copies.train[0].double()
     return Found(
         parts=parts,
-        exact=exact_copies(parts.samples, parts.train),
+        exact=torch.stack([exact_copies(parts.samples, part) for part in chunks(parts.train)]).any(0),
         judged=judged,
         flagged=flagged,
         p_value=chance_of(len(flagged), len(parts.samples), len(parts.held_out)),
         planted=power,
         attacks=attacked(model, data, parts, measures, seed, told),
-        distances=(nearest_rows(of_samples, of_train)[1], nearest_rows(of_held_out, of_train)[1]),
+        distances=(
+            nearest_rows(features(parts.samples).double(), of_train)[1],
+            nearest_rows(features(parts.held_out).double(), of_train)[1],
+        ),
     )
 
 
@@ -131,7 +135,7 @@ def attacked(
 ) -> dict[str, tuple[Estimate, Estimate]]:
     """Each attack's AUC and its true-positive rate."""
     assert data.test is not None
-    members, others = parts.train[parts.members], parts.held_out
+    members, others = parts.members, parts.held_out
     numbers = {
         f"nearest sample, by {name}": [
             attacks.nearest_sample(images, parts.samples, measure) for images in (members, others)
@@ -143,8 +147,8 @@ def attacked(
         both = [
             attacks.by_model(model, images, classes, seed=seed, progress=partial(told, f"membership, {what}"))
             for what, images, classes in (
-                ("training images", members, named(model, data, data.train.y, parts.members)),
-                ("images held out", others, named(model, data, data.test.y, parts.rows)),
+                ("training images", members, named(model, data, data.train.y, parts.rows)),
+                ("images held out", others, named(model, data, data.test.y, parts.held_out_rows)),
             )
         ]
         if all(len(one) for one in both):

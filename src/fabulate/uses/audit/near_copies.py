@@ -30,6 +30,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor
 
+from fabulate.data import Images
 from fabulate.metrics.manifold import blocks
 from fabulate.pictures import Pixels, from_image, to_image
 from fabulate.types import to_float
@@ -39,6 +40,7 @@ CANDIDATES = 30  # training images that are looked at again, with small changes
 THUMBNAIL = 16  # pixels a side, at most
 FLAT = 1e-3  # deviation below which a thumbnail shows nothing
 LOW = 0.01  # share of the held-out images by whose ratio a measure's are divided
+CHUNK = 1000  # training images measured at a time
 TOGETHER = 64  # images that are looked at again at a time
 Measure = Callable[[Tensor], Tensor]
 """From images, uint8 (N, C, H, W), to what they are compared by (N, D)."""
@@ -71,6 +73,17 @@ def thumbnails(images: Tensor) -> Tensor:
     return small / small.norm(dim=1, keepdim=True).clamp_min(FLAT * small.shape[1] ** 0.5)
 
 
+def measured(images: Images, measure: Measure) -> Tensor:
+    """What all images are compared by (N, D), some at a time: they may lie on the disk."""
+    return torch.cat([measure(part) for part in chunks(images)])
+
+
+def chunks(images: Images) -> Iterator[Tensor]:
+    """All images, uint8 (B, C, H, W) at a time."""
+    for rows in torch.split(torch.arange(len(images)), CHUNK):
+        yield torch.from_numpy(images.pixels(rows))
+
+
 def moved(images: Tensor) -> Iterator[Tensor]:
     """Images (N, C, H, W) as they are, moved by 3 % of a side in eight directions, and 10 % smaller and larger."""
     height, width = images.shape[2:]
@@ -86,12 +99,12 @@ def moved(images: Tensor) -> Iterator[Tensor]:
         yield F.interpolate(other, (height, width), mode="bilinear", antialias=True).round().to(images.dtype)
 
 
-def nearness(measured: Sequence[Tensor], train: Tensor) -> Nearness:
+def nearness(images: Sequence[Tensor], train: Tensor) -> Nearness:
     """Of images to training images (N, D), by what they are compared by: each (S, D), first as they are, then changed.
 
     The nearest training image is sought among the `CANDIDATES` nearest of the first, by the smallest of all distances.
     """
-    train, (first, *_) = train.double(), measured
+    train, (first, *_) = train.double(), images
     ratios, nearest = [], []
     for block in blocks(first.double(), train):
         squares, places = block.squares.topk(min(max(CANDIDATES, AROUND + 1), len(train)), dim=1, largest=False)
@@ -100,7 +113,7 @@ def nearness(measured: Sequence[Tensor], train: Tensor) -> Nearness:
         for part in torch.split(torch.arange(len(places)), TOGETHER):
             near = train[places[part]].float()  # (P, K, D)
             rows = part + block.rows.start
-            again = torch.stack([(one[rows, None].float() - near).norm(dim=2) for one in measured]).min(0).values
+            again = torch.stack([(one[rows, None].float() - near).norm(dim=2) for one in images]).min(0).values
             least, at = again.min(1)
             ratios.append(least.double() / around[part].clamp_min(torch.finfo(torch.float64).tiny))
             nearest.append(places[part].gather(1, at[:, None])[:, 0])
@@ -121,12 +134,12 @@ class Judged(NamedTuple):
 class Copies:
     """Finds near copies of training images.
 
-    `train`, `held_out`: uint8 (N, C, H, W) and (H, C, H, W); `features`: what images are compared by beside thumbnails.
+    `held_out`: uint8 (H, C, H, W); `features`: what images are compared by beside thumbnails.
     """
 
-    def __init__(self, train: Tensor, held_out: Tensor, features: Measure) -> None:
+    def __init__(self, train: Images, held_out: Tensor, features: Measure) -> None:
         self.features = features
-        self.train = features(train), thumbnails(train)
+        self.train = measured(train, features), measured(train, thumbnails)
         found = self._found(held_out)
         self.low = [one.ratios.quantile(LOW).clamp_min(torch.finfo(torch.float64).tiny) for one in found]
         self.held_out = self._combined(found).ratios.sort().values

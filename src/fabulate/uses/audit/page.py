@@ -270,7 +270,7 @@ def copies_in_words(found: Found) -> str:
 def pairs(data: Data, found: Found) -> Image:
     """Flagged samples above their training images."""
     chosen = found.flagged[:SHOWN]
-    shown = np.stack([found.parts.samples[chosen].numpy(), found.parts.train[found.judged.nearest[chosen]].numpy()])
+    shown = np.stack([found.parts.samples[chosen].numpy(), found.parts.train.pixels(found.judged.nearest[chosen])])
     return table(
         shown,
         [f"{float(ratio):.2f}" for ratio in found.judged.ratios[chosen]],
