@@ -218,3 +218,11 @@ def test_a_training_on_sequences_that_goes_on_ends_with_the_same_weights():
 def test_discounts_leave_something_for_what_was_never_met(counts):
     _, once, twice, more = discounts(torch.tensor(counts)).tolist()
     assert 0 < once < 1 and 0 < twice < 2 and 0 < more < 3
+
+
+def test_images_are_told_their_levels_and_their_limit():
+    assert not made(ImageShape(1, 4, 4), levels=2).warnings({}) and not made(WORDS).warnings({})
+    (told,) = made(ImageShape(1, 4, 4)).warnings({})
+    assert "learnt in 2 gray levels" in told and "--levels" in told
+    with pytest.raises(ConfigError, match=r"16,384 of them at most, and 128x129 gray has 16,512; make images smaller"):
+        made(ImageShape(1, 128, 129))

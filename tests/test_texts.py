@@ -64,7 +64,7 @@ def test_what_cannot_be_learnt_from_is_set_aside_with_its_reason(tmp_path):
         (b"", "nothing in it but white space"),
         (b"\x89PNG\0\0\0\x01" * 50, "zero bytes"),
         ("é\nä\nö\nü\n".encode("latin-1"), "Latin-1"),
-        (b"x" * 2_000_000, "--window N"),
+        (b"x" * 50_000_000, "50,000,000 characters, more than 4,096; --window N"),
     ],
     ids=["empty", "binary", "latin-1", "one long line"],
 )
@@ -159,3 +159,9 @@ def test_parts_are_joined(lines, tmp_path):
 def test_a_picture_shows_texts(lines):
     picture = from_image(load_data(lines).show(20).convert("RGB"))
     assert picture.shape[0] == 3 and (picture < 128).any()
+
+
+def test_a_long_line_is_no_trouble_in_windows(tmp_path):
+    (tmp_path / "book.txt").write_text("abcde " * 50_000)
+    data = load_data(tmp_path / "book.txt", window=1000)
+    assert len(data.train) + len(data.test) == 300 and not data.report.set_aside

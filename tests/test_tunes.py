@@ -122,3 +122,19 @@ def test_a_tune_is_written_and_read_back(tmp_path):
         frames = np.frombuffer(file.readframes(RATE // 8), "<i2")
     spectrum = np.abs(np.fft.rfft(frames))
     assert abs(np.argmax(spectrum) * RATE / len(frames) - 440) < 10  # an eighth of A comes first
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "has no tunes: there is nothing in it"),
+        (b"X:1\nT:Silence\nM:4/4\nK:C\n", "silent.abc:1: there are no notes in it"),
+        (b"X:1\nK:C\nz4|z4|\n", "there are no notes in it"),
+        (b"MThd\0\0\0\6", "zero bytes"),
+    ],
+    ids=["empty", "a header alone", "rests alone", "binary"],
+)
+def test_an_abc_without_notes_is_told(tmp_path, content, words):
+    (tmp_path / "silent.abc").write_bytes(content)
+    with pytest.raises(DataError, match=words):
+        load_data(tmp_path / "silent.abc")

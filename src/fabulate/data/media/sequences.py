@@ -8,6 +8,7 @@ class names are; test items with other symbols are left out and counted. Symbol 
 Legend: N items, T places.
 """
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -31,6 +32,7 @@ from fabulate.files import key
 from fabulate.types import SequenceShape
 
 MOST = 4096  # symbols of an item
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")  # and halves of surrogate pairs
 RARE = 400  # symbols of an alphabet, above which it is said that rare ones cost
 _PAIRS = 5  # duplicates that are named
 FORM: Literal["NFC"] = "NFC"
@@ -94,12 +96,10 @@ class Found:
 
 def unfit(string: str, most: int | None) -> str | None:
     """Why a string cannot be an item; None where it can."""
-    for place, character in enumerate(string):
-        if unicodedata.category(character) in ("Cc", "Cs") and character not in "\n\t":
-            return f"has the control character U+{ord(character):04X} at place {place:,}"
     if most is not None and len(string) > most:
         return f"has {len(string):,} characters, more than {most:,}; --window N cuts running text into items of N"
-    return None
+    found = CONTROL.search(string)
+    return found and f"has the control character U+{ord(found[0]):04X} at place {found.start():,}"
 
 
 class SequenceMedium(Medium):

@@ -27,7 +27,7 @@ in training and tests: of two levels, that is the dynamic binarisation of MNIST.
 Legend: B batch, N samples, C H W image, T places, K symbols, Y classes.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import log
 from typing import Annotated, ClassVar
 
@@ -50,6 +50,8 @@ HEARD = (1, 2, 3, 4)  # symbols before a place of a line that it hears without a
 COUNTS = 6  # order of the n-gram on sequences, where nobody says
 PORTION = 2**14  # symbols that go through the network at once where no gradient is asked for
 CLOSED = -4.0  # the gate before anything is learnt, in logits: a mixture that is counting, but for 0.02 nats at most
+LEVELS = 2  # of gray, where nobody says
+MOST = 2**14  # numbers in an image: attention looks from each to all before it
 HEAVY = 128  # times what a pixel of other families costs: a step has some thousand symbols
 
 
@@ -73,8 +75,8 @@ class ARConfig:
     """The network."""
     counts: Annotated[int, Field(ge=0, le=12)] | None = None
     """Order of the n-gram beside the network, 0 for none (default: 6 on sequences, none on images)."""
-    levels: Annotated[int, Field(ge=2, le=16)] = 2
-    """Gray levels of images, in each channel."""
+    levels: Annotated[int, Field(ge=2, le=16)] | None = None
+    """Gray levels of images, in each channel (default: 2, and training says so)."""
     sampling: Sampling = Sampling()
     """How samples are drawn."""
 
@@ -117,7 +119,12 @@ class AR(GenerativeModel, HasLikelihood, Conditional, family="ar"):
         super().__init__(override(config, {"counts": order}), shape, classes)
         if isinstance(self.shape, ImageShape):
             c, _, w = self.shape
-            self.symbols, self.ends = config.levels, False
+            if self.shape.size > MOST:
+                raise ConfigError(
+                    f"ar writes an image number by number, {MOST:,} of them at most, and {self.shape} has "
+                    f"{self.shape.size:,}; make images smaller (--size N, --channels 1)"
+                )
+            self.symbols, self.ends = config.levels or LEVELS, False
             # The same channel of the neighbours above and to the left, and the channels before it of the same pixel.
             steps = {*range(1, c + 1), w * c - c, w * c, w * c + c} - {0}
         else:
@@ -156,6 +163,11 @@ class AR(GenerativeModel, HasLikelihood, Conditional, family="ar"):
             x = self.tokens(images.batch(numbers).x.cpu())
             for same in [x] if self.alike is None else (table.cpu()[x] for table in self.alike):
                 yield torch.where(self.counting(same), same, -1)
+
+    def warnings(self, terms: Mapping[str, float]) -> list[str]:
+        if not isinstance(self.shape, ImageShape) or self.config.levels is not None:
+            return []
+        return [f"images are learnt in {LEVELS} gray levels, as no number was given; --levels 2 to 16 says how many"]
 
     # Images and sequences
 
