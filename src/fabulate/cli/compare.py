@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
     out = flags.out or flags.runs[0].parent / f"compare-{'-'.join(runs)}"
     if not flags.overwrite or any((out / name).exists() for name in (JSON, HTML)):  # else only reports of ours may be
         replaceable_folder(out, flags.overwrite, JSON, Record)
-    data = images_for(flags.runs[0], models[0], flags.data)
+    data = images_for(flags.runs[0], models[0], flags.data, sequences=True)
     outside(out, data.spec.source)
     for model in models:
         check(model, data, flags.measuring.n)

@@ -3,20 +3,23 @@
 import re
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 import numpy as np
+import torch
 import tyro
 from pydantic import Field
 
 from fabulate.cli.parsing import parse
 from fabulate.cli.shared import Count, Device, Flat, counting, images_and_folder, stages, told, where
 from fabulate.config import PositiveInt, Reading, nearest, spec, to_json
-from fabulate.data import image_names
+from fabulate.data import Data, image_names
 from fabulate.errors import ConfigError
 from fabulate.files import read_lines
-from fabulate.uses.outliers import OutlierDetector, load_detector, ranking, save_detector
+from fabulate.types import SequenceShape
+from fabulate.uses.outliers import OutlierDetector, load_detector, ranking, save_detector, sequences
 from fabulate.uses.outliers.conformal import percent
 from fabulate.uses.outliers.saving import CONFIG, Mark, spec_of
 from fabulate.uses.outliers.scores import Kind, named
@@ -104,9 +107,14 @@ def fit(argv: list[str]) -> None:
     pattern = compiled(flags.groups)
     rejected = [] if flags.without is None else read_lines(flags.without)
     images = flags.reading.of(flags.source)
+    usual = "runs/outliers-{}"
     data, out = images_and_folder(
-        images, flags.out, lambda data: Path("runs", f"outliers-{data.name}"), flags.overwrite, CONFIG, Mark
+        images, flags.out, lambda data: Path(usual.format(data.name)), flags.overwrite, CONFIG, Mark, sequences=True
     )
+    shape: Any = data.shape
+    if isinstance(shape, SequenceShape):
+        fit_sequences(flags, data, shape, out)
+        return
     detector = OutlierDetector(
         list(flags.scores) or None,
         features=flags.features,
@@ -138,6 +146,21 @@ def fit(argv: list[str]) -> None:
     where("detector", out)
 
 
+def fit_sequences(flags: Fitting, data: Data, shape: SequenceShape, out: Path) -> None:
+    """Learn normal texts or tunes."""
+    for name in ("groups", "scores", "variants", "features", "family", "without"):
+        if getattr(flags, name) != getattr(Fitting(source=""), name):
+            raise ConfigError(f"{shape.medium} are judged by their likelihood: leave out --{name}")
+    detector = sequences.SequenceDetector(flags.false_alarm, flags.steps, flags.seed, flags.device)
+    x = torch.from_numpy(data.train.x[ranking.normals_of(data, flags.normal)])
+    with counting("learning what is normal") as progress:
+        warned(lambda: detector.fit(x, shape, progress))
+    sequences.save(detector, out, data=to_json(data.spec), normals=len(x))
+    print(f"{len(x):,} normal {shape.medium}, {len(detector.normals_):,} of them held out; score: likelihood by length")
+    print(f"false alarms: {percent(detector.false_alarm_)} of normal {shape.medium}")
+    where("detector", out)
+
+
 def compiled(pattern: str | None) -> re.Pattern[str] | None:
     """A regular expression. Errors: `ConfigError` for one that is none, or has no bracket."""
     if pattern is None:
@@ -154,18 +177,35 @@ def compiled(pattern: str | None) -> re.Pattern[str] | None:
 def score(argv: list[str]) -> None:
     """Judge images and write them down."""
     flags = parse(Scoring, argv, "fabulate outliers score")
-    detector = warned(lambda: load_detector(flags.run))
+    of_sequences = sequences.of_sequences(flags.run)
+    detector: Any = warned(lambda: (sequences.load if of_sequences else load_detector)(flags.run))
     if flags.false_alarm is not None:
         detector.false_alarm = flags.false_alarm
         warned(detector.calibrate)
-    images = spec_of(detector, flags.run, flags.source, flags.limit_broken)
+    if of_sequences:
+        images = sequences.spec_of(flags.run, flags.source, flags.limit_broken)
+    else:
+        images = spec_of(detector, flags.run, flags.source, flags.limit_broken)
     data, out = images_and_folder(
-        images, flags.out, lambda data: flags.run / data.name, flags.overwrite, ranking.RECORD, ranking.Record
+        images,
+        flags.out,
+        lambda data: flags.run / data.name,
+        flags.overwrite,
+        ranking.RECORD,
+        ranking.Record,
+        sequences=of_sequences,
     )
     with stages() as progress:
-        ranked = ranking.run(detector, data, out, name=str(flags.run), n=flags.n, progress=progress)
+        if of_sequences:
+            told = partial(progress, "judging")
+            ranked = sequences.run(detector, data, out, name=str(flags.run), n=flags.n, progress=told)
+        else:
+            ranked = ranking.run(detector, data, out, name=str(flags.run), n=flags.n, progress=progress)
     found, n = int(ranked.outliers.sum()), len(ranked.scores)
-    print(f"{found:,} of {n:,} images are outliers; of normal images {percent(detector.false_alarm_)} would be")
+    print(
+        f"{found:,} of {n:,} {data.shape.medium} are outliers; of normal {data.shape.medium} "
+        f"{percent(detector.false_alarm_)} would be"
+    )
     where("ranking", out / "outliers.csv")
     where("page", out / "outliers.html")
 

@@ -116,7 +116,13 @@ def where(what: str, *places: Path | str) -> None:
 
 
 def images_and_folder(
-    images: DataSpec, out: Path | None, usual: Callable[[Data], Path], overwrite: bool, record: str, kind: Any
+    images: DataSpec,
+    out: Path | None,
+    usual: Callable[[Data], Path],
+    overwrite: bool,
+    record: str,
+    kind: Any,
+    sequences: bool = False,
 ) -> tuple[Data, Path]:
     """Images, and the folder for what is made of them: `out`, or the usual one.
 
@@ -129,7 +135,7 @@ def images_and_folder(
 
     if out is not None:
         folder(out)
-    data = load_images(images)
+    data = load_images(images, sequences=sequences)
     return data, folder(out or usual(data))
 
 

@@ -87,6 +87,7 @@ class Sequences(Items):
     symbols: tuple[str, ...] = ("",)
     medium: str = "texts"
     running: bool = False
+    names: tuple[str, ...] = ()
 
     @property
     def shape(self) -> ImageShape:

@@ -26,7 +26,7 @@ from fabulate.data import cache, decode, stream
 from fabulate.data.arrays import array, dark, digits, npz, within
 from fabulate.data.folder import EXTENSIONS, folder, scan
 from fabulate.data.hub import hub, on_hub
-from fabulate.data.images import Data, Images, Stored
+from fabulate.data.images import Data, Images, Sequences, Stored
 from fabulate.data.intake import check_broken, held_out, spread, take_in
 from fabulate.data.listing import Listing, numbered_names
 from fabulate.data.media import MEDIA
@@ -147,6 +147,9 @@ def image_names(data: Data) -> tuple[str, ...]:
     >>> image_names(load_data("digits"))[1617:1619]
     ('train[1617]', 'test[0]')
     """
+    items: Any = (data.train, data.test)
+    if isinstance(items[0], Sequences):
+        return tuple(name for part in items if part is not None for name in part.names)
     if not Path(data.spec.source).is_dir():
         parts = {"train": data.train} | ({} if data.test is None else {"test": data.test})
         return tuple(name for part, images in parts.items() for name in numbered_names(part, len(images)))

@@ -54,17 +54,18 @@ from fabulate.report import (
     write_page,
 )
 from fabulate.training import is_run, read_config
-from fabulate.types import Stages
+from fabulate.types import SequenceShape, Stages
 
 CAVEAT = (
     "The intervals cover the chance of drawing images, not that of training: the same model trained with another seed "
     "is another model, whose numbers may differ by more than these intervals. To say that one kind of model is better "
-    "than another, train several seeds of each. Over all, the Fréchet and the kernel distance decide. Intervals of "
-    "differences are widened for the number of comparisons (Bonferroni): equal models are called different by either "
-    "distance 5 times in 100, and by any of the other numbers 5 times in 100."
+    "than another, train several seeds of each. Over all, the Fréchet and the kernel distance decide, of "
+    "sequences the nats per symbol. Intervals of differences are widened for the number of comparisons (Bonferroni): "
+    "equal models are called different by what decides 5 times in 100, and by any of the other numbers 5 times in 100."
 )
 
-DECIDING = ("Fréchet distance", "Kernel distance")
+DISTANCES, PREDICTION = ("Fréchet distance", "Kernel distance"), "Nats per symbol"
+DECIDING = (*DISTANCES, PREDICTION)  # of images, and of sequences
 LEVEL = 0.05  # the chance of calling any two equal models different
 
 
@@ -154,9 +155,17 @@ def compare_runs(
             report = evaluate(run, data, device=device, progress=told, **measuring)
             write_report(report, place)
         reports[name] = report
-        pictures[name] = picture(name, *sampled(model, data, SHOWN, asked.seed), data.classes)
+        pictures[name] = shown(name, model, data, asked.seed)
         links[name] = Path(os.path.relpath(place / HTML, out)).as_posix()
     return compare(reports), pictures, links
+
+
+def shown(name: str, model: GenerativeModel, data: Data, seed: int) -> Image.Image:
+    """A picture of a model's samples; those of images are of the classes that the data have, as the report's are."""
+    shape: Any = model.shape
+    if isinstance(shape, SequenceShape):
+        return model.show(seed=seed, title=name)
+    return picture(name, *sampled(model, data, SHOWN, seed), data.classes)
 
 
 def _of_run(progress: Stages, name: str, what: str, done: int, total: int) -> None:
@@ -270,10 +279,12 @@ def overall(verdicts: Sequence[Verdict]) -> str:
     deciding = [verdict for verdict in verdicts if verdict.metric in DECIDING and verdict.best is not None]
     if not deciding:
         return "No distance was measured of both with an interval: nothing decides over all."
+    predicted = deciding[0].metric == PREDICTION
     leaders = {verdict.best for verdict in deciding if verdict.behind}
     if not leaders:
         differing = [verdict.metric for verdict in verdicts if verdict.behind]
-        words = "No difference over all: neither distance tells the models apart with so many images."
+        which = "the likelihood does not tell" if predicted else "neither distance tells"
+        words = f"No difference over all: {which} the models apart with so many {'symbols' if predicted else 'images'}."
         return words + (f" They do differ in: {', '.join(differing)}." if differing else "")
     if len(leaders) > 1:
         return f"Undecided: the two distances contradict each other ({' and '.join(sorted(map(str, leaders)))} lead)."
@@ -283,7 +294,8 @@ def overall(verdicts: Sequence[Verdict]) -> str:
     others = [verdict.metric for verdict in verdicts if verdict.metric not in DECIDING and best in verdict.behind]
     words = f"{best} is better than {', '.join(sorted(worse))}"
     words += f", and level with {', '.join(level)}" if level else ""
-    words += " by the distance of its samples from real images: "
+    by = "by how well it predicts what it never saw" if predicted else "by the distance of its samples from real images"
+    words += f" {by}: "
     words += "; ".join(lead(verdict) for verdict in deciding if verdict.behind) + "."
     return words + (f" But it is behind in: {', '.join(others)}." if others else "")
 

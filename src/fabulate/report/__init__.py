@@ -19,9 +19,9 @@ How a new page is made. Say what it tells as blocks in sections, and write it; t
     rich.print(table.to_console())                                # a `Table` in the terminal
 
 `page.py` has what is said, `Row` (a number, its interval and its anchors), `Card` (a verdict and its grade) and how
-numbers are written, and the blocks: `Facts`, `Rows`, `Table` (with `Cell`), `Figures`, `Sounds`, `Notes`, `Absent`,
-`Folded`. `plots.py` draws charts in one style. A new kind of block is a class in `page.py` and a template of its name
-in `templates/blocks/`; `templates/style.css` is the style of all pages, light and dark.
+numbers are written, and the blocks: `Facts`, `Rows`, `Table` (with `Cell`), `Figures`, `Sounds`, `Marked`, `Notes`,
+`Absent`, `Folded`. `plots.py` draws charts in one style. A new kind of block is a class in `page.py` and a template of
+its name in `templates/blocks/`; `templates/style.css` is the style of all pages, light and dark.
 """
 
 from fabulate.report.page import (
@@ -36,6 +36,8 @@ from fabulate.report.page import (
     Figures,
     Folded,
     Grade,
+    Marked,
+    Marks,
     Notes,
     Page,
     Row,
@@ -64,6 +66,8 @@ __all__ = [
     "Figures",
     "Folded",
     "Grade",
+    "Marked",
+    "Marks",
     "Notes",
     "Page",
     "Row",

@@ -244,6 +244,21 @@ class Sounds:
     sounds: Sequence[Sound]
 
 
+class Marks(NamedTuple):
+    """An item whose symbols are marked: each with how much, from 0 (not) to 1."""
+
+    title: str
+    caption: str
+    symbols: Sequence[tuple[str, float]]
+
+
+@dataclass(frozen=True)
+class Marked:
+    """Items whose symbols are marked, below each other."""
+
+    items: Sequence[Marks]
+
+
 @dataclass(frozen=True)
 class Notes:
     """Sentences below each other: what must be known to read the numbers, warnings.
@@ -270,7 +285,7 @@ class Folded:
     blocks: Sequence["Block"]
 
 
-Block = Facts | Rows | Table | Figures | Sounds | Notes | Absent | Folded
+Block = Facts | Rows | Table | Figures | Sounds | Marked | Notes | Absent | Folded
 
 
 class Section(NamedTuple):

@@ -188,6 +188,11 @@ class SequenceMedium(Medium):
         if not test.names:
             train, test, sentence = split(train, running)
             said.append(sentence)
+            if not running:  # what has symbols that no other item has is learnt from, or it would be lost
+                own, voices = {*self.alphabet(train.strings)}, self.voices(train.strings)
+                known = [own.issuperset(self.spelled(string, voices)) for string in test.strings]
+                rare = pick(test, [i for i, are in enumerate(known) if not are])
+                train, test = joined(train, rare), pick(test, [i for i, are in enumerate(known) if are])
         numbered = number(train.labels, test.labels)
         symbols, voices = ("", *self.alphabet(train.strings)), self.voices(train.strings)
         if len(symbols) > RARE:
@@ -202,7 +207,7 @@ class SequenceMedium(Medium):
         if not in_memory(2 * shape.size * (len(train.names) + len(test.names))):
             raise DataError(f"{n:,} {self.name} of up to {longest:,} {self.unit} do not fit the memory; see --window")
         both = [
-            Sequences(self.encoded(part.strings, shape), y, symbols, self.name, running)
+            Sequences(self.encoded(part.strings, shape), y, symbols, self.name, running, tuple(part.names))
             for part, y in ((train, numbered.train), (test, test_y))
         ]
         pairs, shared = duplicates(train, test)
@@ -263,6 +268,11 @@ def split(found: Found, running: bool) -> tuple[Found, Found, str]:
 def pick(found: Found, rows: Sequence[int]) -> Found:
     """Some of the items."""
     return Found([found.names[i] for i in rows], [found.strings[i] for i in rows], [found.labels[i] for i in rows])
+
+
+def joined(a: Found, b: Found) -> Found:
+    """The items of both."""
+    return Found([*a.names, *b.names], [*a.strings, *b.strings], [*a.labels, *b.labels])
 
 
 def duplicates(train: Found, test: Found) -> tuple[list[tuple[str, str]], int]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -142,23 +142,32 @@ def run(
     ranking = rank(detector, data, partial(told, "judging images"))
     page = ranking_page(name, detector, data, ranking, n, partial(told, "drawing heat maps"))
     own_folder(out)
-    record: Record = {
+    written(ranking, record(detector, data, ranking), out)
+    write_page(out / "outliers.html", page)
+    return ranking
+
+
+def record(detector: Any, data: Data, ranking: Ranking) -> Record:
+    """What a detector, of images or of sequences, found."""
+    return {
         "kind": "ranking",
         "source": data.spec.source,
         "images": len(ranking.scores),
         "outliers": int(ranking.outliers.sum()),
         "threshold": detector.threshold_,
         "false_alarm": detector.false_alarm_.value,
-        "false_alarm_interval": detector.false_alarm_interval_,
+        "false_alarm_interval": (detector.false_alarm_.low, detector.false_alarm_.high),
         "scores": list(detector.names_),
     }
-    write_json(out / RECORD, record)
+
+
+def written(ranking: Ranking, told: Record, out: Path) -> None:
+    """Write outliers.json and outliers.csv."""
+    write_json(out / RECORD, told)
     order, verdicts = ranking.order.tolist(), np.where(ranking.outliers, "yes", "no")
     columns = (ranking.names, ranking.classes, ranking.scores, ranking.p_values, verdicts)
     rows = ((place, *(column[i] for column in columns)) for place, i in enumerate(order, start=1))
     write_table(out / "outliers.csv", ["rank", "image", "class", "score", "p_value", "outlier"], rows)
-    write_page(out / "outliers.html", page)
-    return ranking
 
 
 def ranking_page(
