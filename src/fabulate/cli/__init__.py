@@ -38,6 +38,7 @@ VERBS = {
     "interpolate": "walk between two images or two noise seeds, as a strip and a GIF",
     "traverse": "walk along one direction of the code at a time, to see what it does",
     "morph": "turn real images of one class towards another",
+    "fill": "complete what is missing: a part of an image, the rest of a tune, voices under a given one",
     "evaluate": "measure a run's samples: good, varied, copied? A page with intervals and anchors",
     "compare": "say which of several runs is better, and whether it is more than chance",
     "augment": "make more images of rare classes, real and synthetic ones apart",

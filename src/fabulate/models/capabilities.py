@@ -5,7 +5,7 @@ Legend: N samples, C H W image, Z latent.
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -130,6 +130,17 @@ class HasPosterior(Encodes):
         return self.posterior(batch)[0]
 
 
+class Fills(ABC):
+    """Items of which parts are given can be completed: drawn from p(the rest | what is given)."""
+
+    @abstractmethod
+    def fill(self, x: Tensor, known: Tensor, y: Labels = None, *, n: int = 4, seed: int = 0, **sampling: Any) -> Tensor:
+        """n completions (n, ...) of an item x (1, ...), of which `known`, bool in its dimensions, marks what is given.
+
+        Sample i of a seed is the same for any n. Further arguments are those of `sample`.
+        """
+
+
 class Scores(ABC):
     """Images can be ranked by how typical the model finds them."""
 
@@ -206,6 +217,7 @@ CAPABILITIES: dict[str, type] = {
     "latent": HasLatent,
     "encode": Encodes,
     "reconstruct": Reconstructs,
+    "fill": Fills,
     "score": Scores,
     "likelihood": HasLikelihood,
     "conditional": Conditional,

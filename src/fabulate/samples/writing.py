@@ -169,7 +169,8 @@ def finish(
 ) -> None:
     """Write what people look at first, and the manifest."""
     first = [*islice(names := iter(names), len(shown))]
-    show(folder, head, its, first, shown, y, about)
+    legend = f"{len(shown):,} of {head['n']:,} samples, seed {head['seed']}"
+    show(folder, f"{about}: samples", legend, its, first, shown, y, head["classes"])
     write_file(folder / MANIFEST, lambda file: file.writelines(map(str.encode, lines(head, chain(first, names)))))
 
 

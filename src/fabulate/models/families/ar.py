@@ -29,7 +29,7 @@ Legend: B batch, N samples, C H W image, T places, K symbols, Y classes.
 
 from collections.abc import Iterator, Mapping, Sequence
 from math import log
-from typing import Annotated, ClassVar
+from typing import Annotated, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -40,10 +40,11 @@ from fabulate.config import PositiveFloat, Preset, Training, override, spec
 from fabulate.data.media import medium
 from fabulate.errors import ConfigError
 from fabulate.models.base import TILE, Conditional, GenerativeModel, Labels, Player, evaluating
-from fabulate.models.capabilities import HasLikelihood
+from fabulate.models.capabilities import Fills, HasLikelihood
 from fabulate.models.counting import Counts
+from fabulate.models.filling import PARTICLES, UNEVEN, ancestors, effective
 from fabulate.nets.tokens import Memory, SequenceTransformer, Transformer
-from fabulate.seeds import seeded
+from fabulate.seeds import generator, seeded
 from fabulate.types import Batch, BatchSource, ImageShape, SequenceShape, Shape, unit
 
 HEARD = (1, 2, 3, 4)  # symbols before a place of a line that it hears without attention
@@ -52,6 +53,7 @@ PORTION = 2**14  # symbols that go through the network at once where no gradient
 CLOSED = -4.0  # the gate before anything is learnt, in logits: a mixture that is counting, but for 0.02 nats at most
 LEVELS = 2  # of gray, where nobody says
 MOST = 2**14  # numbers in an image: attention looks from each to all before it
+GOLDEN = 0.6180339887  # multiples of it, without their whole parts, fall evenly anywhere in [0, 1)
 HEAVY = 128  # times what a pixel of other families costs: a step has some thousand symbols
 
 
@@ -81,7 +83,7 @@ class ARConfig:
     """How samples are drawn."""
 
 
-class AR(GenerativeModel, HasLikelihood, Conditional, family="ar"):
+class AR(GenerativeModel, HasLikelihood, Fills, Conditional, family="ar"):
     """Autoregressive model by a causal transformer (Vaswani et al. 2017, https://arxiv.org/abs/1706.03762).
 
     The preset `tutorial` is a small one without counts, trained by Adam at a constant rate.
@@ -284,6 +286,74 @@ class AR(GenerativeModel, HasLikelihood, Conditional, family="ar"):
                 if over.all():
                     break
         return tokens
+
+    @torch.no_grad()
+    def fill(
+        self,
+        x: Tensor,
+        known: Tensor,
+        y: Labels = None,
+        *,
+        n: int = 4,
+        seed: int = 0,
+        particles: int = PARTICLES,
+        **sampling: Any,
+    ) -> Tensor:
+        """n completions of an item x (1, ...) by a particle filter (`models/filling.py`), `particles` for each."""
+        batch = self.given(x, y)
+        given, marks = self.tokens(batch.x)[0], self.marks(known).to(self.device)
+        labels = None if batch.y is None else batch.y.expand(n * particles)
+        shape = particles, self.shape.size + 1
+        chance = [torch.rand(*shape, generator=generator(seed, "fill", i), dtype=torch.float64) for i in range(n)]
+        with evaluating(self), self.drawing(sampling):
+            return self.untokened(self.filtered(torch.stack(chance).to(self.device), given, marks, labels))
+
+    def marks(self, known: Tensor) -> Tensor:
+        """What is given of an item (T,), from its dimensions."""
+        return (known.permute(1, 2, 0) if isinstance(self.shape, ImageShape) else known).flatten()
+
+    def filtered(self, chance: Tensor, given: Tensor, known: Tensor, y: Tensor | None) -> Tensor:
+        """Sequences (N, T) through given symbols (T,), by numbers (N, P, T + 1) uniform in [0, 1)."""
+        n, p, _ = chance.shape
+        tokens = torch.zeros(n * p, self.shape.size, dtype=torch.int64, device=chance.device)
+        log_w = torch.zeros(n, p, dtype=torch.float64, device=chance.device)
+        rows = torch.arange(n, device=chance.device)[:, None] * p
+        over = torch.zeros(n * p, dtype=torch.bool, device=chance.device)
+        memory: list[Memory] = []
+        v = self.shape.voices if isinstance(self.shape, SequenceShape) else 1
+        going_on = (known & (given > 0)).nonzero()
+        last = int(going_on.max()) if len(going_on) else -1  # no sequence ends before
+        for t in range(self.shape.size):
+            hidden = self.network(tokens[:, : t + 1], y, memory)[:, -1]
+            odds = self.choice(hidden, tokens[:, :t])
+            odds = odds / odds.sum(1, keepdim=True)
+            if self.ends and (t < last or t % v) and not known[t]:
+                alive = (1 - odds[:, 0]).where(~over, 1.0)
+                log_w += alive.clamp_min(1e-30).log().view(n, p)
+                odds = odds.index_fill(1, torch.zeros(1, dtype=torch.int64, device=odds.device), 0)
+            if known[t]:
+                log_w += odds[:, given[t]].clamp_min(1e-30).log().where(~over, 0.0).view(n, p)
+                tokens[:, t] = given[t]
+            else:
+                cumulative = odds.cumsum(1)
+                here = chance[:, :, t].reshape(-1, 1) * cumulative[:, -1:]
+                drawn = torch.searchsorted(cumulative, here, right=True)[:, 0].clamp_max(self.symbols - 1)
+                tokens[:, t] = torch.where(over, 0, drawn)
+            if self.ends:
+                over |= tokens[:, t] == 0
+                if over.all():
+                    break
+            uneven = effective(log_w) < UNEVEN * p
+            if t < last and bool(uneven.any()):
+                found = ancestors(log_w, (chance[:, 0, -1] + t * GOLDEN).frac())
+                found = torch.where(uneven[:, None], found, torch.arange(p, device=found.device))
+                log_w = torch.where(uneven[:, None], 0.0, log_w)
+                order = (rows + found).flatten()
+                tokens, over = tokens[order], over[order]
+                memory = [(k[order], value[order]) for k, value in memory]
+        cumulative = torch.softmax(log_w, 1).cumsum(1)
+        one = torch.searchsorted(cumulative, chance[:, 1 % p, -1:] * cumulative[:, -1:], right=True)[:, 0]
+        return tokens.view(n, p, -1)[torch.arange(n, device=tokens.device), one.clamp_max(p - 1)]
 
     def choice(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """p (N, K) of the symbol behind sequences (N, t), as samples are asked to be drawn, in float64."""

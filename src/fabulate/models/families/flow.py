@@ -33,8 +33,9 @@ from torch import Tensor
 
 from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, spec
 from fabulate.models.base import Labels, evaluating
-from fabulate.models.capabilities import Encodes, HasLikelihood
+from fabulate.models.capabilities import Encodes, Fills, HasLikelihood
 from fabulate.models.denoising import Denoising
+from fabulate.models.filling import STEPS, inpainted
 from fabulate.models.spaces import Pixels, SpaceOrAuto
 from fabulate.nets import Auto, Backbone, UNet
 from fabulate.paths import FIRST, LAST, TIMES, velocity_weight
@@ -92,7 +93,7 @@ class FlowConfig:
     """How samples are drawn unless asked otherwise."""
 
 
-class Flow(Denoising, Encodes, HasLikelihood, family="flow"):
+class Flow(Denoising, Encodes, HasLikelihood, Fills, family="flow"):
     """Diffusion or flow matching (Ho et al. 2020, https://arxiv.org/abs/2006.11239; Lipman et al. 2023)."""
 
     Config = FlowConfig
@@ -203,6 +204,25 @@ class Flow(Denoising, Encodes, HasLikelihood, family="flow"):
         levels = list(grid(steps, rho=SOLVERS[solver].rho))
         u = walk(self.denoiser(y, self.sampling.guidance), self.images(z) * HIGHEST, levels, noise)
         return self.space.decode(u).clamp(-1, 1)
+
+    @torch.no_grad()
+    def fill(self, x: Tensor, known: Tensor, y: Labels = None, *, n: int = 4, seed: int = 0, **sampling: Any) -> Tensor:
+        """n completions of an image x (1, C, H, W), of which `known` (C, H, W) is given (`models/filling.py`)."""
+        batch = self.given(x, y)
+        tiles = [generator(seed, "fill", i) for i in range(n)]
+        labels = None if batch.y is None else batch.y.expand(n)
+
+        def noise() -> Tensor:
+            each = [torch.randn(self.space.shape, generator=tile) for tile in tiles]
+            return torch.stack(each).to(batch.x)
+
+        def pasted(u: Tensor) -> Tensor:
+            return self.space.encode(torch.where(known, batch.x, self.space.decode(u)))
+
+        with evaluating(self), self.drawing(sampling):
+            denoise = self.denoiser(labels, self.sampling.guidance)
+            u = inpainted(denoise, noise() * HIGHEST, list(grid(STEPS)), noise, pasted)
+            return torch.where(known, batch.x, self.space.decode(u).clamp(-1, 1))
 
     def codes(self, batch: Batch) -> Tensor:
         """The noise (B, Z) that the field carries to each image."""
