@@ -110,9 +110,12 @@ def runs(tmp_path_factory):
     (folder / "songs.json").write_text(str([piece[i % 4 :] for i in range(30)]))
     small = ("--transformer.width", 16, "--transformer.layers", 1, "--counts", 2)
     assert ends("train", "ar", folder / "songs.json", "--out", folder / "songs", "--steps", 4, *small) == 0
-    net = ("--network.width", 8)
+    net = ("--steps", 4, "--batch-size", 16, "--network.width", 8)
     np.savez(folder / "digits.npz", np.random.default_rng(0).integers(0, 256, (60, 8, 8), dtype=np.uint8))
-    assert ends("train", "flow", folder / "digits.npz", "--out", folder / "digits", "--steps", 4, "--batch-size", 16, *net) == 0
+    assert (
+        ends("train", "flow", folder / "digits.npz", "--out", folder / "digits", "--steps", 4, "--batch-size", 16, *net)
+        == 0
+    )
     return folder
 
 

@@ -8,7 +8,8 @@ from PIL import Image, UnidentifiedImageError
 from pydantic import Field
 from torch import Tensor
 
-from fabulate.cli.shared import Count, Device, Other, OtherImages, Run, images_for, off_images, parse, where
+from fabulate.cli.parsing import parse
+from fabulate.cli.shared import Count, Device, Other, OtherImages, Run, images_for, off_images, where
 from fabulate.config import spec
 from fabulate.data.media import medium
 from fabulate.errors import ConfigError, DataError

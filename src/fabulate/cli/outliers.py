@@ -148,11 +148,13 @@ def fit(argv: list[str]) -> None:
 
 def fit_sequences(flags: Fitting, data: Data, shape: SequenceShape, out: Path) -> None:
     """Learn normal texts or tunes."""
-    for name in ("groups", "scores", "variants", "features", "family", "without"):
+    for name in ("groups", "scores", "variants", "features", "family"):
         if getattr(flags, name) != getattr(Fitting(source=""), name):
             raise ConfigError(f"{shape.medium} are judged by their likelihood: leave out --{name}")
     detector = sequences.SequenceDetector(flags.false_alarm, flags.steps, flags.seed, flags.device)
-    x = torch.from_numpy(data.train.x[ranking.normals_of(data, flags.normal)])
+    rejected = [] if flags.without is None else read_lines(flags.without)
+    chosen = ranking.without(ranking.normals_of(data, flags.normal), image_names(data), rejected)
+    x = torch.from_numpy(data.train.x[chosen])
     with counting("learning what is normal") as progress:
         warned(lambda: detector.fit(x, shape, progress))
     sequences.save(detector, out, data=to_json(data.spec), normals=len(x))
