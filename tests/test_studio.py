@@ -1,5 +1,6 @@
 """The studio's server: who may ask, what may be asked, jobs that outlive it, and what it tells of folders."""
 
+import errno
 import json
 import os
 import random
@@ -359,6 +360,17 @@ def test_the_page_hears_of_a_full_queue(page, home):
         queue.program = before
 
 
+def test_a_disk_that_is_full_is_told_and_leaves_nothing(page, home, monkeypatch):
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(home))
+
+    monkeypatch.setattr("fabulate.studio.jobs.write_json", full)
+    before = page.app.state.jobs.names()
+    answer = page.post("/api/jobs/sample", json=DRAW)
+    assert answer.status_code == 507 and "No space left" in answer.json()["error"]
+    assert sorted(path.name for path in page.app.state.jobs.folder.iterdir()) == before
+
+
 def test_stopping_ends_all_processes_of_a_job(jobs):
     job = jobs.submit(["sleep 30 & sleep 31 & wait"], "", "")
     until(lambda: len(group_of(jobs, job.name)) >= 3)
@@ -596,6 +608,15 @@ def test_help_needs_neither_torch_nor_the_server():
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert "--token" in shown and shown.endswith("set()\n")
+
+
+@pytest.mark.slow
+def test_a_model_is_loaded_without_what_takes_seconds_to_import(home):
+    code = "import sys, fabulate; fabulate.load(sys.argv[1]).sample(1); print('sympy' in sys.modules)"
+    shown = subprocess.run(
+        [sys.executable, "-c", code, home / "runs" / "vae"], capture_output=True, text=True, check=True
+    )
+    assert shown.stdout == "False\n"
 
 
 @pytest.mark.parametrize("words", [["--host", "0.0.0.0"], ["--host", "0.0.0.0", "--token", "short"], ["nowhere"]])

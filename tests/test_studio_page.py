@@ -1,6 +1,7 @@
 """The studio's page in a browser, as a person drives it: chromium, headless, on a server of its own."""
 
 import csv
+import json
 import os
 import re
 import shutil
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,7 @@ from fabulate.types import to_uint8
 from tiny import ends
 
 pytest.importorskip("fastapi", reason="the studio's packages are not here: pip install 'fabulate[studio]'")
+httpx = pytest.importorskip("httpx")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not here: pip install playwright")
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -39,9 +42,16 @@ class Studio:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         words = [sys.executable, "-m", "fabulate", "studio", ".", "--port", "0", "--token", TOKEN]
-        self.process = subprocess.Popen(
-            words, cwd=folder, env=os.environ | {"OMP_NUM_THREADS": "1"}, stdout=subprocess.PIPE, text=True
-        )
+        self.said = folder / "studio.err"
+        with self.said.open("a") as errors:
+            self.process = subprocess.Popen(
+                words,
+                cwd=folder,
+                env=os.environ | {"OMP_NUM_THREADS": "1"},
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                text=True,
+            )
         assert self.process.stdout is not None
         for line in self.process.stdout:
             if found := re.search(r"http://\S+/", line):
@@ -54,6 +64,7 @@ class Studio:
         self.process.wait(10)
         assert self.process.stdout is not None
         self.process.stdout.close()
+        assert "Traceback" not in self.said.read_text(), self.said.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -263,4 +274,46 @@ def test_a_training_goes_on_while_the_server_is_killed_and_the_page_comes_back(b
     page.wait_for_selector(".pill.running")
     page.wait_for_selector(".pill.finished", timeout=240_000)
     assert int(page.get_attribute(".lapse", "data-count")) >= 2
+    studio.end()
+
+
+@pytest.mark.slow
+def test_fifty_pages_follow_a_run_that_is_deleted_under_them(tmp_path):
+    """Each hears every line once, those that go away leave nothing behind, and the rest hear that the run is gone."""
+    run = tmp_path / "runs" / "one"
+    (run / "checkpoints").mkdir(parents=True)
+    config = {"family": "vae", "model": {}, "training": {"steps": 40}, "data": {}, "shape": [1, 8, 8], "classes": []}
+    (run / "config.json").write_text(json.dumps(config))
+    studio = Studio(tmp_path)
+    where = f"{studio.url}api/run/events?path=runs/one"
+    cookie = {"Cookie": f"fabulate_{studio.url.rstrip('/').rsplit(':')[-1]}={TOKEN}"}
+
+    def follow(leaves: bool) -> tuple[list[int], bool]:
+        steps: list[int] = []
+        with httpx.stream("GET", where, headers=cookie, timeout=60) as answer:
+            for line in answer.iter_lines():
+                if line.startswith("data: "):
+                    news = json.loads(line.removeprefix("data: "))
+                    steps += [row["step"] for row in news.get("rows", [])]
+                    if news.get("gone"):
+                        return steps, True
+                    if leaves and steps:
+                        return steps, False
+        return steps, False
+
+    with ThreadPoolExecutor(50) as pool:
+        told = [pool.submit(follow, i % 5 == 0) for i in range(50)]
+        for step in range(1, 41):
+            with (run / "log.jsonl").open("a") as log:
+                log.write(json.dumps({"step": step, "epoch": 1.0, "seconds": 1.0, "train": {"loss": 1.0}}) + "\n")
+            time.sleep(0.05)
+        time.sleep(2)
+        began = time.monotonic()
+        assert httpx.get(f"{studio.url}api/home", headers=cookie, timeout=30).status_code == 200
+        assert time.monotonic() - began < 5
+        shutil.rmtree(run)
+        heard = [each.result(60) for each in told]
+    stayed = [steps for steps, gone in heard if gone]
+    assert len(stayed) == 40 and all(steps == [*range(1, 41)] for steps in stayed)
+    assert httpx.get(f"{studio.url}api/run?path=runs/one", headers=cookie).status_code == 404
     studio.end()

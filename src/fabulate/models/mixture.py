@@ -43,7 +43,9 @@ class Mixture(nn.Module):
         first[:, 0] = 1
         self.register_buffer("weights", first)  # (R, K)
         self.register_buffer("means", torch.zeros(rows, components, dim))  # (R, K, Z)
-        self.register_buffer("roots", torch.eye(dim).repeat(rows, components, 1, 1))  # (R, K, Z, Z)
+        roots = torch.zeros(rows, components, dim, dim)
+        roots.diagonal(dim1=-2, dim2=-1).fill_(1)  # torch.eye on the device "meta" would import sympy: two seconds
+        self.register_buffer("roots", roots)  # (R, K, Z, Z)
 
     weights: Tensor
     means: Tensor

@@ -91,7 +91,11 @@ class Jobs:
             folder.mkdir()
             (folder / "output").touch()
             record: Record = {"words": [*words], "about": about, "path": path, "asked": time.time()}
-            write_json(folder / "job.json", record)  # last: a folder without it is no job
+            try:
+                write_json(folder / "job.json", record)  # last: a folder without it is no job
+            except OSError:  # a disk that is full
+                rmtree(folder, ignore_errors=True)
+                raise
             self._advance()
         self.snapshot = self.all()
         return self.get(folder.name)

@@ -51,7 +51,9 @@ class PCASpace(Space):
         self.patch, self.whiten, self.image = patch, whiten, image
         numbers = image.channels * patch**2
         self.register_buffer("mean", torch.zeros(numbers))
-        self.register_buffer("basis", torch.eye(numbers, keep))  # (D, K), a component in each column
+        basis = torch.zeros(numbers, keep)
+        basis.diagonal().fill_(1)  # as in `Mixture`: without torch.eye
+        self.register_buffer("basis", basis)  # (D, K), a component in each column
         self.register_buffer("variance", torch.ones(keep))  # of the components kept, falling
         self.register_buffer("left", torch.tensor(1.0))  # v, of each of the others on average
         self.register_buffer("fitted", torch.tensor(0))  # images that these are of
