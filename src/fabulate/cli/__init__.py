@@ -29,6 +29,7 @@ VERBS = {
     "cache": "tell what is kept to be quick the next time, and clear it",
     "models": "list the families, what each can do, and their presets",
     "check": "ask of a family of your own what every family keeps, and tell what to mend",
+    "plan": "tell which family to train on images within some minutes, and what to expect",
     "train": "train a family on images; the same command again continues",
     "distil": "train a flow on until it draws in four evaluations, or two, or one",
     "info": "tell what a run is, how far it came and how good it is",

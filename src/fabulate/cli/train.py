@@ -11,6 +11,7 @@ from rich.console import Console
 
 from fabulate import models, training
 from fabulate.cli.parsing import glance, parse
+from fabulate.cli.plan import planned
 from fabulate.cli.shared import Device, Flat, Source, load_images, positional, where
 from fabulate.config import BUDGETS, DataSpec, PositiveInt, Preset, Training, override, spec
 from fabulate.errors import ConfigError
@@ -41,6 +42,8 @@ class Flags:
 
 
 def main(argv: list[str]) -> None:
+    if "--plan" in argv:
+        argv = planned(argv)
     name, base, data_spec, argv = beginning(argv)
     first = glance(deciding(name), argv)
     chosen = {} if first is None else {part: kind for part, kind in vars(first).items() if kind is not None}
@@ -106,6 +109,7 @@ def beginning(argv: list[str]) -> tuple[str, Preset | None, DataSpec, list[str]]
             raise ConfigError(f"the family comes first: fabulate train FAMILY (families: {', '.join(models.names())})")
         print(f"usage: fabulate train FAMILY [SOURCE] [options]\n\nfamilies: {', '.join(models.names())}\n")
         print("`fabulate train FAMILY --help` tells a family's options, `fabulate models` what it can do.")
+        print("`fabulate train --plan [SOURCE] --minutes N` takes the family that `fabulate plan` advises.")
         raise SystemExit(0 if argv else 2)
     return name, None, DataSpec(), argv
 
