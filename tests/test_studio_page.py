@@ -187,6 +187,7 @@ def test_samples_and_codes_are_decoded_to_the_models_own_pixels(page, studio, fo
     assert np.abs(shown(page, "canvas.big") - own).max() <= 1  # the place is told to three digits
 
 
+@pytest.mark.slow
 def test_a_path_becomes_a_strip_and_a_dropped_image_is_judged(page, studio, folder):
     at(page, studio, "explore?run=runs/vae")
     page.wait_for_selector("canvas.big[data-place]")
