@@ -372,11 +372,22 @@ def test_a_disk_that_is_full_is_told_and_leaves_nothing(page, home, monkeypatch)
 
 
 def test_stopping_ends_all_processes_of_a_job(jobs):
-    job = jobs.submit(["sleep 30 & sleep 31 & wait"], "", "")
+    job = jobs.submit(["(trap '' TERM; sleep 30) & sleep 31 & wait"], "", "")
     until(lambda: len(group_of(jobs, job.name)) >= 3)
     jobs.stop(job.name)
-    until(lambda: jobs.advance() or not group_of(jobs, job.name))  # those in the background ignore an interrupt
+    until(lambda: jobs.advance() or not group_of(jobs, job.name))  # one of them ignores the signal
     assert jobs.get(job.name).state == "stopped"
+
+
+def test_a_studio_in_the_background_of_a_script_stops_its_jobs(jobs):
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)  # so a script begins what it does not wait for
+    try:
+        job = jobs.submit(["sleep 30"], "", "")
+        until(lambda: len(group_of(jobs, job.name)) >= 2)
+        jobs.stop(job.name)
+        until(lambda: jobs.get(job.name).state == "stopped")
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_a_job_that_waits_is_stopped_before_it_begins(jobs):

@@ -35,7 +35,7 @@ from fabulate.files import read_json, write_file, write_json
 
 WAITING, KEPT = 16, 40  # jobs that may wait; jobs that are over and still told of
 TAIL = 16_000  # bytes of its output that are told
-# The shell outlives an interrupt, which is meant for the command, to say how that ended.
+# The shell outlives a signal, which is meant for the command, to say how that ended.
 SHELL = 'trap : INT TERM HUP; "$@"; code=$?; echo $code >"$0.new" && mv "$0.new" "$0"'
 
 State = Literal["waiting", "running", "done", "stopped", "failed", "lost"]
@@ -126,14 +126,17 @@ class Jobs:
         return found
 
     def stop(self, name: str) -> Job:
-        """Let a job save and leave, as Ctrl-C does; one that waits is not begun."""
+        """Let a job save and leave, as at Ctrl-C; one that waits is not begun.
+
+        By SIGTERM: a studio that a script began in the background ignores interrupts, and so do its children.
+        """
         self.get(name)
         with self.alone():
             job = self.get(name)
             if job.state in ("waiting", "running"):
                 write_file(self.folder / name / "stopped", lambda file: file.write(b""))
                 if job.state == "running":
-                    self._signal(name, signal.SIGINT)
+                    self._signal(name, signal.SIGTERM)
         return self.get(name)
 
     def advance(self) -> None:
