@@ -164,6 +164,8 @@ def test_held_out_images_as_samples_may_be_handed_out_and_copies_not(digits: Dat
     assert json.loads((tmp_path / "equal" / "audit.json").read_text())["exact"][0]["sample"] == 3
 
 
+@pytest.mark.slow
+@pytest.mark.usefixtures("whole")
 def test_a_model_that_memorised_gives_its_images_away(digits: Data, tmp_path: Path) -> None:
     """An autoencoder trained for long on few images knows them by its error; one of few steps does not."""
     few = Data(**{**vars(digits), "train": Images(digits.train.x[:60], digits.train.y[:60])})
