@@ -140,8 +140,8 @@ def test_from_a_file_to_samples(lines, tmp_path, capsys):
     assert "Counting alone, order 6" in told and "Is it copied?" in told
     assert ends("augment", lines, "--out", tmp_path / "more") == 2
     assert "this works on images, and words has texts" in capsys.readouterr().err
-    assert ends("train", "vae", lines, "--out", tmp_path / "vae") == 2
-    assert "vae does not learn texts; families that can: ar" in capsys.readouterr().err
+    assert ends("train", "gan", lines, "--out", tmp_path / "gan") == 2
+    assert "gan does not learn texts; families that can: ar, vae" in capsys.readouterr().err
 
 
 def test_parts_are_joined(lines, tmp_path):

@@ -104,6 +104,24 @@ class Likelihood(nn.Module, ABC):
         return 2 * torch.sigmoid(raw) - 1
 
 
+class Categorical(Likelihood):
+    """Each symbol of a sequence, by the logits (B, T, K) of its place; what is behind the end counts for nothing."""
+
+    measure: ClassVar[Measure] = "uint8"
+
+    def log_prob(self, x: Tensor, raw: Tensor) -> Tensor:
+        tokens = x.flatten(1).long()
+        ended = (tokens == 0).cumsum(1)
+        within = (ended == 0) | ((ended == 1) & (tokens == 0))
+        found = torch.log_softmax(raw, 2).gather(2, tokens[..., None])[..., 0]
+        return (found * within).sum(1)
+
+    def mean(self, raw: Tensor) -> Tensor:
+        """The likeliest symbols (B, T), 0 from the end on."""
+        tokens = raw.argmax(2)
+        return tokens * ((tokens == 0).cumsum(1) == 0)
+
+
 class Bernoulli(Likelihood):
     """Each pixel, in [0, 1], as the probability of white: -log p is the binary cross-entropy of the textbook.
 

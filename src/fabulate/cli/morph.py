@@ -49,7 +49,7 @@ def main(argv: list[str]) -> None:
     flags = parse(Arguments, argv, "fabulate morph")
     model = need(load(flags.run), Encodes, "cannot find the codes of images")
     check_size(model, model.code(0, walked(model, None)))
-    data = images_for(flags.run, model, flags.data)
+    data = images_for(flags.run, model, flags.data, sequences=True)
     classes = class_number(data, flags.first, "--from"), class_number(data, flags.second, "--to")
     file = f"morph{''.join(named(data.classes[c], data.classes) for c in classes)}.png"
     out = drawn_file(flags, file, flags.data.source)

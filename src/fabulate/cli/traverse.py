@@ -71,7 +71,7 @@ def main(argv: list[str]) -> None:
     codes = None
     if kind != "jacobian":
         need(model, Encodes, "cannot find the codes of images (use --directions jacobian)")
-        data = images_for(flags.run, model, flags.data, streams=True)
+        data = images_for(flags.run, model, flags.data, streams=True, sequences=True)
         with counting("finding codes") as progress:
             codes = codes_of(model, data, data.train, some_of(data.train, flags.n, 0, "traverse"), progress)
     code = None if at is None else code_at(model, at, label, own_reading(flags.run), "use --seed")

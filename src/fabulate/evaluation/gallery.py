@@ -3,15 +3,18 @@
 Legend: N images, S steps, C H W image, Z latent.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
 
 from fabulate.config import DataSpec, nearest
 from fabulate.data import Data, Images, read_image
+from fabulate.data.media import medium
 from fabulate.errors import CapabilityError, ConfigError
 from fabulate.models.base import GenerativeModel, able
 from fabulate.models.capabilities import Encodes, HasLatent
@@ -19,7 +22,7 @@ from fabulate.models.directions import as_classes, axes, difference, morph, of_s
 from fabulate.models.search import EncodesBySearch
 from fabulate.pictures import grid, pairs, table
 from fabulate.seeds import permutation
-from fabulate.types import Progress, some_of, to_uint8
+from fabulate.types import Progress, SequenceShape, some_of, to_uint8
 
 CHUNK = 64  # images encoded at a time: between them progress is heard of
 BETWEEN = 6  # frames of an animation for each step of a strip
@@ -44,14 +47,16 @@ def walked(model: GenerativeModel, label: str | None) -> str | None:
     return label if label is not None or not model.classes else model.classes[0]
 
 
-def code_at(model: HasLatent, at: int | Path, label: str | None, reading: DataSpec, instead: str) -> Tensor:
-    """The code (1, Z) of the first sample of a seed, or of an image file, read as the run read its images.
+def code_at(model: HasLatent, at: int | Path | str, label: str | None, reading: DataSpec, instead: str) -> Tensor:
+    """The code (1, Z) of the first sample of a seed, of a text, or of an image file, read as the run read its images.
 
     `instead`: what to do where the family cannot find codes of images, for its error.
     """
     if isinstance(at, int):
         return model.code(at, label)
-    encoder: Encodes = need(model, Encodes, f"cannot find the codes of images ({instead})")
+    encoder: Encodes = need(model, Encodes, f"cannot find the codes of {model.shape.medium} ({instead})")
+    if isinstance(at, str):
+        return encoder.encode(medium(model.shape).given([at], model.shape), label)
     return encoder.encode(read_image(at, model.shape, reading)[None], label)
 
 
@@ -86,10 +91,32 @@ def interpolation(
     model: HasLatent, start: Tensor, end: Tensor, steps: int, path: Literal["linear", "spherical"], y: Any, title: str
 ) -> tuple[Image.Image, list[Image.Image]]:
     """A walk between two codes (1, Z) of class y: a strip of so many steps, and the frames of an animation."""
+    shape: Any = model.shape
+    if isinstance(shape, SequenceShape):
+        drawn = model.interpolate(start, end, steps, y, path)
+        return tabled(model, drawn[None], [], title, f"from one code to the other, the {path} way"), []
     pixels = to_uint8(model.interpolate(start, end, (steps - 1) * BETWEEN + 1, y, path)).numpy()
     columns = ["from", *[f"{step / (steps - 1):.2f}" for step in range(1, steps - 1)], "to"]
     legend = f"columns: parts of the {path} way between the codes"
     return table(pixels[::BETWEEN], columns, title, legend), [grid(frame[None]) for frame in pixels]
+
+
+def tabled(
+    model: GenerativeModel,
+    x: Tensor,
+    columns: Sequence[str],
+    title: str,
+    legend: str,
+    names: Sequence[str] = (),
+    shares: Sequence[float] = (),
+) -> Image.Image:
+    """Items in rows (R, S, ...): images as a table, sequences below each other, those of a row together."""
+    shape: Any = model.shape
+    if not isinstance(shape, SequenceShape):
+        return table(to_uint8(x).cpu().numpy(), columns, title, legend, names, shares)
+    rows = np.repeat(np.arange(len(x)), x.shape[1])
+    told = names or ([f"{i + 1}" for i in range(len(x))] if len(x) > 1 else ())
+    return medium(shape).sheet(model.items(x.flatten(0, 1)), title, legend, rows if told else None, told)
 
 
 def usual_walk(model: HasLatent) -> Kind:
@@ -126,7 +153,7 @@ def traversal(
     columns = [f"{value:+.3g}" if abs(value) > 1e-6 else "0" for value in values.tolist()]
     what, held = WALKS[kind]
     legend = f"columns: standard deviations from {titles[1]}; bars: share of {held}"
-    picture = table(to_uint8(images).cpu().numpy(), columns, f"{titles[0]}: {what}", legend, directions.names, shares)
+    picture = tabled(model, images, columns, f"{titles[0]}: {what}", legend, directions.names, shares)
     return picture, f"{len(shares)} directions hold {sum(shares):.1%} of {held}"
 
 
@@ -169,8 +196,8 @@ def morphing(
         images = morph(model, model.encode(x), difference(*codes), strengths.to(model.device))
         columns = [f"{value:.3g}" for value in strengths.tolist()]
         legend = "columns: parts of the way between the mean codes of both, 0 is the reconstruction"
-    pictures = to_uint8(torch.cat([x[:, None], images.cpu()], dim=1)).numpy()
-    return table(pictures, ["real", *columns], f"{title}: {first} turned towards {second}", legend)
+    both = torch.cat([x[:, None], images.cpu()], dim=1)
+    return tabled(model, both, ["real", *columns], f"{title}: {first} turned towards {second}", legend)
 
 
 def members(images: Images, label: int, n: int, seed: int) -> Tensor:

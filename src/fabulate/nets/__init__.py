@@ -22,6 +22,7 @@ from fabulate.nets.blocks import SMALLEST_SIDE
 from fabulate.nets.conv import Conv
 from fabulate.nets.dcgan import DCGAN
 from fabulate.nets.dit import DiT
+from fabulate.nets.gru import GRU
 from fabulate.nets.mlp import MLP
 from fabulate.nets.projected import Projected
 from fabulate.nets.unet import UNet
@@ -41,12 +42,13 @@ class Auto:
 
 Network = Annotated[MLP | Conv | DCGAN, Field(discriminator="kind")]
 NetworkOrAuto = Annotated[Auto | MLP | Conv | DCGAN, Field(discriminator="kind")]
+CodesOrAuto = Annotated[Auto | MLP | Conv | DCGAN | GRU, Field(discriminator="kind")]
 GameOrAuto = Annotated[Auto | MLP | Conv | DCGAN | Projected, Field(discriminator="kind")]
 Backbone = Annotated[UNet | DiT, Field(discriminator="kind")]
 
-NETWORKS: dict[str, type[Any]] = {cls().kind: cls for cls in (MLP, Conv, DCGAN, Projected, UNet, DiT)}
+NETWORKS: dict[str, type[Any]] = {cls().kind: cls for cls in (MLP, Conv, DCGAN, Projected, GRU, UNet, DiT)}
 
-__all__ = ["DCGAN", "MLP", "NETWORKS", "Auto", "Backbone", "Conv", "DiT", "GameOrAuto", "Network"]
+__all__ = ["DCGAN", "GRU", "MLP", "NETWORKS", "Auto", "Backbone", "CodesOrAuto", "Conv", "DiT", "GameOrAuto", "Network"]
 __all__ += ["NetworkOrAuto", "Projected", "UNet", "network_for", "reason"]
 
 

@@ -13,20 +13,21 @@ from typing import Any
 from torch import Tensor
 
 from fabulate.data import Data
+from fabulate.data.media import medium
 from fabulate.errors import DivergedError
 from fabulate.files import own_folder
 from fabulate.models import GenerativeModel
 from fabulate.models.base import SHOWN
 from fabulate.models.capabilities import Reconstructs
 from fabulate.models.search import EncodesBySearch
-from fabulate.pictures import pairs, save_curves, save_png
+from fabulate.pictures import save_curves, save_png
 from fabulate.signals import InterruptedTraining, Stop
 from fabulate.training.devices import peak_memory
 from fabulate.training.folder import RunFolder, read_log
 from fabulate.training.loop import Learner, score_images, take
 from fabulate.training.progress import Display
 from fabulate.training.validation import VALIDATIONS, SampleQuality
-from fabulate.types import Ordered, Selected, some_of, to_uint8
+from fabulate.types import Ordered, Selected, some_of
 
 PICTURES = 8  # times in a run that samples are drawn and the test images scored
 REPORTS = 200  # lines in the log of a run whose length is known; with a budget in minutes, one every 50 steps
@@ -362,10 +363,9 @@ class Session:
         if not isinstance(model, EncodesBySearch) and isinstance(model, Reconstructs) and (last or not model.slow):
             subset = some_of(self.shown, RECONSTRUCTIONS, "shown").sort().values  # a folder's come class after class
             batch = take(self.shown, subset, model, model.device)
-            both = (batch.x, model.reconstruct(batch.x, batch.y))
-            real, reconstructions = (to_uint8(x).cpu().numpy() for x in both)
+            real, made = (model.items(x) for x in (batch.x, model.reconstruct(batch.x, batch.y)))
             which = "of training images" if self.data.test is None else "of test images"
-            pictures["reconstructions"] = pairs(real, reconstructions, f"{title}: reconstructions", which)
+            pictures["reconstructions"] = medium(model.shape).pairs(real, made, f"{title}: reconstructions", which)
         with self.folder.writing():
             for name, picture in pictures.items():
                 save_png(picture, self.folder.samples / f"{'' if name == 'samples' else name + '-'}{step}.png")

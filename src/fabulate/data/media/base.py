@@ -68,6 +68,11 @@ class Medium(ABC):
     ) -> "Image":
         """A picture of items below a title, those of a class y (N,) together, behind its name."""
 
+    def pairs(self, real: Sequence[Any], made: Sequence[Any], title: str, legend: str = "") -> "Image":
+        """A picture of items, each followed by what was made of it."""
+        both = [item for pair in zip(real, made, strict=True) for item in pair]
+        return self.sheet(both, title, f"{legend}: each is followed by its reconstruction")
+
     @abstractmethod
     def place(self, item: Any, path: Path) -> None:
         """Write one item as a file."""

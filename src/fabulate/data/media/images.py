@@ -13,7 +13,7 @@ from torch import Tensor
 from fabulate.data.arrays import to_images
 from fabulate.data.media.base import Medium
 from fabulate.errors import ConfigError
-from fabulate.pictures import Pixels, from_image, place_png, sheet
+from fabulate.pictures import Pixels, from_image, pairs, place_png, sheet
 from fabulate.types import ImageShape, to_float, to_uint8
 
 if TYPE_CHECKING:
@@ -48,6 +48,9 @@ class ImageMedium(Medium):
         classes: Sequence[str] = (),
     ) -> "Image":
         return sheet(np.asarray(items), title, legend, y, classes)
+
+    def pairs(self, real: Sequence[Any], made: Sequence[Any], title: str, legend: str = "") -> "Image":
+        return pairs(np.asarray(real), np.asarray(made), title, legend)
 
     def place(self, item: Pixels, path: Path) -> None:
         place_png(item, path)

@@ -17,27 +17,29 @@ fitted to the codes of the training images (`mixture.py`); the loss, the bound a
 Legend: B batch, C H W image, Z latent, K samples.
 """
 
-from collections.abc import Callable
-from typing import Annotated, Literal
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import Field
 from torch import Tensor
 
 from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, override, spec
+from fabulate.errors import ConfigError
 from fabulate.metrics.latent import active_dimensions
 from fabulate.models.base import Conditional, Labels, Player, evaluating
 from fabulate.models.capabilities import Evidence, HasPosterior, ImportanceWeighted
 from fabulate.models.importance import bound, path_bound
 from fabulate.models.mixture import Mixture, encoded
 from fabulate.models.priors import PRIORS
-from fabulate.nets import MLP, Auto, Conv, NetworkOrAuto, network_for
-from fabulate.prob import BINARISATIONS, LIKELIHOODS, Measure
+from fabulate.nets import GRU, MLP, Auto, CodesOrAuto, Conv, network_for
+from fabulate.prob import BINARISATIONS, LIKELIHOODS, Categorical, Measure
 from fabulate.seeds import generator as generator_at
 from fabulate.seeds import seeded
-from fabulate.types import Batch, BatchSource, ImageShape, some_of, unit
+from fabulate.types import Batch, BatchSource, ImageShape, SequenceShape, shape_of, some_of, unit
 
 CONV = Conv(norm="group", activation="silu")  # without normalisation codes stray from the prior
+FREE = 0.25  # nats of each code dimension of a sequence
 MOST_AVERAGED = 5000  # images in the mean image
 
 
@@ -68,8 +70,9 @@ class VAEConfig:
     """Gaussians of the prior "gaussians" (of each class)."""
     beta: NonNegativeFloat = 1.0
     """Weight of the KL term; 1 is the ELBO, more gives smoother and simpler codes (Higgins et al. 2017)."""
-    free_bits: NonNegativeFloat = 0.0
-    """Nats that each code dimension may cost for nothing, against unused dimensions (Kingma et al. 2016)."""
+    free_bits: NonNegativeFloat | None = None
+    """Nats that each code dimension may cost for nothing, against unused dimensions (Kingma et al. 2016; default: 0 of
+    images, 0.25 of sequences)."""
     samples: Annotated[int, Field(ge=1)] = 1
     """Codes per image in the training bound: 1 is the ELBO, more is the importance-weighted bound."""
     gradient: Literal["full", "path"] = "full"
@@ -78,7 +81,7 @@ class VAEConfig:
     """Gaussians in the mixture fitted to the codes that samples are drawn from (of each class), at most."""
     sampling: VAESampling = VAESampling()
     """How samples are drawn."""
-    network: NetworkOrAuto = Auto()
+    network: CodesOrAuto = Auto()
     """Encoder and decoder."""
 
     def __post_init__(self) -> None:
@@ -124,6 +127,7 @@ class VAE(HasPosterior, ImportanceWeighted, Conditional, family="vae"):
     """Variational autoencoder (Kingma, Welling 2014, https://arxiv.org/abs/1312.6114)."""
 
     Config = VAEConfig
+    takes = (ImageShape, SequenceShape)
     units = {
         "loss": "nats per image",
         "reconstruction": "nats per image",
@@ -161,15 +165,21 @@ class VAE(HasPosterior, ImportanceWeighted, Conditional, family="vae"):
     rate_name = "KL"
 
     def __init__(self, config: VAEConfig, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
-        network = network_for(config.network, shape, self.networks)
-        super().__init__(override(config, {"network": network}), shape, classes)
+        told: Any = shape_of(shape)
+        sequences = isinstance(told, SequenceShape)
+        network: Any = network_for(config.network, told, self.networks) if not sequences else config.network
+        if sequences != isinstance(network, GRU) and not isinstance(network, Auto):
+            raise ConfigError(f"the {network.kind} network is not of {told.medium}; leave out --network {network.kind}")
+        network = GRU() if isinstance(network, Auto) else network
+        free = config.free_bits if config.free_bits is not None else FREE * sequences
+        super().__init__(override(config, {"network": network, "free_bits": free}), shape, classes)
         if isinstance(network, Conv):
             # Half of that rate needs twice the steps, Adam five times as many; fully connected ones are left to it.
             self.usual_lr, self.usual_optimizer = 2e-3, "muon"
         self.encoder = network.encoder(self.shape, 2 * config.latent_dim, len(classes))  # mean and log-variance
         self.decoder = network.decoder(config.latent_dim, self.shape, len(classes))
         self.register_buffer("mean_image", torch.zeros(self.shape) if config.centre == "mean" else None)  # in logits
-        self.likelihood = LIKELIHOODS[config.likelihood]()
+        self.likelihood = Categorical() if sequences else LIKELIHOODS[config.likelihood]()
         self.p_z = PRIORS[config.prior](config.latent_dim, config.prior_components, len(classes))
         self.mixture = Mixture(config.latent_dim, config.components, max(len(classes), 1))
 
@@ -188,13 +198,15 @@ class VAE(HasPosterior, ImportanceWeighted, Conditional, family="vae"):
             mean = torch.stack(sums).sum(0) / sum(map(len, parts))
             self.mean_image.copy_(torch.logit(mean, eps=1e-3))
 
-    def raw(self, z: Tensor, y: Tensor | None) -> Tensor:
-        """What the likelihood is given of codes (B, Z): (B, C, H, W)."""
+    def raw(self, z: Tensor, y: Tensor | None, x: Tensor | None = None) -> Tensor:
+        """What the likelihood is given of codes (B, Z): (B, C, H, W), or (B, T, K) for sequences x or its own."""
+        if isinstance(self.likelihood, Categorical):
+            return self.decoder(z, y, x)
         return self.decoder(z, y) if self.mean_image is None else self.decoder(z, y) + self.mean_image
 
     def posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """q(z | x): mean and log-variance, each (B, Z)."""
-        mean, logvar = self.encoder(unit(batch.x), batch.y).chunk(2, dim=1)
+        mean, logvar = self.encoder(unit(batch.x) if batch.x.is_floating_point() else batch.x, batch.y).chunk(2, dim=1)
         return mean, logvar
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -217,7 +229,7 @@ class VAE(HasPosterior, ImportanceWeighted, Conditional, family="vae"):
         x, y = Batch(self.binarise(batch.x), batch.y)
         mean, logvar = self.posterior(Batch(x, y))
         z = mean + torch.exp(logvar / 2) * torch.randn_like(mean)  # (B, Z)
-        log_p_x = self.likelihood.log_prob(x, self.raw(z, y))
+        log_p_x = self.likelihood.log_prob(x, self.raw(z, y, x))
         kl = self.p_z.kl(z, mean, logvar, y)
         return log_p_x, kl, mean
 
@@ -228,7 +240,8 @@ class VAE(HasPosterior, ImportanceWeighted, Conditional, family="vae"):
 
         def log_joint(z: Tensor, k: int) -> Tensor:
             repeated = None if y is None else y.repeat(k)
-            log_p_x = self.likelihood.log_prob(x.repeat(k, 1, 1, 1), self.raw(z, repeated))
+            each = x.repeat(k, *[1] * (x.ndim - 1))
+            log_p_x = self.likelihood.log_prob(each, self.raw(z, repeated, each))
             return log_p_x + self.p_z.log_prob(z, repeated)
 
         return (path_bound if gradient == "path" else bound)(log_joint, mean, logvar, k)
@@ -246,7 +259,13 @@ class VAE(HasPosterior, ImportanceWeighted, Conditional, family="vae"):
         return self.p_z.draw(n, y, generator)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.likelihood.mean(self.raw(z, y))
+        made = self.likelihood.mean(self.raw(z, y))
+        return made.view(-1, *self.shape.dims).to(torch.int16) if isinstance(self.likelihood, Categorical) else made
+
+    def warnings(self, terms: Mapping[str, float]) -> list[str]:
+        if terms.get("active_units", 1) > 0 or not isinstance(self.likelihood, Categorical):
+            return []
+        return ["no code dimension is in use: the posterior has collapsed; more free_bits or word_dropout may help"]
 
     @property
     def measure(self) -> Literal[Measure, "dynamic", "threshold"]:
