@@ -41,7 +41,9 @@ class Arguments:
 def main(argv: list[str]) -> None:
     flags = parse(Arguments, argv, "fabulate interpolate")
     ends: Any = flags.images or flags.items or flags.seeds
-    names = [path.stem for path in flags.images] if flags.images else [*folder_names([*map(str, ends)]).values()]
+    names = (
+        [path.stem for path in flags.images] if flags.images else [folder_names([end])[end] for end in map(str, ends)]
+    )
     model = need(load(flags.run), HasLatent, "has no codes to walk between")
     shape: Any = model.shape
     if (flags.images if isinstance(shape, SequenceShape) else flags.items) is not None:
