@@ -76,8 +76,8 @@ def test_walks_between_words_and_along_the_code(tmp_path, capsys):
             text = "abcab"[i % 3 :] * (1 if name == "short" else 2)
             (tmp_path / "data" / name / f"{i}.txt").write_text(text)
     run = tmp_path / "run"
-    small = ("--network", "gru", "--network.width", 16, "--latent-dim", 4)
-    assert ends("train", "vae", tmp_path / "data", "--out", run, "--steps", 6, *small) == 0
+    assert ends("train", "vae", tmp_path / "data", "--out", run, "--steps", 6, "--latent-dim", 4) == 0
+    assert "network: gru (up to 11 of 3 symbols: recurrent layers" in capsys.readouterr().out
     assert (run / "reconstructions.png").exists()
     assert ends("sample", run, "-n", 3, "--out", tmp_path / "drawn") == 0
     capsys.readouterr()

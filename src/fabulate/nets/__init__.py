@@ -3,7 +3,7 @@
 A network is chosen by its kind. Its spec makes modules for any image shape and number of classes: a `Network` encoders
 and decoders, between images and vectors, and says whether it works on each image by itself (`per_sample`), or in
 training on the whole batch; a `Backbone` denoisers, from an image and a time to an image. `Projected` is for GANs:
-its encoder is a critic of many judges.
+its encoder is a critic of many judges. `GRU` is for sequences of symbols, between them and vectors.
 
 `Auto` stands where the images are to choose. Fully connected layers know nothing of which pixels lie side by side and
 must learn it, from many images, with weights for each pixel. Small gray images leave them little to learn, and they are
@@ -26,7 +26,7 @@ from fabulate.nets.gru import GRU
 from fabulate.nets.mlp import MLP
 from fabulate.nets.projected import Projected
 from fabulate.nets.unet import UNet
-from fabulate.types import ImageShape
+from fabulate.types import ImageShape, SequenceShape
 
 T = TypeVar("T")
 
@@ -46,7 +46,7 @@ CodesOrAuto = Annotated[Auto | MLP | Conv | DCGAN | GRU, Field(discriminator="ki
 GameOrAuto = Annotated[Auto | MLP | Conv | DCGAN | Projected, Field(discriminator="kind")]
 Backbone = Annotated[UNet | DiT, Field(discriminator="kind")]
 
-NETWORKS: dict[str, type[Any]] = {cls().kind: cls for cls in (MLP, Conv, DCGAN, Projected, GRU, UNet, DiT)}
+NETWORKS: dict[str, type[Any]] = {cls().kind: cls for cls in (MLP, Conv, DCGAN, Projected, UNet, DiT)}  # of images
 
 __all__ = ["DCGAN", "GRU", "MLP", "NETWORKS", "Auto", "Backbone", "CodesOrAuto", "Conv", "DiT", "GameOrAuto", "Network"]
 __all__ += ["NetworkOrAuto", "Projected", "UNet", "network_for", "reason"]
@@ -68,8 +68,10 @@ def network_for(network: Auto | T, shape: ImageShape, networks: Mapping[str, T])
     return networks["mlp" if simple(shape) else "conv"]
 
 
-def reason(shape: ImageShape) -> str:
-    """Why the images got the network that they got, in words."""
+def reason(shape: ImageShape | SequenceShape) -> str:
+    """Why the items got the network that they got, in words."""
+    if isinstance(shape, SequenceShape):
+        return f"{shape}: recurrent layers read sequences of any length"
     if shape.size <= LARGEST_SIMPLE:
         return f"{shape}: fully connected layers are the fastest up to 16x16 gray"
     if simple(shape):
