@@ -105,7 +105,7 @@ class Likelihood(nn.Module, ABC):
 
 
 class Categorical(Likelihood):
-    """Each symbol of a sequence, by the logits (B, T, K) of its place; what is behind the end counts for nothing."""
+    """Each symbol of a sequence, by the logits (B, ..., K) of its place; what is behind the end counts for nothing."""
 
     measure: ClassVar[Measure] = "uint8"
 
@@ -113,13 +113,13 @@ class Categorical(Likelihood):
         tokens = x.flatten(1).long()
         ended = (tokens == 0).cumsum(1)
         within = (ended == 0) | ((ended == 1) & (tokens == 0))
-        found = torch.log_softmax(raw, 2).gather(2, tokens[..., None])[..., 0]
+        found = torch.log_softmax(raw.flatten(1, -2), 2).gather(2, tokens[..., None])[..., 0]
         return (found * within).sum(1)
 
     def mean(self, raw: Tensor) -> Tensor:
-        """The likeliest symbols (B, T), 0 from the end on."""
-        tokens = raw.argmax(2)
-        return tokens * ((tokens == 0).cumsum(1) == 0)
+        """The likeliest symbols (B, ...), int16, 0 from the end on."""
+        tokens = raw.argmax(-1).flatten(1)
+        return (tokens * ((tokens == 0).cumsum(1) == 0)).to(torch.int16).view(raw.shape[:-1])
 
 
 class Bernoulli(Likelihood):

@@ -258,8 +258,8 @@ def to_uint8(x: Tensor) -> Tensor:
 
 
 def unit(x: Tensor) -> Tensor:
-    """Map [-1, 1] to [0, 1], the range in which textbooks write their autoencoders."""
-    return (x + 1).mul_(0.5)  # to the bit what dividing by 2 gives, and faster
+    """Map [-1, 1] to [0, 1], the range in which textbooks write their autoencoders; symbols stay what they are."""
+    return x if not x.is_floating_point() else (x + 1).mul_(0.5)  # to the bit what dividing by 2 gives, and faster
 
 
 def meant(x: Tensor, what: str = "images") -> Tensor:

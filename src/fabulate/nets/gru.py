@@ -43,7 +43,7 @@ class GRU:
         return Reader(self, shape, outputs, classes)
 
     def decoder(self, inputs: int, shape: SequenceShape, classes: int = 0) -> nn.Module:
-        """A network from vectors (B, inputs) to logits (B, T, K) of symbols."""
+        """A network from vectors (B, inputs) to logits (B, ..., K) of symbols."""
         return Writer(self, inputs, shape, classes)
 
 
@@ -69,6 +69,7 @@ class Writer(nn.Module):
 
     def __init__(self, config: GRU, inputs: int, shape: SequenceShape, classes: int) -> None:
         super().__init__()
+        self.dims = shape.dims
         self.classes, self.places, self.count, self.dropped = (
             classes,
             shape.size,
@@ -82,7 +83,7 @@ class Writer(nn.Module):
         self.last = nn.Linear(config.width, self.count)
 
     def forward(self, z: Tensor, y: Tensor | None = None, x: Tensor | None = None) -> Tensor:
-        """Logits (B, T, K) at each place of sequences x; without them, of what it writes itself.
+        """Logits (B, ..., K) at each place of sequences x; without them, of what it writes itself.
 
         Then each symbol is the likeliest one behind those before it, and its logits are those that chose it.
         """
@@ -93,13 +94,14 @@ class Writer(nn.Module):
             shown = torch.cat([before, x.flatten(1)[:, :-1].long()], 1)
             if self.training and self.dropped:
                 shown = torch.where(torch.rand(shown.shape, device=z.device) < self.dropped, self.count, shown)
-            return self.last(self.layer(self.heard(shown, code), state)[0])
+            return self.last(self.layer(self.heard(shown, code), state)[0]).view(-1, *self.dims, self.count)
         found = []
         for _ in range(self.places):
             hidden, state = self.layer(self.heard(before, code), state)
             found.append(self.last(hidden))
             before = found[-1].argmax(2)
-        return torch.cat(found, 1)
+        written = torch.cat(found, 1)
+        return written.view(-1, *self.dims, self.count)
 
     def heard(self, tokens: Tensor, code: Tensor) -> Tensor:
         """What goes into the layer at each place (B, T, F + Z)."""

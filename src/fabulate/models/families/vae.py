@@ -199,14 +199,14 @@ class VAE(HasPosterior, ImportanceWeighted, Conditional, family="vae"):
             self.mean_image.copy_(torch.logit(mean, eps=1e-3))
 
     def raw(self, z: Tensor, y: Tensor | None, x: Tensor | None = None) -> Tensor:
-        """What the likelihood is given of codes (B, Z): (B, C, H, W), or (B, T, K) for sequences x or its own."""
+        """What the likelihood is given of codes (B, Z): (B, C, H, W), or (B, T, K) of sequences x or its own."""
         if isinstance(self.likelihood, Categorical):
             return self.decoder(z, y, x)
         return self.decoder(z, y) if self.mean_image is None else self.decoder(z, y) + self.mean_image
 
     def posterior(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """q(z | x): mean and log-variance, each (B, Z)."""
-        mean, logvar = self.encoder(unit(batch.x) if batch.x.is_floating_point() else batch.x, batch.y).chunk(2, dim=1)
+        mean, logvar = self.encoder(unit(batch.x), batch.y).chunk(2, dim=1)
         return mean, logvar
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
@@ -259,8 +259,7 @@ class VAE(HasPosterior, ImportanceWeighted, Conditional, family="vae"):
         return self.p_z.draw(n, y, generator)
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        made = self.likelihood.mean(self.raw(z, y))
-        return made.view(-1, *self.shape.dims).to(torch.int16) if isinstance(self.likelihood, Categorical) else made
+        return self.likelihood.mean(self.raw(z, y))
 
     def warnings(self, terms: Mapping[str, float]) -> list[str]:
         if terms.get("active_units", 1) > 0 or not isinstance(self.likelihood, Categorical):
