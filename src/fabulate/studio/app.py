@@ -43,6 +43,7 @@ def application(roots: Roots, token: str, port: int, hosts: tuple[str, ...], any
     app = FastAPI(title="fabulate studio", lifespan=life, docs_url=None, redoc_url=None, openapi_url=None)
     app.include_router(routes(roots, jobs))
     app.state.jobs = jobs
+    app.state.closing = lambda: False  # whether the server is about to end: who serves this says it
 
     @app.get("/")
     def page() -> FileResponse:

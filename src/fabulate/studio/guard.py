@@ -7,8 +7,10 @@ scripts (HttpOnly). Nothing changes by GET. What is served may load from here al
 report, a file that anybody may have written, runs no script.
 """
 
+import asyncio
 import secrets
 from collections.abc import Iterable
+from contextlib import suppress
 from http.cookies import CookieError, SimpleCookie
 from ipaddress import ip_address
 from urllib.parse import parse_qs, urlsplit
@@ -55,7 +57,8 @@ class Guard:
             return
         given = self.given(scope)
         body = Body(receive, LARGEST_UPLOAD if scope["path"] in UPLOADS else LARGEST_BODY)
-        await self.app(scope, body, self.sealed(send, self.token if given else None))
+        with suppress(asyncio.CancelledError):  # the server ends before a long answer does: no more to say
+            await self.app(scope, body, self.sealed(send, self.token if given else None))
 
     def refusal(self, scope: Scope, headers: Headers) -> Response | None:
         """Why a request is not answered, if it is not."""

@@ -138,8 +138,9 @@ def routes(roots: Roots, jobs: Jobs) -> APIRouter:
         return runs.detail(roots.existing(path), roots, jobs.snapshot)
 
     @router.get("/run/events")
-    async def events(path: Path_) -> StreamingResponse:
-        return StreamingResponse(runs.events(roots.existing(path), roots, jobs), media_type="text/event-stream")
+    async def events(path: Path_, request: Request) -> StreamingResponse:
+        told = runs.events(roots.existing(path), roots, jobs, request.app.state.closing)
+        return StreamingResponse(told, media_type="text/event-stream")
 
     # Explore
 

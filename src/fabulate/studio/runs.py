@@ -4,7 +4,7 @@ import asyncio
 import json
 import re
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -195,11 +195,11 @@ class Follower:
         return rows, reset
 
 
-async def events(run: Path, roots: Roots, jobs: Any) -> AsyncIterator[str]:
-    """Server-sent events on a run, until the page goes away or the run is deleted."""
+async def events(run: Path, roots: Roots, jobs: Any, closing: Callable[[], bool]) -> AsyncIterator[str]:
+    """Server-sent events on a run, until the page goes away, the run is deleted or the server is about to end."""
     follower = Follower(run, roots)
     quiet = 0.0
-    while True:
+    while not closing():
         if not run.is_dir():
             yield f"data: {json.dumps({'gone': True})}\n\n"
             return

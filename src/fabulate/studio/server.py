@@ -47,9 +47,11 @@ def serve(
     say(f"The studio is open at\n\n    {address}\n\nCtrl-C closes it; trainings that it began go on.")
     if browser:
         webbrowser.open(address)
-    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=1, server_header=False)
+    config = uvicorn.Config(app, log_level="warning", timeout_graceful_shutdown=3, server_header=False)
+    server = uvicorn.Server(config)
+    app.state.closing = lambda: server.should_exit
     with listening:
-        uvicorn.Server(config).run(sockets=[listening])
+        server.run(sockets=[listening])
 
 
 def bound(host: str, port: int) -> socket.socket:
