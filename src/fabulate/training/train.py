@@ -147,7 +147,7 @@ def choices(config: type[Any]) -> dict[str, dict[str, type[Any]]]:
     """The hyperparameters of a family that are one of several specs, told apart by their kind: {name: {kind: spec}}.
 
     >>> [*choices(family("vae").Config)["network"]]
-    ['auto', 'mlp', 'conv', 'dcgan']
+    ['auto', 'mlp', 'conv', 'dcgan', 'gru']
     """
     found = {}
     for field in fields(config):

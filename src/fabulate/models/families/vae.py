@@ -143,6 +143,7 @@ class VAE(HasPosterior, ImportanceWeighted, Conditional, family="vae"):
         "tutorial": Preset(
             VAEConfig(
                 latent_dim=64,
+                free_bits=0.0,
                 likelihood="bernoulli",
                 components=1,
                 network=MLP(hidden=(128,), activation="relu"),
