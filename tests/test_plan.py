@@ -12,6 +12,7 @@ from fabulate.data import load_data
 from fabulate.errors import ConfigError
 from fabulate.training import plan as planning
 from fabulate.training.plan import CANDIDATES, Measured, at, by_data, plan, read_table
+from tiny import ends
 
 
 def row(seen: int, coverage: float, family: str = "vae", data: str = "a", channels: int = 1) -> Measured:
@@ -91,6 +92,8 @@ def test_the_command_names_another_that_runs(
     assert command is not None
     _, verb, family, *words = shlex.split(command[1])
     assert verb == "train" and family in CANDIDATES and words == ["digits", "--minutes", "0.01"]
+    assert ends(verb, "vae", "--plan", *words) == 2
+    assert "--plan chooses the family: leave out vae" in capsys.readouterr().err
     main([verb, "--plan", *words])
     assert (tmp_path / f"runs/{family}-digits/model").exists() and "coverage" in capsys.readouterr().out
     main([verb, "--plan", *words])  # the run that was begun, without a new plan

@@ -8,10 +8,12 @@ from typing import Annotated
 from rich.console import Console
 from rich.table import Table
 
+from fabulate import models
 from fabulate.cli.parsing import glance, parse
 from fabulate.cli.shared import Device, Flat, Source, counting, load_images, positional, say
 from fabulate.config import DataSpec, PositiveFloat, spec
 from fabulate.data import Data
+from fabulate.errors import ConfigError
 from fabulate.training import default_out, is_run, read_config
 from fabulate.training.plan import CANDIDATES, Expected, plan
 
@@ -40,6 +42,8 @@ def main(argv: list[str]) -> None:
 def planned(argv: list[str]) -> list[str]:
     """The words of `fabulate train` with a family in the place of --plan: the best, or that of a run already begun."""
     words = in_minutes([word for word in argv if word != "--plan"])
+    if words[0] in models.names():
+        raise ConfigError(f"--plan chooses the family: leave out {words[0]}, or --plan")
     flags = glance(Arguments, words) or parse(Arguments, words, "fabulate train --plan")
     place = glance(make_dataclass("Out", [("out", Path | None, None)]), words)
     data = load_images(positional(flags.source, flags.data))
@@ -89,6 +93,6 @@ def notes(found: list[Expected]) -> list[str]:
     ]
     if beyond := [one.family for one in found if one.beyond]:
         told.append(
-            f"Of as many images seen nothing was measured for {', '.join(beyond)}: the most that was, stands there."
+            f"Trainings as long were not measured on all of them ({', '.join(beyond)}): there the longest stands."
         )
     return [*told, *best.notes]

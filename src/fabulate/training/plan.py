@@ -82,7 +82,7 @@ class Expected(NamedTuple):
     sets: tuple[str, ...]
     """These data sets."""
     beyond: bool
-    """Whether no training of the table saw as many images, so that the longest of them stands for it."""
+    """Whether on some of them no training saw as many images, so that the longest stands for it."""
     notes: tuple[str, ...]
     """What the images chose, and what takes too long."""
 
@@ -166,7 +166,7 @@ def expected(
     seen = steps * batch
     curves = sorted(by_data(row for row in rows if row.family == name), key=lambda curve: curve[0].data)
     worth = [at(curve, seen) for curve in curves]
-    beyond = seen > max(row.images_seen for curve in curves for row in curve)
+    beyond = any(seen > curve[-1].images_seen for curve in curves)
     notes = (*choices_told(config, model), *estimate(make, schedule, data.shape, len(data.train)))
     return Expected(
         family=name,

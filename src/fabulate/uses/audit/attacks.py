@@ -23,7 +23,6 @@ from fabulate.models.base import evaluating
 from fabulate.models.capabilities import Reconstructs, Scores
 from fabulate.seeds import seeded
 from fabulate.types import Progress, to_float
-from fabulate.uses.audit.near_copies import Measure
 
 SCORE, LOSS = BY_MODEL = "the model's score", "the model's loss"
 TIMES = 16  # that the loss of an image is computed, each with other noise
@@ -31,9 +30,9 @@ CHUNK = 256  # images scored at a time
 FEW = 200  # images whose loss is computed, at most: each goes through the networks alone, `TIMES` times
 
 
-def nearest_sample(images: Tensor, samples: Tensor, measure: Measure) -> Tensor:
-    """Minus the distance of images, uint8 (M, C, H, W), to the nearest sample, uint8 (S, C, H, W): (M,)."""
-    return -nearest_rows(*checked(images=measure(images), samples=measure(samples)))[1]
+def nearest_sample(images: Tensor, samples: Tensor) -> Tensor:
+    """Minus the distance of images (M, D) to the nearest sample (S, D), by what they are compared by: (M,)."""
+    return -nearest_rows(*checked(images=images, samples=samples))[1]
 
 
 def how(model: GenerativeModel) -> str | None:

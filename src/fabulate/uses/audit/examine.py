@@ -92,17 +92,21 @@ def examined(
     told("near copies", 0, 2)
     copies = Copies(parts.train, parts.held_out, measures["features"])
     judged = copies.judge(parts.samples)
-    order = torch.argsort(judged.p_values + 1e-6 * judged.ratios.clamp(max=1), stable=True)
+    order = judged.ratios.argsort(stable=True)  # as the p-values, which have ties
     flagged = order[judged.p_values[order] <= LEVEL]
     told("near copies", 1, 2)
     shown = permutation(len(parts.members), seed, "audit", "planted")[:PLANTED]
     made = planted(parts.members[shown].numpy(), np.random.default_rng(seed))
+    seen = copies.judge(torch.from_numpy(np.concatenate([*made.values()]))).p_values <= LEVEL
     power = {
-        how: Estimate.of_share(int((copies.judge(torch.from_numpy(x)).p_values <= LEVEL).sum()), len(x))
-        for how, x in made.items()
+        how: Estimate.of_share(int(found.sum()), len(found))
+        for how, found in zip(made, torch.split(seen, len(shown)), strict=True)
     }
     told("near copies", 2, 2)
-    features, of_train = measures["features"], copies.train[0].double()
+    asked = parts.samples, parts.members, parts.held_out
+    measured = {name: [measure(images) for images in asked] for name, measure in measures.items()}
+    of_samples, _, of_held_out = (vectors.double() for vectors in measured["features"])
+    of_train = copies.train[0].double()
     return Found(
         parts=parts,
         exact=torch.stack([exact_copies(parts.samples, part) for part in chunks(parts.train)]).any(0),
@@ -110,10 +114,10 @@ def examined(
         flagged=flagged,
         p_value=chance_of(len(flagged), len(parts.samples), len(parts.held_out)),
         planted=power,
-        attacks=attacked(model, data, parts, measures, seed, told),
+        attacks=attacked(model, data, parts, measured, seed, told),
         distances=(
-            nearest_rows(features(parts.samples).double(), of_train)[1],
-            nearest_rows(features(parts.held_out).double(), of_train)[1],
+            nearest_rows(of_samples, of_train)[1],
+            nearest_rows(of_held_out, of_train)[1],
         ),
     )
 
@@ -131,24 +135,24 @@ def chance_of(flagged: int, samples: int, held_out: int) -> float:
 
 
 def attacked(
-    model: GenerativeModel, data: Data, parts: Parts, measures: dict[str, Measure], seed: int, told: Stages
+    model: GenerativeModel, data: Data, parts: Parts, measured: dict[str, list[Tensor]], seed: int, told: Stages
 ) -> dict[str, tuple[Estimate, Estimate]]:
-    """Each attack's AUC and its true-positive rate."""
+    """Each attack's AUC and its true-positive rate.
+
+    `measured`: samples, members and images held out, by each measure.
+    """
     assert data.test is not None
-    members, others = parts.members, parts.held_out
     numbers = {
-        f"nearest sample, by {name}": [
-            attacks.nearest_sample(images, parts.samples, measure) for images in (members, others)
-        ]
-        for name, measure in measures.items()
+        f"nearest sample, by {name}": [attacks.nearest_sample(images, samples) for images in both]
+        for name, (samples, *both) in measured.items()
     }
     name = attacks.how(model)
     if name is not None and not (model.classes and (data.train.y is None or data.test.y is None)):
         both = [
             attacks.by_model(model, images, classes, seed=seed, progress=partial(told, f"membership, {what}"))
             for what, images, classes in (
-                ("training images", members, named(model, data, data.train.y, parts.rows)),
-                ("images held out", others, named(model, data, data.test.y, parts.held_out_rows)),
+                ("training images", parts.members, named(model, data, data.train.y, parts.rows)),
+                ("images held out", parts.held_out, named(model, data, data.test.y, parts.held_out_rows)),
             )
         ]
         if all(len(one) for one in both):

@@ -2,6 +2,7 @@
 
 from functools import partial
 from pathlib import Path
+from statistics import mean
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -23,7 +24,7 @@ from fabulate.samples import Order
 from fabulate.training import load
 from fabulate.types import Progress, Stages, silent
 from fabulate.uses.audit import attacks
-from fabulate.uses.audit.examine import LEVEL, PLANTED, Found, divided, examined
+from fabulate.uses.audit.examine import LEVEL, Found, divided, examined
 from fabulate.uses.audit.near_copies import Measure, thumbnails
 
 RECORD = "audit.json"
@@ -144,10 +145,10 @@ def copied(found: Found) -> Card:
     """Are there near copies?"""
     question, n, k = "Are there copies?", len(found.parts.samples), len(found.flagged)
     equal = int(found.exact.sum())
-    power = pooled(found.planted)
+    power = mean(share.value for share in found.planted.values())
     chance = (
         f"{k:,} of {n:,} samples lie as near to a training image as the nearest {LEVEL:.0%} of images held out do (by "
-        f"chance {LEVEL * n:.0f}; p = {found.p_value:.2g}). Of copies that were made {power.value:.0%} are found."
+        f"chance {LEVEL * n:.0f}; p = {found.p_value:.2g}). Of copies that were made {power:.0%} are found."
     )
     if equal:
         return Card(question, "yes", f"{equal:,} samples equal a training image in every pixel. {chance}", "poor")
@@ -155,7 +156,7 @@ def copied(found: Found) -> Card:
         share = Estimate.of_share(k, n)
         of = Estimate(*(max(0.0, (part - LEVEL) / (1 - LEVEL)) for part in share))
         return Card(question, "yes, nearly", f"{chance} So about {percent(of)} are near copies.", "poor")
-    if power.value < 0.5:
+    if power < 0.5:
         return Card(question, "cannot tell", chance, "unknown")
     return Card(question, "no sign of it", chance, "good")
 
@@ -172,11 +173,6 @@ def inferred(question: str, judged: dict[str, tuple[Estimate, Estimate]]) -> Car
     if area.low > 0.5 and (area.value >= LITTLE or rate.low > 2 * LEVEL):
         return Card(question, "somewhat", because, "fair")
     return Card(question, "hardly", because, "good")
-
-
-def pooled(shares: dict[str, Estimate]) -> Estimate:
-    """Of all copies that were made the share that is found."""
-    return Estimate.of_share(round(sum(one.value for one in shares.values()) * PLANTED), len(shares) * PLANTED)
 
 
 # What is written

@@ -93,7 +93,8 @@ def run(
     and `DataError` for tables that do not fit.
     """
     told = progress or silent
-    classifier_steps = check(data, classifier_steps)
+    classifier_steps = enough_steps(len(data.train), proof.STEPS) if classifier_steps is None else classifier_steps
+    check(data, classifier_steps)
     train, test, names = data.train, data.test, image_names(data)
     places = groups_of = None
     if environments is not None:
@@ -144,7 +145,8 @@ def run_pairs(
     Errors: as of `filling.fill`, and `DataError` for a table that does not fit.
     """
     told = progress or silent
-    classifier_steps = check(data, classifier_steps)
+    classifier_steps = enough_steps(len(data.train), proof.STEPS) if classifier_steps is None else classifier_steps
+    check(data, classifier_steps)
     train, test, names = data.train, data.test, image_names(data)
     attributes = read_column(attribute, names, "attribute")
     own, others = attributes[: len(train)], attributes[len(train) :]
@@ -176,17 +178,16 @@ def run_pairs(
     return Done(summary, proofs, ("generated", "weights.csv", "debias.html"))
 
 
-def check(data: Data, classifier_steps: int | None) -> int:
-    """The steps of each classifier; refuses images that nothing could be told of in the end."""
+def check(data: Data, classifier_steps: int) -> None:
+    """Refuse images that nothing could be told of in the end."""
     if len(data.classes) < 2:
         raise ConfigError(
             f"{data.spec.source} has {'one class' if data.classes else 'no classes'}: a bias here is something that "
             "goes along with the class, so put the images of each class in a folder"
         )
     check_sides("the classifier", data.shape)
-    if classifier_steps != 0:
+    if classifier_steps:
         data.tested()
-    return enough_steps(len(data.train), proof.STEPS) if classifier_steps is None else classifier_steps
 
 
 def proven(

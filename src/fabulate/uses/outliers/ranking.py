@@ -74,6 +74,12 @@ def rank(detector: OutlierDetector, data: Data, progress: Progress | None = None
         if progress is not None:
             progress(min(first + PORTION, len(x)), len(x))
     scores = np.concatenate(parts)
+    return ranked(data, scores, detector.p_values_of(scores), detector.threshold_)
+
+
+def ranked(data: Data, scores: npt.NDArray[np.float64], p_values: npt.NDArray[np.float64], threshold: float) -> Ranking:
+    """The items of a data set, training ones first, by a detector's scores (N,) of them; below the threshold lie
+    outliers."""
     classes = [
         "" if part.y is None else data.classes[part.y[i]]
         for part in (data.train, data.test)
@@ -85,8 +91,8 @@ def rank(detector: OutlierDetector, data: Data, progress: Progress | None = None
         names=image_names(data),
         classes=tuple(classes),
         scores=scores,
-        p_values=detector.p_values_of(scores),
-        outliers=scores < detector.threshold_,
+        p_values=p_values,
+        outliers=scores < threshold,
     )
 
 
@@ -111,7 +117,8 @@ def normals_of(data: Data, classes: tuple[str, ...] = ()) -> npt.NDArray[np.int6
 
 def without(chosen: npt.NDArray[np.int64], names: Sequence[str], rejected: Sequence[str]) -> npt.NDArray[np.int64]:
     """The numbers of images but for those of some names. Errors: `ConfigError` for a name that no image has."""
-    if strange := next((name for name in rejected if name not in {*names}), None):
+    known = {*names}
+    if strange := next((name for name in rejected if name not in known), None):
         raise ConfigError(f"there is no image {strange!r} to leave out; names are as in outliers.csv")
     unwanted = {*rejected}
     return chosen[np.array([names[i] not in unwanted for i in chosen], bool)]

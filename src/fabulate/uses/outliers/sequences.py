@@ -24,7 +24,7 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from fabulate.config import DataSpec, PositiveInt, data_spec, override
-from fabulate.data import Data, image_names
+from fabulate.data import Data
 from fabulate.data.media import medium
 from fabulate.errors import DataError, RunError
 from fabulate.files import own_folder, read_json, write_json
@@ -37,7 +37,7 @@ from fabulate.training import configure
 from fabulate.training import fit as train
 from fabulate.types import Progress, SequenceShape, Tensors, silent
 from fabulate.uses.outliers import conformal
-from fabulate.uses.outliers.ranking import Ranking, record, written
+from fabulate.uses.outliers.ranking import Ranking, ranked, record, written
 from fabulate.uses.outliers.saving import CONFIG, FORMAT, KIND
 
 Numbers = npt.NDArray[np.float64]
@@ -211,20 +211,7 @@ def run(
     told(0, 1)
     scores, symbols = detector.judge(strings)
     told(1, 1)
-    classes = [
-        "" if part.y is None else data.classes[part.y[i]]
-        for part in (data.train, data.test)
-        if part is not None
-        for i in range(len(part))
-    ]
-    ranking = Ranking(
-        order=np.argsort(scores, kind="stable"),
-        names=image_names(data),
-        classes=tuple(classes),
-        scores=scores,
-        p_values=detector.p_values_of(scores),
-        outliers=scores < detector.threshold_,
-    )
+    ranking = ranked(data, scores, detector.p_values_of(scores), detector.threshold_)
     own_folder(out)
     written(ranking, record(detector, data, ranking), out)
     write_page(out / "outliers.html", page(name, detector, data, ranking, symbols, n))
