@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 .PHONY: help env demo test slow lint web clean
 
 help:
-	@echo "make demo   train the default VAE on the embedded digits and draw from it"
+	@echo "make demo   train a VAE on the embedded digits, draw from it, open the page on it"
 	@echo "make test   run the linters, the type checker and the tests, but for the slow ones"
 	@echo "make slow   run the slow tests"
 	@echo "make web    bundle the studio's page anew, after a change in src/fabulate/studio/web (needs node)"
@@ -21,8 +21,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: env
-	$(BIN)/fabulate train vae --data digits --out runs/demo
-	@test -d runs/demo/drawn/seed-1 || $(BIN)/fabulate sample runs/demo --seed 1
+	$(BIN)/fabulate demo
 
 test: env lint
 	$(BIN)/pytest -n 2

@@ -24,6 +24,7 @@ from typing import IO, NoReturn
 from fabulate.signals import BROKEN_PIPE, Leave, catching, end_without_parent
 
 VERBS = {
+    "demo": "begin here: a first model in a minute, and the page on it",
     "studio": "open a page in the browser: train, watch, explore, sort out, compare",
     "data": "look at images before training: counts, sizes, broken files, duplicates",
     "cache": "tell what is kept to be quick the next time, and clear it",
@@ -63,8 +64,8 @@ Deep generative models for your own images.
 
 `fabulate VERB --help`, or `fabulate help VERB`, tells a verb's options. To begin:
 
-  fabulate train vae                     a first model, on 1,797 handwritten digits that come along
-  fabulate sample runs/vae-digits        new images from it
+  fabulate demo                          a first model, on 1,797 handwritten digits that come along
+  fabulate sample runs/demo              new images from it
   fabulate data path/to/your/images      then look at your own
 
 Any verb takes --import FILE: a Python file with a family of your own.

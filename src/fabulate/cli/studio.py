@@ -37,4 +37,11 @@ def main(argv: list[str]) -> None:
         raise ConfigError(
             f"the studio needs a package that is not here ({error.name}): pip install 'fabulate[studio]'"
         ) from error
-    serve([*flags.folders], flags.host, flags.port, flags.token, flags.open, lambda words: print(words, flush=True))
+    serve(
+        [*flags.folders],
+        host=flags.host,
+        port=flags.port,
+        token=flags.token,
+        browser=flags.open,
+        say=lambda words: print(words, flush=True),
+    )

@@ -17,11 +17,19 @@ SHORTEST = 16  # characters of a token that other machines could try
 
 
 def serve(
-    folders: list[Path], host: str, port: int, token: str | None, browser: bool, say: Callable[[str], None]
+    folders: list[Path],
+    *,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    token: str | None = None,
+    page: str = "",
+    browser: bool,
+    say: Callable[[str], None],
 ) -> None:
     """Serve the studio of some folders until a signal ends it.
 
-    `port`: 0 takes one that is free. `token`: by default a random one. Errors: `ConfigError` for another host than this
+    `port`: 0 takes one that is free. `token`: by default a random one. `page`: the screen that the address opens, as it
+    stands behind #; by default the first. Errors: `ConfigError` for another host than this
     machine's own without a token; `RunError` for a port that is taken, and for folders that are none.
     """
     anywhere = host not in LOCAL
@@ -43,7 +51,7 @@ def serve(
     hosts = (*LOCAL, socket.gethostname(), host)
     app = application(roots, token, port, hosts, anywhere)
     name = socket.gethostname() if host in ("0.0.0.0", "::") else host
-    address = f"http://{f'[{name}]' if ':' in name else name}:{port}/?token={token}"
+    address = f"http://{f'[{name}]' if ':' in name else name}:{port}/?token={token}{f'#{page}' if page else ''}"
     say(f"The studio is open at\n\n    {address}\n\nCtrl-C closes it; trainings that it began go on.")
     if browser:
         webbrowser.open(address)
