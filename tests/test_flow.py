@@ -15,7 +15,7 @@ from fabulate.config import Training
 from fabulate.errors import ConfigError
 from fabulate.models.families import flow as flow_file
 from fabulate.models.families.flow import Flow, FlowConfig, FlowSampling
-from fabulate.nets import DiT, UNet
+from fabulate.nets import MLP, DiT, UNet
 from fabulate.paths import PATHS, TARGETS
 from fabulate.samplers import HIGHEST, LOWEST, SOLVERS, grid
 from fabulate.seeds import generator, seeded
@@ -249,7 +249,9 @@ def test_a_flow_learns_two_images_and_draws_them_half_and_half(network):
 
 @pytest.mark.parametrize("classes", [0, 3])
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 9, 11), (1, 28, 28), (3, 33, 16), (3, 63, 10)], ids=str)
-@pytest.mark.parametrize("network", [UNet(width=8), DiT(width=32, depth=1), UNet(width=8, patch=3)], ids=str)
+@pytest.mark.parametrize(
+    "network", [UNet(width=8), DiT(width=32, depth=1), UNet(width=8, patch=3), MLP(hidden=(15, 8))], ids=str
+)
 def test_backbones_take_any_size_and_see_each_image_alone_at_its_time(network, shape, classes):
     with seeded(0):
         denoiser = network.denoiser(ImageShape(*shape), classes).train()
@@ -270,6 +272,13 @@ def test_flows_refuse_other_sides_in_words(network, shape):
     words = f"the {network.kind} network takes sides from 8 to 256, and the images are {ImageShape(*shape)}; use --size"
     with pytest.raises(ConfigError, match=words):
         Flow(FlowConfig(network=network), ImageShape(*shape))
+
+
+def test_fully_connected_layers_take_noise_off_small_images_too():
+    small = Flow(FlowConfig(network=MLP(hidden=(8,))), ImageShape(1, 1, 2))
+    assert small.sample(3).shape == (3, 1, 1, 2)
+    with pytest.raises(ConfigError, match="the mlp network takes sides up to 128, and the images are 8x129 gray"):
+        Flow(FlowConfig(network=MLP(hidden=(8,))), ImageShape(1, 8, 129))
 
 
 def test_flows_saved_before_there_was_a_choice_of_error_keep_the_sizes_they_had():

@@ -19,7 +19,6 @@ from fabulate.errors import ConfigError
 from fabulate.models.base import Conditional, Player
 from fabulate.models.capabilities import HasLatent
 from fabulate.models.spaces import space_for
-from fabulate.nets.blocks import check_sides
 from fabulate.paths import PATHS, TARGETS, Level, Path, Row, invert
 from fabulate.samplers import Denoiser
 from fabulate.types import Batch, BatchSource, ImageShape
@@ -37,7 +36,7 @@ class Denoising(HasLatent, Conditional):
     def __init__(self, config: Any, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
         config = override(config, {"space": space_for(config.space, ImageShape(*shape))})
         super().__init__(config, shape, classes)
-        check_sides(f"the {config.network.kind} network", self.shape)
+        config.network.check(self.shape)
         self.space = config.space.of(self.shape)
         self.network = config.network.denoiser(self.space.shape, len(classes))
 

@@ -44,9 +44,9 @@ Network = Annotated[MLP | Conv | DCGAN, Field(discriminator="kind")]
 NetworkOrAuto = Annotated[Auto | MLP | Conv | DCGAN, Field(discriminator="kind")]
 CodesOrAuto = Annotated[Auto | MLP | Conv | DCGAN | GRU, Field(discriminator="kind")]
 GameOrAuto = Annotated[Auto | MLP | Conv | DCGAN | Projected, Field(discriminator="kind")]
-Backbone = Annotated[UNet | DiT, Field(discriminator="kind")]
+Backbone = Annotated[UNet | DiT | MLP, Field(discriminator="kind")]
 
-NETWORKS: dict[str, type[Any]] = {cls().kind: cls for cls in (MLP, Conv, DCGAN, Projected, UNet, DiT)}  # of images
+NETWORKS: dict[str, type[Any]] = {cls().kind: cls for cls in (UNet, DiT, MLP, Conv, DCGAN, Projected)}  # of images
 
 __all__ = ["DCGAN", "GRU", "MLP", "NETWORKS", "Auto", "Backbone", "CodesOrAuto", "Conv", "DiT", "GameOrAuto", "Network"]
 __all__ += ["NetworkOrAuto", "Projected", "UNet", "network_for", "reason"]

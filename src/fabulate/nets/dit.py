@@ -18,7 +18,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fabulate.config import PositiveInt, spec
-from fabulate.nets.blocks import TIME_SCALE, Condition, patch_for, sinusoidal
+from fabulate.nets.blocks import TIME_SCALE, Condition, check_sides, patch_for, sinusoidal
 from fabulate.types import ImageShape
 
 HEAD = 32  # features of an attention head
@@ -40,6 +40,10 @@ class DiT:
     def denoiser(self, shape: ImageShape, classes: int = 0) -> "DiTDenoiser":
         """A network from images (B, C, H, W), times (B,) in [0, 1] and classes (B,) to images (B, C, H, W)."""
         return DiTDenoiser(self, shape, classes)
+
+    def check(self, shape: ImageShape) -> None:
+        """Errors: `ConfigError` for images that it takes no noise off."""
+        check_sides(f"the {self.kind} network", shape)
 
 
 class DiTDenoiser(nn.Module):

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from fabulate.config import PositiveInt, spec
 from fabulate.errors import ConfigError
-from fabulate.nets.blocks import ACTIVATIONS, Activation, with_class
+from fabulate.nets.blocks import ACTIVATIONS, Activation, Condition, with_class
 from fabulate.types import ImageShape
 
 LARGEST_SIDE = 128  # beyond it the first layer alone outgrows a laptop: 3 * 128 * 128 inputs times 512
@@ -37,6 +37,14 @@ class MLP:
         """A network from vectors (B, inputs) to images (B, C, H, W), unbounded."""
         _check(shape)
         return MLPDecoder(shape, [inputs + classes, *reversed(self.hidden), shape.size], self.activation, classes)
+
+    def denoiser(self, shape: ImageShape, classes: int = 0) -> nn.Module:
+        """A network from images (B, C, H, W), times (B,) in [0, 1] and classes (B,) to images (B, C, H, W)."""
+        return MLPDenoiser(shape, self.hidden or (shape.size,), self.activation, classes)
+
+    def check(self, shape: ImageShape) -> None:
+        """Errors: `ConfigError` for images that it takes no noise off."""
+        _check(shape)
 
 
 def _check(shape: ImageShape) -> None:
@@ -75,3 +83,18 @@ class MLPDecoder(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return self.layers(with_class(z, y, self.classes)).unflatten(1, self.shape)  # (B, C, H, W)
+
+
+class MLPDenoiser(nn.Module):
+    """Images and times to images: time and class are added to the first features."""
+
+    def __init__(self, shape: ImageShape, hidden: tuple[int, ...], activation: Activation, classes: int) -> None:
+        super().__init__()
+        self.shape, width = shape, hidden[0]
+        self.condition = Condition(width + width % 2, width, classes)
+        self.first = nn.Linear(shape.size, width)
+        self.layers = nn.Sequential(ACTIVATIONS[activation](), _layers([*hidden, shape.size], activation))
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        features = self.first(x.flatten(1)) + self.condition(t, y)  # (B, F)
+        return self.layers(features).unflatten(1, self.shape)  # (B, C, H, W)

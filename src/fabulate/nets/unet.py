@@ -23,7 +23,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from fabulate.config import PositiveInt, spec
-from fabulate.nets.blocks import Condition, patch_for
+from fabulate.nets.blocks import Condition, check_sides, patch_for
 from fabulate.types import ImageShape
 
 GROUPS = 8  # of channels normalised together; every width is a multiple of it
@@ -48,6 +48,10 @@ class UNet:
     def denoiser(self, shape: ImageShape, classes: int = 0) -> "UNetDenoiser":
         """A network from images (B, C, H, W), times (B,) in [0, 1] and classes (B,) to images (B, C, H, W)."""
         return UNetDenoiser(self, shape, classes)
+
+    def check(self, shape: ImageShape) -> None:
+        """Errors: `ConfigError` for images that it takes no noise off."""
+        check_sides(f"the {self.kind} network", shape)
 
     def patch_of(self, shape: ImageShape) -> int:
         """The side of a patch on images of this shape."""

@@ -105,5 +105,5 @@ async def tick(jobs: Jobs) -> None:
 
 def warm() -> None:
     """Import what the page will need, so that the first sample does not wait for it."""
-    for room in ("forms", "explore", "intake", "outliers"):
+    for room in ("forms", "explore", "intake", "outliers", "learn.lesson"):
         import_module(f"fabulate.studio.{room}")

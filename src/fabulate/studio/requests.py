@@ -23,6 +23,10 @@ Some = Annotated[int, Field(ge=1, le=400)]
 """Images that are drawn at once, to be looked at."""
 
 
+Pixel = Annotated[float, Field(ge=-1, le=1, allow_inf_nan=False)]
+Rate = Annotated[float, Field(ge=1e-6, le=1, allow_inf_nan=False)]
+
+
 class Command(NamedTuple):
     """A command line, what it is about for people, and the folder that it writes."""
 
@@ -231,6 +235,55 @@ class Rows(Body):
     ranking: Text
     start: Annotated[int, Field(ge=0, le=10**7)] = 0
     count: Annotated[int, Field(ge=1, le=100)] = 48
+
+
+class Knobs(Body):
+    """What may be moved in a lesson while it goes on, where its family has it."""
+
+    rate: Rate | None = None
+    """Learning rate."""
+    beta: Annotated[float, Field(ge=0, le=50, allow_inf_nan=False)] | None = None
+    penalty: Annotated[float, Field(ge=0, le=10, allow_inf_nan=False)] | None = None
+    evaluations: Annotated[int, Field(ge=1, le=50)] | None = None
+    time: Annotated[float, Field(ge=0.02, le=0.98, allow_inf_nan=False)] | None = None
+    temperature: Annotated[float, Field(ge=0.1, le=2, allow_inf_nan=False)] | None = None
+
+    @property
+    def moved(self) -> Values:
+        """Those that are given, but for the learning rate, which every family has."""
+        names = Knobs.model_fields.keys() - {"rate"}
+        return {name: value for name in names if (value := getattr(self, name)) is not None}
+
+
+class Lesson(Knobs):
+    """A model of points of the plane, to be trained as one looks on."""
+
+    family: Literal["ae", "vae", "gan", "flow", "nf"]
+    preset: Literal["default", "tutorial"] = "default"
+    data: Literal["ring", "moons", "grid", "drawing"] = "ring"
+    points: Annotated[list[tuple[Pixel, Pixel]], Field(max_length=2000)] = []
+    """Of a drawing."""
+    seed: Seed = 0
+    latent_dim: Annotated[int, Field(ge=1, le=2)] | None = None
+
+
+class Steer(Knobs):
+    """What changes in a lesson."""
+
+    lesson: Text
+    playing: bool | None = None
+    turns: Annotated[int, Field(ge=0, le=100)] = 0
+    """Players' turns to take at once."""
+    speed: Annotated[int, Field(ge=1, le=100)] | None = None
+    """Steps between two pictures, at most."""
+
+
+class Answer(Body):
+    """A number that may solve an exercise."""
+
+    lesson: Text
+    exercise: Text
+    value: Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
 
 
 COMMANDS: dict[str, type[Any]] = {

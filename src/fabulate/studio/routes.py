@@ -17,6 +17,7 @@ from fabulate.errors import FabulateError
 from fabulate.studio import requests as asked
 from fabulate.studio import runs
 from fabulate.studio.jobs import Jobs, told
+from fabulate.studio.learn.sessions import Lessons
 from fabulate.studio.places import Roots
 
 Json = dict[str, Any]
@@ -36,6 +37,7 @@ def png(data: bytes, **headers: object) -> Response:
 def routes(roots: Roots, jobs: Jobs) -> APIRouter:
     """All URLs below /api."""
     router = APIRouter(prefix="/api")
+    lessons = Lessons()
 
     @router.get("/home")
     def home() -> Json:
@@ -228,5 +230,33 @@ def routes(roots: Roots, jobs: Jobs) -> APIRouter:
     def comparison(path: Path_) -> Json:
         found = json.loads((roots.existing(path) / "metrics.json").read_bytes())
         return {"overall": found["overall"], "verdicts": found["verdicts"], "runs": [*found["reports"]]}
+
+    # Learn
+
+    @router.get("/learn")
+    def learn() -> Json:
+        from fabulate.studio.learn.exercises import told as exercises
+
+        return {"exercises": exercises()}
+
+    @router.get("/learn/source")
+    def source(file: Annotated[str, Query(max_length=200)]) -> Response:
+        from fabulate.studio.learn.code import whole
+
+        return Response(whole(file), media_type="text/plain; charset=utf-8")
+
+    @router.post("/learn/lesson")
+    def lesson(body: asked.Lesson, request: Request) -> StreamingResponse:
+        pictures = lessons.watch(lessons.begin(body), request.app.state.closing)
+        return StreamingResponse(pictures, media_type="application/octet-stream")
+
+    @router.post("/learn/steer")
+    def steer(body: asked.Steer) -> Json:
+        lessons.steer(body)
+        return {}
+
+    @router.post("/learn/answer")
+    def answer(body: asked.Answer) -> Json:
+        return {"solved": lessons.answer(body)}
 
     return router

@@ -135,29 +135,31 @@ class Learner:
         """
         self.model.train()
         while self.progress < 1 and not self.validation.should_stop:
-            began = time.perf_counter()
-            self.begin_spans()
-            batches = self.micro_batches()
-            if self.step in self.begun.values() and not self.processes.alone:
-                self.share_first_batch(batches[0])
-            terms: dict[str, Tensor] = {}
-            moving = [name for name, player in self.players.items() if within(player.span, self.spent)]
-            for name in moving:
-                player = self.players[name]
-                if (self.step + 1) % player.every == 0:
-                    prefix = f"{name}." if len(self.players) > 1 else ""
-                    logged = self.update(name, player, batches, self.rate(name))
-                    terms |= {prefix + term: value for term, value in logged.items()}
-            self.step += 1
-            self.processes.share_(list(self.model.buffers()))
-            for name in moving:
-                self.move_average(name)
-            now = time.perf_counter()
-            self.stepping, self.taken = self.stepping + now - began, self.taken + 1
-            self.seconds = now - self.began
-            if self.training.minutes is not None:  # one clock for all, or their rates would drift apart
-                self.seconds = self.processes.broadcast(self.seconds, self.device)
-            yield terms
+            yield {term: value for _, terms in self.turns() for term, value in terms.items()}
+
+    def turns(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
+        """One step, player by player; yields the player's name and its logged terms after each turn."""
+        began = time.perf_counter()
+        self.begin_spans()
+        batches = self.micro_batches()
+        if self.step in self.begun.values() and not self.processes.alone:
+            self.share_first_batch(batches[0])
+        moving = [name for name, player in self.players.items() if within(player.span, self.spent)]
+        for name in moving:
+            player = self.players[name]
+            if (self.step + 1) % player.every == 0:
+                prefix = f"{name}." if len(self.players) > 1 else ""
+                logged = self.update(name, player, batches, self.rate(name))
+                yield name, {prefix + term: value for term, value in logged.items()}
+        self.step += 1
+        self.processes.share_(list(self.model.buffers()))
+        for name in moving:
+            self.move_average(name)
+        now = time.perf_counter()
+        self.stepping, self.taken = self.stepping + now - began, self.taken + 1
+        self.seconds = now - self.began
+        if self.training.minutes is not None:  # one clock for all, or their rates would drift apart
+            self.seconds = self.processes.broadcast(self.seconds, self.device)
 
     @property
     def all_begun(self) -> bool:

@@ -216,12 +216,15 @@ class GAN(EncodesBySearch, Conditional, family="gan"):
 
     def generator_loss(self, batch: Batch) -> dict[str, Tensor]:
         """What the generator minimises."""
-        fakes = augment(self.fakes(batch), self.config.augment)
-        fake = real = self.scores(fakes, batch.y)
+        return {"loss": self.loss_of_fakes(self.fakes(batch), batch)}
+
+    def loss_of_fakes(self, fakes: Tensor, batch: Batch) -> Tensor:
+        """What the generator minimises, as a function of its fakes, one for each image of the batch."""
+        fake = real = self.scores(augment(fakes, self.config.augment), batch.y)
         if self.game.paired:
             with torch.no_grad():
                 real = self.scores(augment(batch.x, self.config.augment), batch.y)
-        return {"loss": self.game.generator(real, fake)}
+        return self.game.generator(real, fake)
 
     def warnings(self, terms: Mapping[str, float]) -> list[str]:
         if terms["critic.diversity"] >= COLLAPSED:
