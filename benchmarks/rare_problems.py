@@ -133,6 +133,41 @@ def levy(dim: int, truth: float, step: float = 0.02) -> Problem:
     return Problem(f"Levy, d = {dim}", g, dim, float(tail[at]))
 
 
+def exponentials(dim: int, truth: float) -> Problem:
+    """A sum of exponential numbers, whose law is Gamma: all inputs matter alike, none linearly."""
+    reach = stats.gamma.isf(truth, dim)
+    return Problem(f"{dim} exponentials, {truth:.0e}", lambda x: -stats.norm.logsf(x).sum(1) - reach, dim, truth)
+
+
+def plateaus(dim: int, reach: float, step: float) -> Problem:
+    """Two opposite modes that are seen in steps only."""
+    u = direction(dim, 0)
+    return Problem(
+        f"plateaus, d = {dim}",
+        lambda x: np.floor(abs(x @ u) / step) * step - (reach - step / 2),
+        dim,
+        2 * stats.norm.sf(reach),
+    )
+
+
+def ring(count: int, dim: int, reach: float) -> Problem:
+    """So many modes: the corners of a polygon in a plane of two directions, each at its own distance."""
+    u, v = direction(dim, 0), direction(dim, 1)
+    angles = 2 * pi * np.arange(count) / count
+    towards = np.stack([np.cos(angles), np.sin(angles)])  # (2, count)
+    reaches = reach + 0.05 * np.arange(count)
+    fine = np.linspace(0, 2 * pi, 200_001)[:-1]
+    with np.errstate(divide="ignore"):
+        cosines = np.cos(fine[:, None] - angles)
+        edge = np.where(cosines > 1e-9, reaches / cosines, np.inf).min(1)  # from where on a direction fails
+    return Problem(
+        f"{count} modes, d = {dim}",
+        lambda x: (np.stack([x @ u, x @ v], 1) @ towards - reaches).max(1),
+        dim,
+        float(np.exp(-(edge**2) / 2).mean()),
+    )
+
+
 def choose() -> list[Problem]:
     return [
         branches(5.0, 4.914),
@@ -145,6 +180,9 @@ def choose() -> list[Problem]:
         one(4.5, 4.6, 3),
         many_branches(100, 3.5),
         levy(8, 1e-5),
+        exponentials(10, 1e-6),
+        plateaus(20, 4.5, 0.5),
+        ring(6, 10, 4.0),
     ]
 
 
@@ -160,6 +198,10 @@ def judge() -> list[Problem]:
         interval(4.7, 4.9),
         many_branches(30, 4.2),
         levy(20, 4e-6),
+        exponentials(50, 1e-8),
+        plateaus(3, 4.0, 0.8),
+        ring(10, 30, 3.8),
+        linear(300, 1e-6),
     ]
 
 

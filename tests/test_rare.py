@@ -14,6 +14,7 @@ from fabulate import rare
 from fabulate.errors import ConfigError, DataError, RunError
 from fabulate.prob import systematic
 from fabulate.seeds import generator
+from fabulate.uses.rare import adaptive
 from fabulate.uses.rare.adaptive import Round, contradicted, promise
 from fabulate.uses.rare.event import unseen
 from fabulate.uses.rare.proposal import (
@@ -25,6 +26,7 @@ from fabulate.uses.rare.proposal import (
     noise_edges,
     signal_subspace,
 )
+from fabulate.uses.rare.scouts import scouting, scouts
 
 
 def normal(*size: int, seed: int = 0) -> torch.Tensor:
@@ -136,23 +138,37 @@ def test_a_constant_simulator_is_no_special_case():
 
 
 def test_the_only_failure_that_was_met_counts():
-    """In the first round, to which no round before it gives weight."""
-    met = iter([True])
+    """In the first round, to which no other round gives weight; before it come the scouts."""
+    met = iter([False, True])
     event = rare.estimate(lambda x: np.arange(len(x)) < next(met, False), 50, 0.5, calls=5000)
-    assert event.probability == pytest.approx(1 / 5000)
-    assert event.interval[0] < 1 / 5000 < event.interval[1]
+    drawn = 5000 - scouts(5000)
+    assert event.probability == pytest.approx(1 / drawn)
+    assert event.interval[0] < 1 / drawn < event.interval[1]
     assert any("1 effective failures" in words for words in event.warnings)
 
 
 def test_rounds_that_contradict_each_other_are_reported():
+    """A simulator that fails more often in its second half."""
+    asked = []
+
+    def drifting(x):
+        asked.append(len(x))
+        return x[:, 0] + (0.2 if sum(asked) > 10_000 else 0)
+
+    event = rare.estimate(drifting, 4, 2.5, calls=20_000)
+    assert any("disagree" in words for words in event.warnings)
+
+
+def test_rounds_that_are_blind_to_a_mode_count_little():
     """A proposal that finds a second mode only in the last rounds."""
     rounds = iter(range(100))
 
     def late(x, weights, chance):
-        return Shifted(4, 2.5 if next(rounds) < 5 else -2.5)
+        return Shifted(4, 2.5 if next(rounds) < 10 else -2.5)
 
+    truth = stats.norm.sf(2.5) + stats.norm.sf(2.6)
     event = rare.estimate(lambda x: np.maximum(x[:, 0], -x[:, 0] - 0.1), 4, 2.5, calls=20_000, proposal=late)
-    assert any("disagree" in words for words in event.warnings)
+    agrees(event, truth, 0.1)
 
 
 def test_g_may_be_torch_and_may_write_into_its_input():
@@ -186,7 +202,7 @@ def test_points_at_which_g_raises_are_found_and_the_others_kept():
     gaps = rare.estimate(lambda x: np.where(x[:, 1] > 2, np.nan, x[:, 0]), 2, 2.0, calls=3000)
     assert event.probability == gaps.probability and event.interval == gaps.interval
     assert "ZeroDivisionError: no equilibrium" in event.warnings[-1]
-    with pytest.raises(DataError, match=r"all of 400 points \(ValueError: missing\)"):
+    with pytest.raises(DataError, match=r"all of \d+ points \(ValueError: missing\)"):
         rare.estimate(lambda x: (_ for _ in ()).throw(ValueError("missing")), 2, 2.0, calls=1000)
 
 
@@ -264,10 +280,10 @@ def test_classical_methods_say_what_they_did_not_reach():
 @pytest.mark.parametrize(
     ("g", "words"),
     [
-        (lambda x: x, r"shape \(400,\), not \(400, 2\)"),
+        (lambda x: x, r"shape \(25,\), not \(25, 2\)"),
         (lambda x: x.sum(), r"not \(\)"),
         (lambda x: x[:, 0] + 1j, "complex128"),
-        (lambda x: np.full(len(x), np.nan), "NaN for all of 400"),
+        (lambda x: np.full(len(x), np.nan), "NaN for all of"),
     ],
 )
 def test_what_g_must_not_give(g, words):
@@ -299,7 +315,8 @@ class Shifted:
         return self.shift * x[:, 0] - self.shift**2 / 2
 
 
-def test_any_proposal_gives_the_same_probability_and_a_better_one_a_smaller_error():
+def test_any_proposal_gives_the_same_probability_and_a_better_one_a_smaller_error(monkeypatch):
+    monkeypatch.setattr(adaptive, "scouts", lambda calls: 0)  # they show what a bad one does not cover
     good, bad = (
         rare.estimate(lambda x: x[:, 0], 4, 2.5, calls=20_000, proposal=lambda x, w, _, s=s: Shifted(4, s))
         for s in (2.5, -1.0)
@@ -420,14 +437,35 @@ def test_modes_of_equal_slope_are_all_found():
     agrees(rare.estimate(branches, 2, 0.0), truth, 0.02)
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_mechanisms_in_other_units_are_all_found(seed):
-    event = rare.estimate(lambda x: np.maximum(x[:, 0] - 4, 3 * (x[:, 1] - 4)), 2, 0.0, seed=seed)
+@pytest.mark.parametrize(
+    ("dim", "slope", "seed"),
+    [(2, 3, 0), (2, 10, 1), (50, 3, 2), *(pytest.param(50, 10, seed, marks=pytest.mark.slow) for seed in range(3))],
+)
+def test_mechanisms_in_other_units_are_all_found(dim, slope, seed):
+    event = rare.estimate(lambda x: np.maximum(x[:, 0] - 4, slope * (x[:, -1] - 4)), dim, 0.0, seed=seed)
     agrees(event, 1 - stats.norm.cdf(4) ** 2, 0.02)
 
 
-def test_one_in_a_billion():
-    agrees(rare.estimate(linear(10), 10, stats.norm.isf(1e-9)), 1e-9, 0.02)
+def test_a_second_end_of_one_variable_is_found():
+    event = rare.estimate(lambda x: np.maximum(x[:, 0] - 4.5, 3 * (-x[:, 0] - 4.6)), 1, 0.0)
+    agrees(event, stats.norm.sf(4.5) + stats.norm.sf(4.6), 0.02)
+
+
+def test_scouts_show_a_mode_in_the_directions_that_decide_and_leave_the_others_to_chance():
+    x = 3 * normal(2000, 50)
+    g = torch.maximum(x[:, 0] - 4, 9 * (x[:, 1] - 4))
+    covered = Shifted(50, 4.0)  # draws beyond the first plane
+    both = scouting(covered, x[g > 0], generator(0, "scouts"))
+    second = both.second.draw(4000, generator(1, "scouts"))
+    assert float((second[:, 1] > 4).double().mean()) > 1000 * stats.norm.sf(4)
+    assert torch.allclose(second[:, 2:].var(0), torch.ones(48).double(), atol=5 * sqrt(2 / 4000))
+    assert scouting(covered, x[x[:, 0] > 6], generator(0, "scouts")) is covered
+
+
+@pytest.mark.parametrize(("dim", "truth"), [(10, 1e-9), (50, 1e-12)])
+def test_one_in_a_billion(dim, truth):
+    event = rare.estimate(linear(dim), dim, stats.norm.isf(truth))
+    agrees(event, truth, 0.03)
 
 
 def test_no_component_is_a_sliver():

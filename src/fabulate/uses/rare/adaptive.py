@@ -1,20 +1,21 @@
 """Adaptive importance sampling in rounds: each draws from a proposal fitted to all rounds before it.
 
 Round 0 draws from the prior. After each round the next level is the highest threshold, up to the one asked for,
-beyond which all points so far are worth enough equally weighted ones; the next proposal is fitted to those points
+beyond which all points so far are worth enough equally weighted ones; the next proposal is fitted to those points, and
+where it does not cover failures that were met far out (`scouts.py`), a share of its draws looks for more of them
 (cross-entropy method: Rubinstein, Kroese, 2004; levels by effective sample size: Papaioannou, Geyer, Straub, "Improved
 cross entropy-based importance sampling with a flexible mixture model", 2019, https://doi.org/10.1016/j.ress.2019.106564).
 All rounds are used again in each fit, each point with p over the mixture of all proposals so far: a mode that a later
 proposal no longer draws keeps the weight that earlier ones gave it.
 
 A round's estimate is P_k = mean 1{g(x) > threshold} p(x) / q_k(x), unbiased given the past, since q_k is known before
-the round is drawn. The result is their mean with weights that are known then, too: n_k P^2 over the variance that the
-failures of the rounds before promise q_k (`promise`; compare Owen, Zhou, "The square root rule for adaptive importance
-sampling", 2019, https://doi.org/10.1145/3350426). So no round weighs itself, none is trusted because it is blind to
-what others saw, and the standard error is that of a sum of martingale differences. The estimate itself with weights
-over the mixture of all proposals (the balance heuristic, as in Cornuet et al., "Adaptive multiple importance
-sampling", 2012) would re-use more, but a proposal is too high at just those points that it was fitted to: such
-estimates came out low by several of their standard errors when we tried them.
+the round is drawn. The result is their mean, each weighted by n_k P^2 over the variance that the failures of the other
+rounds promise q_k (`promise`; compare Owen, Zhou, "The square root rule for adaptive importance sampling", 2019,
+https://doi.org/10.1145/3350426). So no round weighs itself, and none is trusted because it is blind to what others saw;
+the standard error is that of a sum of martingale differences. The estimate itself with weights over the mixture of all
+proposals (the balance heuristic, as in Cornuet et al., "Adaptive multiple importance sampling", 2012) would re-use
+more, but a proposal is too high at just those points that it was fitted to: such estimates came out low by several of
+their standard errors when we tried them.
 
 Legend: N points of a round, D dimensions.
 """
@@ -36,11 +37,12 @@ from fabulate.types import Progress, silent
 from fabulate.uses.rare.calls import Calls
 from fabulate.uses.rare.event import RareEvent, interval, unseen
 from fabulate.uses.rare.proposal import Defended, Fit, Nominal, Proposal, subspace_mixture
+from fabulate.uses.rare.scouts import failed_scouts, scouting, scouts
 
 Array = npt.NDArray[np.float64]
 
 UNLIKELY = 1e-3  # chance of a warning where all is well
-ROUNDS = 12
+ROUNDS = 20  # twelve do not reach events of 1e-12 with 40,000 calls
 FIRST = 2  # rounds that the first is as large as: modes that it does not show may never be found
 LARGEST = 4_000  # points in a round; more rounds where the budget is large: they reach rarer events
 MOST = 40  # rounds; each proposal's density is needed at the points of all
@@ -52,6 +54,7 @@ DEFENCE = 0.1  # share of plain draws in each round
 TRUSTED = 100  # effective failures; a standard error from fewer is itself too uncertain
 JUDGED = 100  # effective failures of a round whose standard error is compared with those of others
 TRIED = 100  # candidates for a level
+BLIND = 5  # times less trusted than another round: known to be blind to something, so not compared with others
 LEAST = 0.1  # variance of a draw over P^2, or a few failures that happen to weigh alike promise too much
 
 
@@ -74,6 +77,10 @@ def adaptive(
     fit: Fit = subspace_mixture,
 ) -> RareEvent:
     """P(g(X) > threshold) by adaptive importance sampling, with proposals by `fit`."""
+    far = failed_scouts(ask, dim, threshold, scouts(calls), seed)
+    scouted, calls = scouts(calls), calls - scouts(calls)
+    if scouted:
+        progress(scouted, scouted + calls)
     count = min(max(ROUNDS, min(MOST, calls // LARGEST)), max(1, calls // max(SMALLEST, PER_DIMENSION * dim)))
     size = calls // (count + FIRST - 1)
     sizes = [calls - size * (count - 1)] + [size] * (count - 1)
@@ -81,15 +88,13 @@ def adaptive(
     proposals: list[Defended] = []
     rounds: list[Round] = []
     levels: list[float] = []
-    trust: list[float] = []
     for k, n in enumerate(sizes):
         chance = generator(seed, "rare", k)
         if k:
             enough = max((ENOUGH if k <= count // 2 else HURRIED) * size, ENOUGH * PER_DIMENSION * dim)
             x, weights, level = failures(rounds, threshold, enough)
-            current = Defended(fit(x, weights, chance), dim, DEFENCE)
+            current = Defended(scouting(fit(x, weights, chance), far, chance), dim, DEFENCE)
             levels.append(level)
-        trust.append(n * promise(rounds, current, threshold))
         x = current.draw(n, chance)
         rounds = [r._replace(mixed=r.mixed.logaddexp(current.log_ratio(r.x) + log(n))) for r in rounds]
         own = current.log_ratio(x)
@@ -97,9 +102,13 @@ def adaptive(
         mixed = torch.stack([*others, own + log(n)]).logsumexp(0)
         rounds.append(asked(ask, x, (-own).exp(), mixed))
         proposals.append(current)
-        progress(sum(sizes[: k + 1]), calls)
+        progress(scouted + sum(sizes[: k + 1]), scouted + calls)
     plain = [sizes[0]] + [current.plain(n) for n in sizes[1:]]
-    return combined(rounds, plain, trust, threshold, levels, current)
+    trust = [
+        n * promise(rounds[:k] + rounds[k + 1 :], q, threshold)
+        for k, (q, n) in enumerate(zip(proposals, sizes, strict=True))
+    ]
+    return combined(rounds, plain, trust, threshold, levels, current, scouted + calls)
 
 
 def asked(ask: Calls, x: Tensor, weights: Tensor, mixed: Tensor) -> Round:
@@ -146,7 +155,13 @@ def promise(rounds: list[Round], proposal: Proposal, threshold: float) -> float:
 
 
 def combined(
-    rounds: list[Round], plain: list[int], promised: list[float], threshold: float, levels: list[float], last: Defended
+    rounds: list[Round],
+    plain: list[int],
+    promised: list[float],
+    threshold: float,
+    levels: list[float],
+    last: Defended,
+    calls: int,
 ) -> RareEvent:
     """The rounds' estimates in one; `plain[k]` is how many first points of round k came from the prior."""
     sizes = [len(r.g) for r in rounds]
@@ -167,15 +182,22 @@ def combined(
         warnings.append(f"level {levels[-1]:.4g} was reached, not the threshold {threshold:.4g}: allow more calls")
     if not probability:
         low, high = 0.0, unseen(draws)
-        warnings.append(f"no failure in {sum(sizes)} calls: {high:.2g} is what {draws} plain draws without one allow")
+        warnings.append(f"no failure in {calls} calls: {high:.2g} is what {draws} plain draws without one allow")
     else:
         low, high = interval(probability, sqrt(variance), effective)
         if effective < TRUSTED:
             warnings.append(f"the estimate rests on {effective:.0f} effective failures: the true error may be larger")
-        able = [value for value in values if effective_size(value) >= JUDGED and value.std() > 0]
+        able = [
+            value
+            for share, value in zip(trust, values, strict=True)
+            if share >= trust.max() / BLIND and effective_size(value) >= JUDGED and value.std() > 0
+        ]
         errors = [float(value.std()) / sqrt(len(value)) for value in able]
         if len(able) > 1 and disagree([float(value.mean()) for value in able], errors):
-            warnings.append("the rounds disagree by more than chance explains: some proposals missed failures")
+            warnings.append(
+                "the rounds disagree by more than chance explains: some proposals missed failures, or g does not "
+                "give the same for the same"
+            )
         if contradicted(seen, draws, probability):
             warnings.append(
                 f"{seen} of {draws} plain draws failed, more than the estimate explains: it misses failures"
@@ -194,7 +216,7 @@ def combined(
         probability=probability,
         standard_error=sqrt(variance),
         interval=(low, high),
-        calls=sum(sizes),
+        calls=calls,
         effective_samples=effective,
         levels=tuple(levels),
         warnings=tuple(warnings),
