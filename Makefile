@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help env demo test slow lint web clean
+.PHONY: help env demo test slow lint docs web clean
 
 help:
 	@echo "make demo   train a VAE on the embedded digits, draw from it, open the page on it"
 	@echo "make test   run the linters, the type checker and the tests, but for the slow ones"
 	@echo "make slow   run the slow tests"
+	@echo "make docs   build README and docs as a site, into build/docs"
 	@echo "make web    bundle the studio's page anew, after a change in src/fabulate/studio/web (needs node)"
 	@echo "make env    only make the environment in $(VENV)"
 	@echo "make clean  remove the environment and the demo's run"
@@ -33,6 +34,10 @@ lint: env
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+docs: env
+	$(BIN)/sphinx-build -W --keep-going -q -c docs -d build/doctrees . build/docs
+	@echo "build/docs/index.html"
 
 web:
 	sh src/fabulate/studio/web/build.sh

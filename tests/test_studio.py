@@ -1,5 +1,6 @@
 """The studio's server: who may ask, what may be asked, jobs that outlive it, and what it tells of folders."""
 
+import asyncio
 import errno
 import json
 import os
@@ -32,7 +33,7 @@ from fabulate.studio.forms import cards, form
 from fabulate.studio.guard import LARGEST_UPLOAD
 from fabulate.studio.jobs import WAITING, FullError, Jobs
 from fabulate.studio.places import OutsideError, Roots
-from fabulate.studio.runs import Follower
+from fabulate.studio.runs import Follower, events
 from fabulate.training import load
 from fabulate.types import to_uint8
 from test_docs import understand
@@ -431,6 +432,52 @@ def test_a_job_that_is_killed_is_lost_and_another_process_is_never_taken_for_it(
     assert jobs.stop(job.name).state == "lost"
 
 
+def test_a_job_whose_number_cannot_be_kept_is_not_left_running(jobs, monkeypatch):
+    def full(file: Path, _: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", str(file))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fabulate.studio.jobs.write_file", full)
+        with pytest.raises(OSError, match="No space left"):
+            jobs.submit(["echo begun; exec sleep 31.4159"], "", "")
+    (name,) = jobs.names()
+    until(lambda: jobs.get(name).state == "waiting")  # it does not run, and is begun when there is room
+    assert not [line for line in Path("/proc").glob("[0-9]*/cmdline") if b"31.4159" in read(line)]
+    jobs.advance()
+    assert jobs.get(name).state == "running" and group_of(jobs, name)
+
+
+def read(file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError:  # a process that has gone
+        return b""
+
+
+def test_a_job_runs_where_it_was_asked_for_whichever_studio_begins_it(jobs, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    other = Jobs(tmp_path, elsewhere, SLEEPER)
+    first = jobs.submit(["sleep 0.2"], "", "runs/a")
+    second = other.submit(["pwd; touch made"], "", "runs/b")
+    until(lambda: jobs.advance() or jobs.get(second.name).state == "done")
+    assert (elsewhere / "made").exists() and not (tmp_path / "made").exists()
+    assert (jobs.get(first.name).path, jobs.get(second.name).path) == ("runs/a", str(elsewhere / "runs" / "b"))
+    assert other.get(second.name).path == "runs/b"
+
+
+def test_a_job_that_cannot_be_begun_fails_in_words_and_holds_up_no_other(jobs, tmp_path):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    running = jobs.submit(["sleep 0.3"], "", "")
+    lost = Jobs(tmp_path, elsewhere, SLEEPER).submit(["true"], "", "")
+    after = jobs.submit(["true"], "", "")
+    elsewhere.rmdir()
+    until(lambda: jobs.advance() or jobs.get(after.name).state == "done")
+    assert [jobs.get(job.name).state for job in (running, lost)] == ["done", "failed"]
+    assert "elsewhere" in jobs.get(lost.name).output
+
+
 def test_two_studios_on_one_folder_share_the_queue(jobs):
     other = Jobs(jobs.here, jobs.here, SLEEPER)
     for i in range(4):
@@ -512,7 +559,7 @@ def test_every_command_is_understood(home, monkeypatch):
     for verb, body in bodies.items():  # from elsewhere all paths are absolute, as `understand` needs them
         words = asked.COMMANDS[verb].model_validate(body).command(Roots([home], here=Path(photos))).words
         understand(words, monkeypatch, {run: "vae"})
-    assert words == ["outliers", "fit", photos, "--size", "8", "--false-alarm", "0.02", "--without",
+    assert words == ["outliers", "fit", ".", "--size", "8", "--false-alarm", "0.02", "--without",
                      str(ranking / "reject.txt"), "--out", str(home / "normal-again"), "--overwrite"]  # fmt: skip
     shutil.rmtree(home / "normal")
 
@@ -586,6 +633,97 @@ def test_a_follower_hears_each_line_once_and_of_a_training_that_goes_back(tmp_pa
     assert news is not None and news["reset"] and [each["step"] for each in news["rows"]] == [1]
     (run / "log.jsonl").write_text(row(1) + row(3, finished=True))
     assert (follower.look([]) or {})["state"] == "finished"
+
+
+def damaged(home: Path) -> Path:
+    """A folder of runs and results that somebody made to do harm."""
+    config = {"family": "--import=evil.py", "model": {}, "training": {}, "data": {"source": "--import=evil.py"}}
+    files = {
+        "run/config.json": {**config, "shape": [1, 8, 8], "classes": []},
+        "run/checkpoints/none": {},
+        "half/metrics.json": {"overall": "half"},
+        "half/index.html": {},
+        "proof/proof.json": {"helped": "yes", "sentences": [], "baselines": {}, "differences": []},
+        "proof/proof.html": {},
+        "normal/config.json": {"data": config["data"], "parameters": {"false_alarm": 0.05}},
+        "normal/detector.safetensors": {},
+        "normal/rank/outliers.json": {"kind": "run", "path": "../..", "images": 3, "outliers": 1},
+        "normal/rank/outliers.csv": {},
+        "--import=evil.py/1.png": {},
+    }
+    for name, what in files.items():
+        (home / name).parent.mkdir(parents=True, exist_ok=True)
+        (home / name).write_text(json.dumps(what))
+    return home
+
+
+@pytest.fixture
+def harmful(tmp_path: Path) -> TestClient:
+    app = application(Roots([damaged(tmp_path)], here=tmp_path), TOKEN, PORT, ("127.0.0.1",))
+    page = TestClient(app, base_url=f"http://127.0.0.1:{PORT}", raise_server_exceptions=True)
+    assert page.get(f"/?token={TOKEN}").status_code == 200
+    return page
+
+
+def test_what_lies_in_a_folder_never_becomes_an_option(harmful):
+    words = harmful.post("/api/command/continue", json={"run": "run"}).json()["command"].split()
+    assert words == ["fabulate", "train", "--config", "run/config.json", "--out", "run"]
+    asked = {"source": "--import=evil.py", "out": "n"}
+    fit = harmful.post("/api/command/outliers-fit", json=asked).json()["command"].split()
+    assert fit[3] == "./--import=evil.py"
+    refused = harmful.post("/api/command/outliers-refit", json={"ranking": "normal/rank"})
+    assert refused.status_code in (404, 200) and " --import" not in refused.text
+
+
+def test_damaged_results_are_left_out_and_told_of(harmful):
+    places = harmful.get("/api/home").json()["places"]
+    assert {(place["kind"], place["path"]) for place in places} == {
+        ("run", "run"),
+        ("detector", "normal"),
+        ("ranking", "normal/rank"),
+    }
+    for address in ("/api/comparison", "/api/proof"):
+        for path in ("half", "proof", "run"):
+            assert harmful.get(address, params={"path": path}).status_code in (404, 409), (address, path)
+
+
+def test_a_list_has_a_bound_to_its_end(page):
+    body = TRAIN | {"model": {"network": {"kind": "mlp", "hidden": [8] * 64 + [10**9]}}}
+    answer = page.post("/api/command/train", json=body)
+    assert answer.status_code == 422 and "hidden" in answer.json()["error"]
+
+
+def test_events_are_json_whatever_the_numbers_are(tmp_path):
+    (tmp_path / "log.jsonl").write_text('{"step": 1, "train": {"a": NaN, "b": -Infinity, "c": 2.5}}\n')
+
+    async def first() -> str:
+        return await anext(events(tmp_path, Roots([tmp_path], here=tmp_path), type("Jobs", (), {"snapshot": []}), bool))
+
+    told = json.loads(asyncio.run(first()).removeprefix("data: "), parse_constant=lambda word: pytest.fail(word))
+    assert told["rows"][0]["train"] == {"a": None, "b": None, "c": 2.5}
+
+
+def test_a_proof_is_told_with_the_numbers_of_its_file(page, home):
+    from fabulate.uses.augment.page import to_json
+    from fabulate.uses.augment.proof import NAMES, Proof
+
+    y = torch.arange(60) % 2
+    right = {
+        name: torch.rand(2, 60, generator=torch.Generator().manual_seed(k)) < 0.5 + k / 20
+        for k, name in enumerate(NAMES)
+    }
+    made = to_json(Proof(("a", "b"), right, y, dict.fromkeys(NAMES, 60), 100))
+    (home / "more" / "proof").mkdir(parents=True)
+    (home / "more" / "proof" / "proof.json").write_text(json.dumps(made))
+    (home / "more" / "proof" / "proof.html").write_text("<p>proof</p>")
+    told = page.get("/api/proof", params={"path": "more/proof"}).json()
+    card = next(place for place in page.get("/api/home").json()["places"] if place["kind"] == "proof")
+    shutil.rmtree(home / "more")
+    assert (card["name"], card["answer"]) == ("more", made["sentences"][0]) and told["sentences"] == made["sentences"]
+    assert [(way["name"], way["value"]) for way in told["ways"]] == [
+        (name, way["balanced_accuracy"]["value"]) for name, way in made["baselines"].items()
+    ]
+    assert {way["name"] for way in told["ways"] if way["synthetic"]} == {"synthetic", "both"}
 
 
 # The page and the command

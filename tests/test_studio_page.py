@@ -247,6 +247,46 @@ def test_the_verdict_of_a_comparison_is_the_command_lines(page, studio, folder, 
     assert report.locator("h1").inner_text() == "vae · gan"
 
 
+def test_a_proof_is_a_chart_of_its_ways_below_its_answer(page, studio, folder):
+    ways = {"real": (0.5, False), "balanced": (0.6, False), "synthetic": (0.7, True), "both": (None, True)}
+    record = {
+        "helped": "no",
+        "sentences": ["Synthetic images <b>did not</b> help.", "Recommended: balanced."],
+        "baselines": {
+            name: {
+                "words": name,
+                "images": 9,
+                "balanced_accuracy": {"value": v, "low": v and v - 0.1, "high": v and v + 0.1},
+            }
+            for name, (v, _) in ways.items()
+        },
+        "differences": [{"first": name} for name, (_, synthetic) in ways.items() if synthetic],
+    }
+    place = folder / "more" / "proof"
+    place.mkdir(parents=True)
+    (place / "proof.json").write_text(json.dumps(record))
+    (place / "proof.html").write_text("<p>all numbers</p>")
+    at(page, studio, "compare?proof=more%2Fproof")
+    page.wait_for_selector("svg.proof")
+    assert page.inner_text("#answer") == record["sentences"][0]
+    assert page.locator(".way").evaluate_all("all => all.map((each) => each.dataset.way)") == [*ways]
+    assert page.locator(".way.synthetic").evaluate_all("all => all.map((each) => each.dataset.way)") == [
+        "synthetic",
+        "both",
+    ]
+    places = page.locator(".way circle").evaluate_all("all => all.map((each) => Number(each.getAttribute('cx')))")
+    lines = page.locator(".way line").evaluate_all(
+        "all => all.map((each) => ['x1', 'x2'].map((end) => Number(each.getAttribute(end))))"
+    )
+    unit = places[1] - places[0]  # a tenth of the accuracy
+    assert unit > 20 and abs(places[2] - places[1] - unit) < 0.3 and len(places) == 3
+    assert all(
+        abs(at - unit - low) < 0.3 and abs(at + unit - high) < 0.3
+        for at, (low, high) in zip(places, lines, strict=True)
+    )
+    shutil.rmtree(folder / "more")
+
+
 @pytest.mark.slow
 def test_a_training_goes_on_while_the_server_is_killed_and_the_page_comes_back(browser, folder):
     studio = Studio(folder)

@@ -24,6 +24,7 @@ from fabulate.types import ImageShape, SequenceShape
 
 LARGEST = 2**31  # of whole numbers in the training's part
 LARGEST_PART = 2**16  # of those of a model: a layer's width, a code's length
+LONGEST = 64  # numbers in a list: a network's layers
 Json = dict[str, Any]
 
 
@@ -146,7 +147,9 @@ def bounded(values: Any, most: int, name: str = "") -> None:
         for key, value in values.items():
             bounded(value, 2**63 - 1 if key == "seed" else most, f"{name}.{key}".lstrip("."))
     elif isinstance(values, list):
-        for value in values[:64]:
+        if len(values) > LONGEST:
+            raise ConfigError(f"{name}: must have {LONGEST} numbers at most (given: {len(values)})")
+        for value in values:
             bounded(value, most, name)
     elif isinstance(values, int | float) and not isinstance(values, bool) and not -most <= values <= most:
         raise ConfigError(f"{name}: must lie between -{most:,} and {most:,} (given: {values})")

@@ -12,7 +12,6 @@ the order they were asked for. Of two servers on one folder, one at a time looks
 """
 
 import fcntl
-import json
 import os
 import signal
 import subprocess
@@ -52,6 +51,8 @@ class Record(TypedDict):
     about: str
     path: str
     asked: float
+    here: str
+    """Where its words are meant to be run: other studios on the folder may have been started elsewhere."""
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,8 @@ class Job:
     """What it makes, for people."""
     path: str
     """The folder that it writes."""
+    here: Path
+    """Where it is run."""
     asked: float
     """When, in seconds since 1970."""
     state: State
@@ -90,7 +93,13 @@ class Jobs:
             folder = self.folder / f"{time.time_ns():020d}-{token_hex(4)}"
             folder.mkdir()
             (folder / "output").touch()
-            record: Record = {"words": [*words], "about": about, "path": path, "asked": time.time()}
+            record: Record = {
+                "words": [*words],
+                "about": about,
+                "path": path,
+                "asked": time.time(),
+                "here": str(self.here),
+            }
             try:
                 write_json(folder / "job.json", record)  # last: a folder without it is no job
             except OSError:  # a disk that is full
@@ -107,8 +116,9 @@ class Jobs:
             raise FileNotFoundError(2, "there is no such job", name)
         record: Record = read_json(folder / "job.json", Record)
         code, output = written(folder / "code"), tail(folder / "output")
-        words = tuple(record["words"])
-        return Job(name, words, record["about"], record["path"], record["asked"], state(folder), code, output)
+        words, here = tuple(record["words"]), Path(record["here"])
+        path = record["path"] if here == self.here else str(here / record["path"])  # as it is seen from here
+        return Job(name, words, record["about"], path, here, record["asked"], state(folder), code, output)
 
     def names(self) -> list[str]:
         """Of all jobs, the first asked for first."""
@@ -164,17 +174,27 @@ class Jobs:
         folder = self.folder / job.name
         with (folder / "output").open("ab") as output:
             fcntl.flock(output, fcntl.LOCK_EX)
-            child = subprocess.Popen(
-                ["sh", "-c", SHELL, folder / "code", *self.program, *job.words],
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                cwd=self.here,
-                env={**os.environ, "COLUMNS": "110"},
-                start_new_session=True,
-            )
-        write_file(folder / "pid", lambda file: file.write(str(child.pid).encode()))
-        threading.Thread(target=child.wait, daemon=True).start()  # else it would stay as a zombie
+            try:
+                child = subprocess.Popen(
+                    ["sh", "-c", SHELL, folder / "code", *self.program, *job.words],
+                    stdin=subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    cwd=job.here,
+                    env={**os.environ, "COLUMNS": "110"},
+                    start_new_session=True,
+                )
+            except OSError as error:  # where it was to be run is gone, say: those behind it need not wait for it
+                output.write(f"{error.filename or 'sh'}: {error.strerror or error}\n".encode())
+                (folder / "code").write_text("127")
+                return
+        try:
+            write_file(folder / "pid", lambda file: file.write(str(child.pid).encode()))
+        except OSError:  # a disk that is full: nobody could stop it
+            os.killpg(child.pid, signal.SIGKILL)
+            raise
+        finally:
+            threading.Thread(target=child.wait, daemon=True).start()  # else it would stay as a zombie
 
     def _signal(self, name: str, number: signal.Signals) -> None:
         """Send a signal to all processes of a job that holds its lock: so its number is still its own."""
@@ -237,4 +257,4 @@ def tail(file: Path) -> str:
 
 def told(job: Job) -> dict[str, object]:
     """A job as JSON."""
-    return json.loads(json.dumps(vars(job)))
+    return {**vars(job), "here": str(job.here)}

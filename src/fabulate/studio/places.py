@@ -22,6 +22,7 @@ MARKS: list[tuple[Kind, tuple[str, ...]]] = [  # a folder is what the first of t
     ("detector", ("config.json", "detector.safetensors")),
     ("ranking", ("outliers.json", "outliers.csv")),
     ("comparison", ("metrics.json", "index.html")),
+    ("proof", ("proof.json", "proof.html")),
 ]
 
 
@@ -71,8 +72,9 @@ class Roots:
         return given if given in NAMED else self.shown(self.existing(given))
 
     def shown(self, path: Path) -> str:
-        """A path as people type it."""
-        return str(path.relative_to(self.here)) if path.is_relative_to(self.here) else str(path)
+        """A path as people type it; never one that the command line would take for an option."""
+        shown = str(path.relative_to(self.here)) if path.is_relative_to(self.here) else str(path)
+        return f"./{shown}" if shown.startswith("-") else shown
 
     def places(self) -> list[Place]:
         """What lies under the roots, the newest first."""
@@ -89,7 +91,7 @@ def look(root: Path) -> Iterator[Place]:
             if (left := left - 1) < 0:
                 return
             names, folders, images = listed(folder)
-            kind = next((kind for kind, files in MARKS if names.issuperset(files)), None)
+            kind = marked(names)
             if kind is not None:
                 yield Place(kind, folder)
                 below += [path for path in folders if kind == "detector"]  # rankings lie in it
@@ -105,7 +107,12 @@ def look(root: Path) -> Iterator[Place]:
 
 def all_images(inner: Sequence[tuple[Path, tuple[set[str], list[Path], int]]]) -> bool:
     """Whether the folders in a folder are classes, or parts with classes in them: images and nothing of ours."""
-    return all(count > 0 and "config.json" not in names for _, (names, _, count) in inner)
+    return all(count > 0 and "config.json" not in names and not marked(names) for _, (names, _, count) in inner)
+
+
+def marked(names: set[str]) -> Kind | None:
+    """What a folder is by the files in it, if it is one of ours."""
+    return next((kind for kind, files in MARKS if names.issuperset(files)), None)
 
 
 def listed(folder: Path) -> tuple[set[str], list[Path], int]:

@@ -8,11 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, with_config
+from typing_extensions import TypedDict
 
 from fabulate.config import Reading
+from fabulate.errors import FabulateError
 from fabulate.files import read_json
-from fabulate.studio.places import Roots
+from fabulate.studio.places import NAMED, Roots
 
 Seed = Annotated[int, Field(ge=0, lt=2**63)]
 Text = Annotated[str, Field(max_length=4096)]
@@ -78,11 +80,9 @@ class Continue(Body):
     run: Text
 
     def command(self, roots: Roots) -> Command:
-        """`fabulate train` with all that the run's own config.json tells."""
-        path = roots.existing(self.run)
-        run, family = roots.shown(path), read_json(path / "config.json", dict[str, Any])["family"]
-        words = ["train", family, "--config", f"{run}/config.json", "--out", run]
-        return Command(words, f"train {family}", run)
+        """`fabulate train` with all that the run's own config.json tells, the family too."""
+        run = roots.shown(roots.existing(self.run))
+        return Command(["train", "--config", f"{run}/config.json", "--out", run], f"train {run}", run)
 
 
 class Sample(Body):
@@ -174,9 +174,24 @@ class Score(Body):
     def command(self, roots: Roots) -> Command:
         """`fabulate outliers score`."""
         detector, source = roots.existing(self.detector), roots.source(self.source)
-        out = roots.shown(detector / source.rstrip("/").rsplit("/", 1)[-1])
+        out = roots.shown(detector / (source if source in NAMED else roots.existing(source).name))
         words = ["outliers", "score", roots.shown(detector), source, "-n", str(self.n), "--out", out, "--overwrite"]
         return Command(words, f"rank {source}", out)
+
+
+@with_config(ConfigDict(extra="ignore"))
+class Promise(TypedDict):
+    """Of a detector's parameters, what a new one is asked to keep."""
+
+    false_alarm: float
+
+
+@with_config(ConfigDict(extra="ignore"))
+class Fitted(TypedDict):
+    """A detector's config.json, as far as fitting it again needs it."""
+
+    data: dict[str, Any]
+    parameters: Promise
 
 
 class Refit(Body):
@@ -187,11 +202,14 @@ class Refit(Body):
     def command(self, roots: Roots) -> Command:
         """`fabulate outliers fit --without`."""
         ranking = roots.existing(self.ranking)
-        about = read_json(ranking.parent / "config.json", dict[str, Any])
+        about: Fitted = read_json(ranking.parent / "config.json", Fitted)
+        if "source" not in about["data"]:
+            raise FabulateError("ranking: its detector was not learnt from a source of images")
+        source = roots.source(str(about["data"]["source"]))
         reading = {name: value for name, value in about["data"].items() if name in READING and value != READING[name]}
         out, rejected = roots.shown(Path(f"{ranking.parent}-again")), roots.shown(ranking / "reject.txt")
         alarm = ["--false-alarm", f"{about['parameters']['false_alarm']:g}"]
-        words = ["outliers", "fit", about["data"]["source"], *flags(reading), *alarm, "--without", rejected]
+        words = ["outliers", "fit", source, *flags(reading), *alarm, "--without", rejected]
         return Command([*words, "--out", out, "--overwrite"], f"learn what is normal without {rejected}", out)
 
 

@@ -4,7 +4,6 @@ What needs torch is imported where it is used: the first page is there before to
 so that each runs in a thread, and a long one holds nobody up.
 """
 
-import json
 import shlex
 import tempfile
 from pathlib import Path
@@ -228,8 +227,11 @@ def routes(roots: Roots, jobs: Jobs) -> APIRouter:
 
     @router.get("/comparison")
     def comparison(path: Path_) -> Json:
-        found = json.loads((roots.existing(path) / "metrics.json").read_bytes())
-        return {"overall": found["overall"], "verdicts": found["verdicts"], "runs": [*found["reports"]]}
+        return runs.compared(roots.existing(path))
+
+    @router.get("/proof")
+    def proof(path: Path_) -> Json:
+        return runs.proved(roots.existing(path))
 
     # Learn
 

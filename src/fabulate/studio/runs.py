@@ -7,9 +7,10 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import ConfigDict, with_config
+from pydantic import ConfigDict, Field, with_config
+from pydantic_core import to_json
 from typing_extensions import TypedDict
 
 from fabulate.errors import RunError
@@ -34,6 +35,41 @@ class Settings(TypedDict):
     data: Json
     shape: list[Any]
     classes: list[str]
+
+
+@with_config(ConfigDict(extra="ignore"))
+class Comparison(TypedDict):
+    """A comparison's metrics.json, as far as a page tells of it."""
+
+    overall: str
+    reports: Json
+
+
+class Accuracy(TypedDict):
+    """A share with its 95 % interval."""
+
+    value: float | None
+    low: float | None
+    high: float | None
+
+
+@with_config(ConfigDict(extra="ignore"))
+class Way(TypedDict):
+    """A way to train, in proof.json."""
+
+    words: str
+    images: int
+    balanced_accuracy: Accuracy
+
+
+@with_config(ConfigDict(extra="ignore"))
+class Proof(TypedDict):
+    """proof.json, as far as a page tells of it."""
+
+    helped: str
+    sentences: Annotated[list[str], Field(min_length=1)]
+    baselines: dict[str, Way]
+    differences: list[Json]
 
 
 def rows_of(text: bytes) -> Iterator[Json]:
@@ -101,14 +137,34 @@ def card(place: Place, roots: Roots, jobs: list[Job]) -> Json | None:
         if place.kind == "images":
             return found | {"images": place.images}
         if place.kind == "ranking":
-            return found | read_json(path / "outliers.json", Json)
+            return read_json(path / "outliers.json", Json) | found
         if place.kind == "detector":
             about = read_json(path / "config.json", Json)
             return found | {"data": about.get("data", {}), "normals": about.get("normals")}
-        about = read_json(path / "metrics.json", Json)
-        return found | {"overall": about["overall"], "runs": [*about["reports"]]} if "overall" in about else None
+        if place.kind == "proof":
+            proof = proved(path)
+            return found | {"name": path.parent.name, "helped": proof["helped"], "answer": proof["sentences"][0]}
+        return found | compared(path)
     except (OSError, RunError):
         return None
+
+
+def compared(path: Path) -> Json:
+    """A comparison: its verdict in words, and of which runs. Errors: `RunError` for a folder that has none."""
+    found: Comparison = read_json(path / "metrics.json", Comparison)
+    return {"overall": found["overall"], "runs": [*found["reports"]]}
+
+
+def proved(path: Path) -> Json:
+    """A proof: the verdict's sentences, and the balanced accuracy of each way to train. Errors: `RunError`."""
+    found: Proof = read_json(path / "proof.json", Proof)
+    with_synthetic = {each.get("first") for each in found["differences"]}
+    ways = [
+        {"name": name, "words": way["words"], "images": way["images"], "synthetic": name in with_synthetic}
+        | way["balanced_accuracy"]
+        for name, way in found["baselines"].items()
+    ]
+    return {"helped": found["helped"], "sentences": found["sentences"], "ways": ways}
 
 
 def run_card(path: Path, jobs: list[Job], shown: str) -> Json:
@@ -206,7 +262,7 @@ async def events(run: Path, roots: Roots, jobs: Any, closing: Callable[[], bool]
         news = follower.look(jobs.snapshot)
         quiet = 0.0 if news else quiet + LOOK
         if news:
-            yield f"data: {json.dumps(news, allow_nan=True)}\n\n".replace("NaN", "null").replace("Infinity", "null")
+            yield f"data: {to_json(news, inf_nan_mode='null').decode()}\n\n"  # no browser reads NaN
         elif quiet > 15:  # so that a connection that is gone is noticed
             quiet = 0.0
             yield ": still here\n\n"

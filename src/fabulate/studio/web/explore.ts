@@ -24,11 +24,13 @@ export async function explore(screen: HTMLElement, given: URLSearchParams): Prom
   put(screen, heading("explore", path.split("/").pop()!), waiting);
   const facts = await get("/api/explore", { run: path });
   waiting.remove();
-  const ends: (() => void)[] = [];
+  let end = () => {}, wanted = 0; // of the map that is shown; the class chosen last
   const place = el("div");
   const fill = (label: string | null) => attempt(async () => {
-    const shown = await codes(path, facts, label);
-    ends.push(shown.end);
+    const own = ++wanted, shown = await codes(path, facts, label);
+    if (own !== wanted) { shown.end(); return; }
+    end();
+    end = shown.end;
     refill(place, ...shown.sections);
   });
   put(screen.firstElementChild!, el("p", { class: "lead" }, `${facts.family} · ${shape(facts.shape)} · ${number(facts.numbers)} parameters`));
@@ -36,7 +38,7 @@ export async function explore(screen: HTMLElement, given: URLSearchParams): Prom
   put(screen, samples(path, facts), place);
   if (facts.map) await fill(facts.classes[0] ?? null);
   else refill(place, section("Codes", el("p", { class: "soft" }, "A code of this model has as many numbers as an image, or none: no map of few directions tells what varies in it.")));
-  return () => ends.forEach((end) => end());
+  return () => { wanted++; end(); };
 }
 
 /** The map with what is decoded beside it, the walk, and a place for an image. */
@@ -117,7 +119,7 @@ class Walk {
         const { blob } = await postForBlob("/api/explore/walk", { ...this.body, places });
         const link = el("a", { href: URL.createObjectURL(blob), download: "walk.gif" });
         link.click();
-        URL.revokeObjectURL(link.href);
+        window.setTimeout(() => URL.revokeObjectURL(link.href), 10_000); // some browsers begin to save it later
       }));
       this.end();
       let k = 0;

@@ -23,7 +23,7 @@ export async function home(screen: HTMLElement): Promise<() => void> {
 
 function filled(found: Json, refresh: () => Promise<void>): Child[] {
   const of = (...kinds: string[]) => found.places.filter((each: Json) => kinds.includes(each.kind));
-  const runs = of("run"), images = of("images"), others = of("detector", "ranking", "comparison");
+  const runs = of("run"), images = of("images"), others = of("detector", "ranking", "comparison", "proof");
   const jobs = found.jobs.filter((job: Json) => job.state === "running" || job.state === "waiting").reverse();
   const failed = found.jobs.filter((job: Json) => job.state === "failed").slice(-1);
   const empty = !runs.length && !others.length;
@@ -78,6 +78,9 @@ function folder(each: Json): HTMLElement {
 function other(each: Json): HTMLElement {
   if (each.kind === "comparison") {
     return tile(to("compare", { path: each.path }), null, each.runs.join(" · "), el("span", { class: "pill" }, "comparison"), [each.overall]);
+  }
+  if (each.kind === "proof") {
+    return tile(to("compare", { proof: each.path }), null, each.name, el("span", { class: "pill" }, "proof"), [each.answer]);
   }
   if (each.kind === "ranking") {
     return tile(to("outliers", { path: each.path }), null, each.name, el("span", { class: "pill" }, "ranking"),

@@ -22,12 +22,13 @@ export async function sorting(screen: HTMLElement, path: string): Promise<() => 
   const counts = el("p", { class: "counts" }), more = button("Show more", () => load(), "small");
   const said = el("span", { class: "soft" });
   const of = (what: Decision) => rows.filter((row) => decided.get(row.name) === what).map((row) => row.name as string);
-  const save = settled(() => attempt(async () => {
+  let written: Promise<unknown> = Promise.resolve(); // one after the other: the last decision is the one that stays
+  const save = settled(() => { written = written.then(() => attempt(async () => {
     const told = await post("/api/outliers/decide", { ranking: path, keep: of("keep"), reject: of("reject") });
     said.textContent = `written: ${told.keep} in keep.txt, ${told.reject} in reject.txt`;
     grid.dataset.saved = `${told.keep} ${told.reject}`;
     again.changed();
-  }), 150);
+  })); }, 150);
 
   const mark = (i: number) => {
     const card = grid.children[i];

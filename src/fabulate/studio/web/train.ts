@@ -42,6 +42,7 @@ export async function train(screen: HTMLElement, given: URLSearchParams): Promis
   };
   const fillForms = async () => {
     const form = await get("/api/form", { family: family.name });
+    if (form.family !== family.name) return; // another was chosen meanwhile
     const values = form.presets[preset];
     const names = Object.keys(form.training.properties);
     forms = {
