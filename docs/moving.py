@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from PIL import Image, ImageDraw
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 import fabulate
@@ -23,46 +24,78 @@ from fabulate.training.loop import Learner
 from fabulate.training.train import fresh
 
 FILMED, SEED = 40, 0  # pictures of a training; what is drawn
+SPREAD = 0.7  # of the codes that a walk leads through; with 1 some lie where no image does
 GRAYS = 24  # levels: a GIF of all would be three times as large, and look the same
-PAPER, WORDS, ACCENT = 16, 190, (0x5B, 0x9B, 0xE6)  # behind the images, of words, of the bar: gray levels and RGB
-CLASSES = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#a89200", "#8a8f98", "#9a6a4f", "#7a5fc0")
+PAPER, WORDS, ACCENT = (
+    16,
+    190,
+    (0x5B, 0x9B, 0xE6),
+)  # behind the images, of words, of the bar: gray levels and RGB
+CLASSES = (
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#d55e00",
+    "#cc79a7",
+    "#56b4e9",
+    "#a89200",
+    "#8a8f98",
+    "#9a6a4f",
+    "#7a5fc0",
+)
 EDGE, BELOW = 10, 34  # pixels around the panels, and for words and the bar below them
 Frame = Image.Image
 
 TRAININGS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "vae": ("vae", "default", {"network": "mlp", "epochs": 10, "conditional": True}),
-    "plane": ("vae", "default", {"network": "mlp", "epochs": 10, "latent_dim": 2}),
-    "textbook": ("gan", "tutorial", {}),
-    "default": ("gan", "default", {"network": "mlp", "epochs": 10}),
+    "plane": ("vae", "default", {"network": "mlp", "epochs": 3, "latent_dim": 2}),
+    "textbook": ("gan", "tutorial", {"epochs": 4}),
+    "default": ("gan", "default", {"network": "mlp", "epochs": 4, "batch_size": 128}),
 }
 
 
-def filmed(runs: Any, name: str) -> list[tuple[int, Any]]:
-    """The models of a training on MNIST at some of its steps, with those steps."""
-    folder = runs.folder / f"moving-{name}"
-    if not (folder / "whole").exists():
-        film(folder, *TRAININGS[name])
-    return [(int(place.name), fabulate.load(place)) for place in sorted(folder.glob("[0-9]*"))]
+class Film:
+    """A training on MNIST: the steps that are kept of it, and the model as it was at each."""
 
+    def __init__(self, runs: Any, name: str) -> None:
+        self.folder = runs.folder / f"moving-{name}"
+        family, preset, hyperparameters = TRAININGS[name]
+        config, self.schedule = configure(family, preset, hyperparameters)
+        self.data = fabulate.load_data("mnist")
+        classes = self.data.classes if self.schedule.conditional else ()
+        self.model: Any = fresh(family, config, self.schedule, self.data.shape, classes, "cpu")
+        if not (self.folder / "whole").exists():
+            self.take()
+        self.steps = sorted(int(file.stem) for file in self.folder.glob("*.safetensors"))
+        self.model.eval()
 
-@torch.enable_grad()
-def film(folder: Path, family: str, preset: str, hyperparameters: dict[str, Any]) -> None:
-    """Train, and keep the model at some steps."""
-    data = fabulate.load_data("mnist")
-    config, schedule = configure(family, preset, hyperparameters)
-    classes = data.classes if schedule.conditional else ()
-    learner = Learner(fresh(family, config, schedule, data.shape, classes, "cpu"), schedule, data.train)
-    assert learner.total is not None
-    at = {0, *np.geomspace(1, learner.total, FILMED - 1).round().astype(int).tolist()}
+    @torch.enable_grad()
+    def take(self) -> None:
+        """Train, and keep the averaged weights of some steps."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        learner = Learner(self.model, self.schedule, self.data.train)
+        assert learner.total is not None
+        at = {
+            0,
+            *np.geomspace(1, learner.total, FILMED - 1).round().astype(int).tolist(),
+        }
 
-    def keep() -> None:
-        if learner.step in at:
-            learner.sampler().save_pretrained(folder / f"{learner.step:06d}")
+        def keep() -> None:
+            if learner.step in at:
+                save_file(
+                    learner.sampler().state_dict(),
+                    self.folder / f"{learner.step:06d}.safetensors",
+                )
 
-    keep()
-    for _ in learner.steps():
         keep()
-    (folder / "whole").touch()
+        for _ in learner.steps():
+            keep()
+        (self.folder / "whole").touch()
+
+    def at(self, step: int) -> Any:
+        """The model at a step that was kept."""
+        self.model.load_state_dict(load_file(self.folder / f"{step:06d}.safetensors"))
+        return self.model
 
 
 # Frames
@@ -124,24 +157,32 @@ def save(frames: Sequence[tuple[Frame, int]], path: Path) -> None:
 def vae(runs: Any) -> list[tuple[Frame, int]]:
     """A conditional VAE as it learns: a code in each row, a class in each column; then all rows walk among codes."""
     rows, between = 4, 12
-    films = filmed(runs, "vae")
-    model = films[-1][1]
-    stops = [torch.randn(rows, model.config.latent_dim, generator=generator(SEED, "stop", k)) for k in range(4)]
+    film = Film(runs, "vae")
+    last = film.steps[-1]
+    model = film.at(last)
+    drawn = [torch.randn(rows, model.config.latent_dim, generator=generator(SEED, "stop", k)) for k in range(4)]
+    stops = [SPREAD * z for z in drawn]
 
-    def shown(model: Any, z: Tensor) -> Frame:
+    def shown(z: Tensor) -> Frame:
         n = len(model.classes)
         images = model.decode(z.repeat_interleave(n, 0), torch.arange(n).repeat(rows))
         return panel(images.view(rows, n, *images.shape[1:]))
 
     frames = []
-    for step, then in films:
+    for step in film.steps:
+        film.at(step)
         words = f"training a VAE on MNIST: step {step:,}; a class in each column, a code in each row"
-        frames.append((frame([shown(then, stops[0])], words, step / films[-1][0]), 110))
+        frames.append((frame([shown(stops[0])], words, step / last), 110))
     frames[-1] = (frames[-1][0], 900)
     for start, end in pairwise([*stops, stops[0]]):
         for part in range(between):
             z = torch.cat([on_shell(start[i], end[i], part / between) for i in range(rows)])
-            frames.append((frame([shown(model, z)], "a walk through its codes: 32 numbers each", 1.0), 80))
+            frames.append(
+                (
+                    frame([shown(z)], f"a walk through its codes, 32 numbers each, drawn from N(0, {SPREAD}²)", 1.0),
+                    80,
+                )
+            )
     return frames
 
 
@@ -156,14 +197,15 @@ def on_shell(start: Tensor, end: Tensor, part: float) -> Tensor:
 def plane(runs: Any) -> list[tuple[Frame, int]]:
     """Codes of test images in a plane, and what is decoded on a lattice of it, as a VAE learns."""
     side, reach, count = 364, 3.6, 1500
-    films = filmed(runs, "plane")
+    film = Film(runs, "plane")
     test = fabulate.load_data("mnist").test
     assert test is not None
     x, y = test.batch(torch.arange(count))
     marks = torch.distributions.Normal(0.0, 1.0).icdf(torch.linspace(0.03, 0.97, 13))
     codes = torch.stack(torch.meshgrid(marks, marks.flip(0), indexing="xy"), -1).reshape(-1, 2)
     frames = []
-    for step, model in films:
+    for step in film.steps:
+        model = film.at(step)
         cloud = Image.new("RGB", (side, side), (0, 0, 0))
         draw = ImageDraw.Draw(cloud)
         for (a, b), c in zip(model.encode(x).tolist(), y.tolist(), strict=True):
@@ -173,9 +215,20 @@ def plane(runs: Any) -> list[tuple[Frame, int]]:
             draw.text((6 + 13 * c, side - 18), str(c), colour, font(12))
         images = model.decode(codes)
         words = f"a VAE with two numbers in its code: step {step:,}"
-        above = (f"{count:,} test images at their codes", "what the decoder draws across the plane")
+        above = (
+            f"{count:,} test images at their codes",
+            "what the decoder draws across the plane",
+        )
         frames.append(
-            (frame([cloud, panel(images.view(13, 13, 1, 28, 28), 1)], words, step / films[-1][0], above), 150)
+            (
+                frame(
+                    [cloud, panel(images.view(13, 13, 1, 28, 28), 1)],
+                    words,
+                    step / film.steps[-1],
+                    above,
+                ),
+                150,
+            )
         )
     frames[-1] = (frames[-1][0], 2500)
     return frames
@@ -184,18 +237,22 @@ def plane(runs: Any) -> list[tuple[Frame, int]]:
 @torch.no_grad()
 def collapse(runs: Any) -> list[tuple[Frame, int]]:
     """The same noise through both generators as they learn: the textbook's GAN and the default."""
-    side, films = 5, {name: filmed(runs, name) for name in ("textbook", "default")}
+    side, films = 5, {name: Film(runs, name) for name in ("textbook", "default")}
     noise = {
-        name: torch.randn(side * side, models[0][1].config.latent_dim, generator=generator(SEED, "noise"))
-        for name, models in films.items()
+        name: torch.randn(
+            side * side,
+            film.model.config.latent_dim,
+            generator=generator(SEED, "noise"),
+        )
+        for name, film in films.items()
     }
     frames = []
-    for (step, textbook), (_, default) in zip(films["textbook"], films["default"], strict=True):
-        drawn = [model.decode(noise[name]) for name, model in (("textbook", textbook), ("default", default))]
+    for step in films["textbook"].steps:
+        drawn = [film.at(step).decode(noise[name]) for name, film in films.items()]
         panels = [panel(images.view(side, side, 1, 28, 28)) for images in drawn]
         words = f"each generator's images of the same {side * side} noise vectors: step {step:,}"
         above = ("the textbook's GAN", "the default GAN")
-        frames.append((frame(panels, words, step / films["textbook"][-1][0], above), 150))
+        frames.append((frame(panels, words, step / films["textbook"].steps[-1], above), 150))
     frames[-1] = (frames[-1][0], 2500)
     return frames
 
