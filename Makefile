@@ -10,7 +10,7 @@ help:
 	@echo "make test   run the linters, the type checker and the tests, but for the slow ones"
 	@echo "make slow   run the slow tests"
 	@echo "make docs   build README and docs as a site, into build/docs"
-	@echo "make web    bundle the studio's page anew, after a change in src/fabulate/studio/web (needs node)"
+	@echo "make web    bundle the pages anew, after a change in src/fabulate/studio/web or share/web (needs node)"
 	@echo "make env    only make the environment in $(VENV)"
 	@echo "make clean  remove the environment and the demo's run"
 
@@ -41,6 +41,7 @@ docs: env
 
 web:
 	sh src/fabulate/studio/web/build.sh
+	sh src/fabulate/share/web/build.sh
 
 clean:
 	rm -rf $(VENV) runs/demo

@@ -34,11 +34,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from fabulate.config import BUDGETS, override
 from fabulate.data import Images
-from fabulate.exchange import to_diffusers
 from fabulate.models import family
 from fabulate.models.families.flow import Flow, FlowConfig
 from fabulate.nets import UNet
 from fabulate.seeds import seeded
+from fabulate.share.diffusers import to_diffusers
 from fabulate.training.loop import Learner
 from fabulate.types import ImageShape, to_float
 

@@ -31,6 +31,7 @@ ROOMS = {  # the pages, as the bar on the left has them
         "docs/outliers",
         "docs/rare",
         "docs/audit",
+        "docs/sharing",
         "docs/sequences",
     ],
     "Reference": ["docs/api", "docs/reliability", "docs/results", "CHANGELOG"],

@@ -401,6 +401,11 @@ def studio(runs: Runs, name: str, theme: str) -> Image.Image:
     return screens.screen(runs.folder / "studio", name, theme)
 
 
+def share(runs: Runs, theme: str) -> Image.Image:
+    """The page that `fabulate export RUN --web` writes."""
+    return screens.shared(runs.folder / "studio", theme)
+
+
 PICTURES: dict[str, Callable[[Runs], Image.Image]] = {
     "mnist": real_digits,
     "latent-plane": plane,
@@ -430,6 +435,8 @@ PICTURES: dict[str, Callable[[Runs], Image.Image]] = {
     **{run: partial(family, run=run) for run in RUNS if run.startswith("families-")},
     **{f"studio-{name}": partial(studio, name=name, theme="light") for name in screens.SCREENS},
     **{f"studio-{name}-dark": partial(studio, name=name, theme="dark") for name in screens.SCREENS},
+    "share": partial(share, theme="light"),
+    "share-dark": partial(share, theme="dark"),
 }
 EVERY = (*PICTURES, *moving.FILMS)
 

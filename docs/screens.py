@@ -11,9 +11,11 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import numpy as np
@@ -154,6 +156,31 @@ def screen(folder: Path, name: str, theme: str) -> Image.Image:
         page.wait_for_timeout(1000)
         shots.append(Image.open(BytesIO(page.screenshot())).convert("RGB"))
         context.close()
+    return side_by_side(shots)
+
+
+def shared(folder: Path, theme: str) -> Image.Image:
+    """The page of an exported VAE at both widths side by side, in a theme."""
+    opened_on = opened(folder.resolve())[1]
+    if not (folder / "page").exists():
+        cli.main(["export", str(folder / "runs" / "vae-digits"), "--web", str(folder / "page")])
+    handler = partial(SimpleHTTPRequestHandler, directory=str(folder / "page"))
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    shots = []
+    for width in (WIDE, NARROW):
+        context = opened_on.new_context(color_scheme=theme, viewport={"width": width, "height": HIGH})
+        page = context.new_page()
+        page.goto(f"http://127.0.0.1:{server.server_port}/")
+        page.wait_for_selector("#page[data-seed]", timeout=120_000)
+        shots.append(Image.open(BytesIO(page.screenshot())).convert("RGB"))
+        context.close()
+    server.shutdown()
+    return side_by_side(shots)
+
+
+def side_by_side(shots: list[Image.Image]) -> Image.Image:
+    """Screens of one height as a picture for the docs."""
     small = [shot.resize((round(shot.width * HEIGHT / HIGH), HEIGHT), Image.Resampling.LANCZOS) for shot in shots]
     both = Image.new("RGB", (small[0].width + GAP + small[1].width, HEIGHT), "#808894")
     both.paste(small[0], (0, 0))

@@ -18,8 +18,8 @@ LEVELS = [
     {"nets", "prob", "paths", "data", "metrics"},
     {"samplers", "features", "compiling", "report"},
     {"models", "stats"},
-    {"training", "samples", "exchange"},
-    {"evaluation", "uses"},
+    {"training", "samples"},
+    {"evaluation", "uses", "share"},
     {"cli", "studio"},
 ]
 LEVEL = {room: level for level, rooms in enumerate(LEVELS) for room in rooms}

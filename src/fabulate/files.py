@@ -112,12 +112,15 @@ def own_folder(folder: Path) -> Path:
     return folder
 
 
-def vacant_file(path: Path, overwrite: bool) -> Path:
-    """A path that may be written: its folder is made, and an existing file is refused unless told to overwrite."""
+def vacant_file(path: Path, overwrite: bool, flag: str = "--out") -> Path:
+    """A path that may be written: its folder is made, and an existing file is refused unless told to overwrite.
+
+    `flag`: the one that gave the path.
+    """
     if (path.exists() or path.is_symlink()) and not overwrite:
-        raise RunError(f"{path} exists; give --overwrite to replace it, or another --out")
+        raise RunError(f"{path} exists; give --overwrite to replace it, or another {flag}")
     if path.is_dir():
-        raise RunError(f"{path} is a folder, and a file is to be written; give another --out")
+        raise RunError(f"{path} is a folder, and a file is to be written; give another {flag}")
     path.parent.mkdir(parents=True, exist_ok=True)
     return path
 

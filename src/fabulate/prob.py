@@ -49,6 +49,16 @@ def effective_size(weights: Tensor) -> float:
     return float(weights.sum().square() / weights.square().sum().clamp_min(torch.finfo(weights.dtype).tiny))
 
 
+def chosen(weights: Tensor, uniform: Tensor) -> Tensor:
+    """An index for each row of weights (N, K), as often as its weight says, by uniform numbers in [0, 1): (N,).
+
+    >>> chosen(torch.tensor([[1.0, 3.0, 0.0]]).expand(3, 3), torch.tensor([0.2, 0.3, 0.99])).tolist()
+    [0, 1, 1]
+    """
+    up_to = weights.cumsum(1)
+    return (uniform[:, None] >= up_to / up_to[:, -1:]).sum(1)
+
+
 def systematic(weights: Tensor, n: int, generator: torch.Generator | None = None) -> Tensor:
     """n indices by weights (N,), each as often as its share of them, give or take one: systematic resampling.
 

@@ -49,7 +49,7 @@ VERBS = {
     "outliers": "learn what is normal, then rank images by how strange they are, with heat maps",
     "audit": "say whether samples may be handed out: near copies, and whom the model learnt from",
     "rare": "draw images from the tail of a run's model, and tell how rare they are",
-    "export": "write a diffusion model as a folder that diffusers' pipelines load",
+    "export": "write a model for other programs: an ONNX file, a page, a folder for diffusers",
 }
 
 IMPORTED = "FABULATE_IMPORTED"  # the files of --import, for the processes that this one starts

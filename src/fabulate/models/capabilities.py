@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from fabulate.errors import ConfigError
+from fabulate.errors import CapabilityError, ConfigError
 from fabulate.models.base import TILE, Conditional, GenerativeModel, Labels, evaluating
 from fabulate.prob import BIN, Measure, bits_per_dim
 from fabulate.seeds import generator
@@ -42,6 +42,15 @@ class HasLatent(GenerativeModel):
     def prior(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
         """n codes (N, Z) from the distribution that samples are decoded from: N(0, 1), where a family has no other."""
         return torch.randn(n, self.config.latent_dim, generator=generator).to(next(self.parameters()))
+
+    def from_noise(self, noise: Tensor, choice: Tensor, y: Tensor | None) -> Tensor:
+        """Codes (N, Z) as `prior` draws them, made of N(0, 1) numbers (N, Z) and of uniform ones in [0, 1) (N,).
+
+        As a function, it can be written down for programs that have no generator of torch's (`fabulate/share`).
+        """
+        if type(self).prior is not HasLatent.prior:
+            raise CapabilityError(f"how {self.family} draws codes is not written as a function of noise")
+        return noise
 
     @abstractmethod
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:

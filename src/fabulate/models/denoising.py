@@ -79,7 +79,8 @@ class Denoising(HasLatent, Conditional):
             level = self.path.level(t)
             row = self.row(level)
             x_t = u * level.alpha
-            target = self.network((x_t * row.scale).to(u), t.flatten().to(u).expand(len(u)), y)
+            times = t.flatten().to(u).expand(u.shape[0])  # not len(u): in an exported graph that would be a constant
+            target = self.network((x_t * row.scale).to(u), times, y)
             return invert(level, row, x_t, target)[0].to(u)
 
         if guidance != 1 and not self.classes:
@@ -99,6 +100,9 @@ class Denoising(HasLatent, Conditional):
 
     def prior(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
         return torch.randn(n, self.space.shape.size, generator=generator).to(next(self.parameters()))
+
+    def from_noise(self, noise: Tensor, choice: Tensor, y: Tensor | None) -> Tensor:
+        return noise
 
     def images(self, z: Tensor) -> Tensor:
         """Codes (N, Z) in the shape of images of the space."""

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from fabulate.models.base import GenerativeModel, evaluating
+from fabulate.prob import chosen
 from fabulate.types import Batch, BatchSource, some_of
 
 MOST_CODES = 8_000  # that a mixture is fitted to: 20 covariances of 32 numbers then take 1.2 s
@@ -70,6 +71,12 @@ class Mixture(nn.Module):
         eps = torch.randn(n, self.means.shape[2], generator=generator).to(self.means)
         row = torch.zeros(n, dtype=torch.int64, device=eps.device) if rows is None else rows
         k = torch.multinomial(self.weights[row].cpu(), 1, generator=generator).squeeze(1).to(eps.device)
+        return self.means[row, k] + (self.roots[row, k] @ eps[:, :, None]).squeeze(2)
+
+    def from_noise(self, eps: Tensor, choice: Tensor, rows: Tensor | None) -> Tensor:
+        """Codes (N, Z) made of N(0, 1) numbers (N, Z), and of uniform ones (N,) that choose the Gaussian."""
+        row = torch.zeros_like(choice, dtype=torch.int64) if rows is None else rows
+        k = chosen(self.weights[row], choice)
         return self.means[row, k] + (self.roots[row, k] @ eps[:, :, None]).squeeze(2)
 
 

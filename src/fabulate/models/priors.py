@@ -25,7 +25,7 @@ from math import log, pi
 import torch
 from torch import Tensor, nn
 
-from fabulate.prob import LEAD, kl_to_standard_normal, log_normal
+from fabulate.prob import LEAD, chosen, kl_to_standard_normal, log_normal
 
 
 class Prior(nn.Module, ABC):
@@ -59,6 +59,13 @@ class Prior(nn.Module, ABC):
         eps = torch.randn(n, self.dim, generator=generator).to(mean)
         row = _rows(y, eps)
         k = torch.multinomial(log_weight[row].exp().cpu(), 1, generator=generator).squeeze(1).to(mean.device)
+        return mean[row, k] + torch.exp(logvar[row, k] / 2) * eps
+
+    def from_noise(self, eps: Tensor, choice: Tensor, y: Tensor | None) -> Tensor:
+        """Codes (N, Z) made of N(0, 1) numbers (N, Z), and of uniform ones (N,) that choose the Gaussian."""
+        log_weight, mean, logvar = self.components()
+        row = torch.zeros_like(choice, dtype=torch.int64) if y is None else y
+        k = chosen(log_weight[row].exp(), choice)
         return mean[row, k] + torch.exp(logvar[row, k] / 2) * eps
 
 

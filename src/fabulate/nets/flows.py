@@ -80,7 +80,7 @@ class Chain(Invertible):
         self.layers = nn.ModuleList(layers)
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        total = x.new_zeros(len(x))
+        total = x.new_zeros(x.shape[0])
         for layer in self.layers:
             x, logdet = layer(x, y)
             total = total + logdet
@@ -180,10 +180,13 @@ class Mix(Invertible):
         return F.conv2d(x, weight[:, :, None, None]), x.shape[2] * x.shape[3] * self.log_diagonal.sum()
 
     def inverse(self, z: Tensor, y: Tensor | None = None) -> Tensor:
+        return F.conv2d(z, self.unmixing()[:, :, None, None])
+
+    def unmixing(self) -> Tensor:
+        """W^-1 = U^-1 L^-1 P': (C, C)."""
         lower, upper = self.factors()
         weight = torch.linalg.solve_triangular(lower, self.permutation.T, upper=False, unitriangular=True)
-        weight = torch.linalg.solve_triangular(upper, weight, upper=True)  # U^-1 L^-1 P'
-        return F.conv2d(z, weight[:, :, None, None])
+        return torch.linalg.solve_triangular(upper, weight, upper=True)
 
 
 def channels(shape: ImageShape, parity: int) -> Tensor:
@@ -253,7 +256,7 @@ class CouplingNetwork(nn.Module):
     def forward(self, x: Tensor, y: Tensor | None = None) -> Tensor:
         h = self.first(x) + self.position  # (B, width, H, W)
         if self.label is not None:
-            label = self.label(with_class(x.new_zeros(len(x), 0), y, self.classes))  # (B, width)
+            label = self.label(with_class(x.new_zeros(x.shape[0], 0), y, self.classes))  # (B, width)
             h = h + label[:, :, None, None]
         out = self.rest(h)
         if self.whole is not None:
@@ -316,7 +319,7 @@ class MultiScale(Invertible):
 
     def forward(self, x: Tensor, y: Tensor | None = None) -> tuple[Tensor, Tensor]:
         codes: list[Tensor] = []
-        total = x.new_zeros(len(x))
+        total = x.new_zeros(x.shape[0])
         for level in self.levels:
             x, logdet = level(x, y)
             total = total + logdet

@@ -89,6 +89,9 @@ class AE(Encodes, Scores, Conditional, family="ae"):
     def prior(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
         return self.mixture.draw(n, y, generator)
 
+    def from_noise(self, noise: Tensor, choice: Tensor, y: Tensor | None) -> Tensor:
+        return self.mixture.from_noise(noise, choice, y)
+
     def codes(self, batch: Batch) -> Tensor:
         return self.encoder(unit(batch.x), batch.y)
 

@@ -242,6 +242,9 @@ class GAN(EncodesBySearch, Conditional, family="gan"):
     def prior(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
         return NOISES[self.config.noise](n, self.config.latent_dim, generator=generator).to(next(self.parameters()))
 
+    def from_noise(self, noise: Tensor, choice: Tensor, y: Tensor | None) -> Tensor:
+        return noise if self.config.noise == "normal" else torch.erf(noise / 2**0.5)  # 2 Phi(noise) - 1
+
     def scores(self, x: Tensor, y: Tensor | None) -> Tensor:
         """The critic's scores (B,): the logit of the textbook's D, whose sigmoid its loss contains.
 

@@ -119,6 +119,9 @@ class NF(Encodes, HasLikelihood, Conditional, family="nf"):
         z = torch.randn(n, self.shape.size, generator=generator)
         return self.sampling.temperature * z.to(next(self.parameters()))
 
+    def from_noise(self, noise: Tensor, choice: Tensor, y: Tensor | None) -> Tensor:
+        return self.sampling.temperature * noise
+
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return self.logit.inverse(self.flow.inverse(z, y)).clamp(-1, 1)
 

@@ -259,6 +259,10 @@ class VAE(HasPosterior, ImportanceWeighted, Conditional, family="vae"):
             return self.mixture.draw(n, y, generator)
         return self.p_z.draw(n, y, generator)
 
+    def from_noise(self, noise: Tensor, choice: Tensor, y: Tensor | None) -> Tensor:
+        drawn_from = self.mixture if self.sampling.codes == "mixture" else self.p_z
+        return drawn_from.from_noise(noise, choice, y)
+
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return self.likelihood.mean(self.raw(z, y))
 

@@ -79,7 +79,7 @@ class Autoencoder(nn.Module):
 
     def raw(self, z: Tensor, y: Tensor | None) -> Tensor:
         """The decoder's output for vectors (B, T, D): (B, C, H, W), which the likelihood reads."""
-        return self.decoder(z.transpose(1, 2).reshape(len(z), -1, *self.grid), y)
+        return self.decoder(z.transpose(1, 2).reshape(z.shape[0], -1, *self.grid), y)
 
 
 class VQVAE(Encodes, HasBound, Conditional, family="vqvae"):
@@ -174,7 +174,7 @@ class VQVAE(Encodes, HasBound, Conditional, family="vqvae"):
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Grids of vectors (N, Z), of codes or between them, to images (N, C, H, W) in [-1, 1]."""
-        vectors = z.view(len(z), self.autoencoder.quantiser.dim, -1).transpose(1, 2)
+        vectors = z.view(z.shape[0], self.autoencoder.quantiser.dim, -1).transpose(1, 2)
         return self.autoencoder.likelihood.mean(self.autoencoder.raw(vectors, y))
 
     def codes(self, batch: Batch) -> Tensor:

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from fabulate.errors import ConfigError, RunError
-from fabulate.exchange import betas, to_diffusers
 from fabulate.models.families.flow import Flow, FlowConfig
 from fabulate.models.families.vae import VAE, VAEConfig
 from fabulate.models.spaces import PCA
@@ -12,6 +11,7 @@ from fabulate.nets import DiT, UNet
 from fabulate.paths import PATHS, STEPS
 from fabulate.samplers import SOLVERS
 from fabulate.seeds import generator, seeded
+from fabulate.share.diffusers import betas, to_diffusers
 from fabulate.types import ImageShape
 
 GRAY, COLOUR = ImageShape(1, 8, 8), ImageShape(3, 32, 32)

@@ -13,8 +13,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save as save_safetensors
 
-from fabulate.errors import ConfigError, RunError
-from fabulate.files import write_file, write_json
+from fabulate.errors import ConfigError
+from fabulate.files import vacant_folder, write_file, write_json
 from fabulate.models import GenerativeModel
 from fabulate.models.families.flow import Flow
 from fabulate.models.spaces import Pixels
@@ -28,7 +28,7 @@ WEIGHTS = "diffusion_pytorch_model.safetensors"
 OURS = "fabulate.json"  # what diffusers has no place for: the path that the betas are of, and the classes' names
 
 
-def to_diffusers(model: GenerativeModel, folder: str | Path) -> Path:
+def to_diffusers(model: GenerativeModel, folder: str | Path, overwrite: bool = False) -> Path:
     """Write a flow model as a folder that diffusers' DDPM, DDIM and DPMSolver pipelines load.
 
     Its path must be variance-preserving (cosine, ddpm), its target eps, v or x, its network a U-Net with patch 1 on
@@ -36,13 +36,12 @@ def to_diffusers(model: GenerativeModel, folder: str | Path) -> Path:
     classes for "any"; diffusers' own pipelines give none, so it is for use in loops of one's own.
 
     Errors: `ConfigError` naming what does not fit and how to train a model that does; `RunError` when the folder
-    holds something.
+    holds something, unless told to overwrite.
     """
     folder = Path(folder)
     network = _network(model)
     assert isinstance(model, Flow) and isinstance(model.network, UNetDenoiser)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} is not empty; give another --out")
+    vacant_folder(folder, overwrite)
     names = {"down": [], "up": []}  # type: dict[str, list[str]]
     for attends in model.network.attends:
         names["down"].append("AttnDownBlock2D" if attends else "DownBlock2D")
