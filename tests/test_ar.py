@@ -77,7 +77,7 @@ def test_samples_are_the_same_with_and_without_memory(shape):
 
 def test_samples_come_as_often_as_they_are_likely():
     model = made(SequenceShape(2, ("", "a", "b")), counts=0)
-    x = model.sample(4000, seed=1)
+    x = model.sample(4000, seed=1, top_p=1)
     everything = all_sequences(2, 3)
     p = model.log_prob(everything).exp().double()
     seen = torch.stack([(x == one).all(1).double().mean() for one in everything])
@@ -92,7 +92,7 @@ def test_a_likelihood_is_that_of_one_symbol_after_the_other_as_samples_are_drawn
     with torch.no_grad():
         for t in range(9):
             hidden = model.network(x[:, : t + 1].long(), y)[:, -1]
-            p = model.choice(hidden, x[:, :t].long()).gather(1, x[:, t, None].long())[:, 0]
+            p = model.choice(hidden, x[:, :t].long(), 1.0).gather(1, x[:, t, None].long())[:, 0]
             counts = model.counting(x.long())[:, t]
             assert torch.allclose(p.log().float()[counts], at_once[counts, t], atol=1e-4)
 
@@ -109,10 +109,20 @@ def test_what_follows_the_end_changes_nothing():
 def test_temperature_and_top_p_keep_to_the_likeliest():
     model = made(WORDS)
     model.init_from_data(Tensors(words(60)))
-    plain, cold = (model.log_prob(model.sample(64, temperature=t)).mean() for t in (1.0, 0.3))
+    plain, cold = (model.log_prob(model.sample(64, temperature=t, top_p=1)).mean() for t in (1.0, 0.3))
     assert cold > plain
     one = model.sample(64, top_p=1e-9)
     assert (one == one[0]).all()  # each the likeliest symbol after the other
+
+
+def test_texts_leave_the_unlikely_tenth_out_and_what_sounds_together_does_not():
+    model = made(WORDS)
+    model.init_from_data(Tensors(words(60)))
+    assert torch.equal(model.sample(16), model.sample(16, top_p=0.9))
+    assert not torch.equal(model.sample(16), model.sample(16, top_p=1))
+    chords = made(SequenceShape(4, ("", "a", "b", "c"), 2))
+    chords.init_from_data(Tensors(torch.randint(1, 4, (20, 4, 2), dtype=torch.int16)))
+    assert torch.equal(chords.sample(16), chords.sample(16, top_p=1))
 
 
 def test_samples_begin_as_asked():

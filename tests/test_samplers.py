@@ -27,7 +27,7 @@ from fabulate.samplers import (
 from fabulate.seeds import generator
 
 STD = 0.7
-DETERMINISTIC = [name for name in SOLVERS if name != "ancestral"]
+DETERMINISTIC = [name for name, solver in SOLVERS.items() if not solver.random]
 
 
 def normal(*size, seed=0):
@@ -88,15 +88,16 @@ def test_euler_is_ddim_on_every_path(path):
     torch.testing.assert_close(found, x_t)
 
 
-def test_the_ancestral_sampler_keeps_the_gaussian():
+@pytest.mark.parametrize(("name", "steps"), [("ancestral", 400), ("sde", 60)])
+def test_random_samplers_keep_the_gaussian(name, steps):
     """From the exact marginal at each level to the exact marginal at the next, whatever the step: a Gaussian's
     posterior is Gaussian, and only its mean is the denoiser's, so the variance is short of the prior's share."""
     n, chance = 40_000, generator(0, "noise")
-    levels = grid(400)
+    levels = grid(steps)
     u = (STD**2 + HIGHEST**2) ** 0.5 * normal(n, 1, 1, 1)
-    x = SOLVERS["ancestral"].walk(gaussian, u, list(levels), lambda: torch.randn(u.shape, generator=chance).double())
+    x = SOLVERS[name].walk(gaussian, u, list(levels), lambda: torch.randn(u.shape, generator=chance).double())
     error = STD**2 * (2 / n) ** 0.5  # of a variance from n samples
-    assert abs(float(x.var()) - STD**2) < 5 * error + 0.02 * STD**2  # 400 steps are short of infinitely many
+    assert abs(float(x.var()) - STD**2) < 5 * error + 0.02 * STD**2  # so many steps are short of infinitely many
     assert abs(float(x.mean())) < 5 * STD / n**0.5
 
 

@@ -123,6 +123,26 @@ def dpm(order: int) -> Callable[[Denoiser, Tensor, Sequence[Tensor], Noise], Ten
     return walk
 
 
+def sde(denoise: Denoiser, u: Tensor, levels: Sequence[Tensor], noise: Noise) -> Tensor:
+    """DPM-Solver++ (2M) of the reverse SDE, which renews the noise on the way: what the denoiser got wrong above is
+    forgotten (Lu et al. 2022, https://arxiv.org/abs/2211.01095, appendix; Karras et al. 2022, section 4).
+
+    In h = log s the image fills up 1 - exp(-2h) of u, twice as much as along the ODE, and fresh noise the rest.
+    """
+    last: tuple[Tensor, Tensor] | None = None  # the denoised image before, and the step h to it
+    for s, below in pairwise(levels):
+        x = denoise(u, s)
+        if below == 0:
+            return x
+        h = (s / below).log()
+        gain = -torch.expm1(-2 * h)
+        u = (-h).exp() * (below / s) * u + gain * x + below * gain.sqrt() * noise()
+        if last is not None:
+            u = u + gain / 2 * (h / last[1]) * (x - last[0])
+        last = x, h
+    return u
+
+
 SOLVERS: dict[str, Solver] = {
     "euler": Solver(euler),
     "ancestral": Solver(ancestral, random=True),
@@ -130,6 +150,7 @@ SOLVERS: dict[str, Solver] = {
     "dpm2": Solver(dpm(2), rho=LOGARITHMIC),
     "dpm3": Solver(dpm(3), rho=LOGARITHMIC),
     "ipndm": Solver(ipndm),
+    "sde": Solver(sde, random=True, rho=LOGARITHMIC),
 }
 
 

@@ -39,6 +39,10 @@ PATHS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {"linear": linear
 class HasLatent(GenerativeModel):
     """Images are decoded from codes z (N, Z)."""
 
+    code_error: float = 1e-5
+    """How far a pixel of the image at `code(seed)` may be from that of the sample; one row is rounded otherwise than
+    many."""
+
     def prior(self, n: int, y: Tensor | None, generator: torch.Generator) -> Tensor:
         """n codes (N, Z) from the distribution that samples are decoded from: N(0, 1), where a family has no other."""
         return torch.randn(n, self.config.latent_dim, generator=generator).to(next(self.parameters()))

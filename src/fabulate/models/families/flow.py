@@ -53,7 +53,7 @@ from fabulate.samplers import (
 from fabulate.seeds import generator
 from fabulate.types import Batch, ImageShape
 
-ODE = "ipndm"  # follows codes where samples are drawn by a random solver
+NUMERICAL = 0.01  # error of a pixel by the steps from an image to its code and back
 REVERSE = [*reversed(grid(24)[:-1])]  # levels from an image to its noise; each step takes two evaluations
 
 
@@ -61,8 +61,9 @@ REVERSE = [*reversed(grid(24)[:-1])]  # levels from an image to its noise; each 
 class FlowSampling:
     """How samples are drawn."""
 
-    solver: Literal["euler", "ancestral", "heun", "dpm2", "dpm3", "ipndm"] = "ipndm"
-    """How the field is followed; euler is DDIM, ancestral is DDPM's own (random) way."""
+    solver: Literal["euler", "ancestral", "heun", "dpm2", "dpm3", "ipndm", "sde"] = "sde"
+    """How the field is followed; euler is DDIM, ancestral is DDPM's own way, which draws noise at each step as sde
+    does."""
     evaluations: PositiveInt = 20
     """Of the network for each image (guidance takes two at once)."""
     guidance: NonNegativeFloat = 1.0
@@ -102,11 +103,18 @@ class Flow(Denoising, Encodes, HasLikelihood, Fills, family="flow"):
     presets = {
         "default": Preset(FlowConfig(), Training(steps=20_000, batch_size=32, warmup=500, optimizer="muon", lr=2e-3)),
         "flow-matching": Preset(
-            FlowConfig(target="velocity", error="target", space=Pixels()),
+            FlowConfig(target="velocity", error="target", space=Pixels(), sampling=FlowSampling(solver="ipndm")),
             Training(steps=20_000, batch_size=64, warmup=500),
         ),
         "diffusers": Preset(  # what `fabulate export` can write
-            FlowConfig(path="cosine", target="v", error="target", space=Pixels(), network=UNet(patch=1)),
+            FlowConfig(
+                path="cosine",
+                target="v",
+                error="target",
+                space=Pixels(),
+                network=UNet(patch=1),
+                sampling=FlowSampling(solver="ipndm"),
+            ),
             Training(steps=20_000, batch_size=64, warmup=500),
         ),
         "tutorial": Preset(
@@ -189,20 +197,37 @@ class Flow(Denoising, Encodes, HasLikelihood, Fills, family="flow"):
         _, order = linear_sum_assignment(cost.cpu().numpy())
         return eps[torch.from_numpy(order).to(eps.device)]
 
+    @property
+    def code_error(self) -> float:  # type: ignore[override]
+        return NUMERICAL if SOLVERS[self.sampling.solver].random else super().code_error
+
+    def code(self, seed: int, y: Labels = None) -> Tensor:
+        """The code (1, Z) of the first sample of a seed; found by the ODE where a random solver draws it."""
+        if not SOLVERS[self.sampling.solver].random:
+            return super().code(seed, y)
+        labels = self.labels(y, 1)
+        return self.encode(self.sample(1, labels, seed=seed), labels)
+
     def draw(self, tiles: Sequence[torch.Generator], y: Tensor | None) -> Tensor:
         z = self.priors(tiles, y)
-        return self.walk(z, y, self.sampling.solver, lambda: self.images(self.priors(tiles, y)))
+        return self.walk(z, y, lambda: self.images(self.priors(tiles, y)))
 
     def decode(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """The images that the field carries codes to, by the solver of samples, or `ODE` where that one is random."""
-        solver = ODE if SOLVERS[self.sampling.solver].random else self.sampling.solver
-        return self.walk(z, y, solver, lambda: self.images(z))
+        """The images that the field carries codes to, by the solver of samples; precisely where it is random."""
+        if SOLVERS[self.sampling.solver].random:
+            return self.carried(z, y)
+        return self.walk(z, y, lambda: self.images(z))
 
-    def walk(self, z: Tensor, y: Tensor | None, solver: str, noise: Noise) -> Tensor:
-        """From codes (N, Z) to images in [-1, 1]."""
-        walk, steps = SOLVERS[solver].walk, steps_within(SOLVERS[solver], self.sampling.evaluations)
-        levels = list(grid(steps, rho=SOLVERS[solver].rho))
-        u = walk(self.denoiser(y, self.sampling.guidance), self.images(z) * HIGHEST, levels, noise)
+    def carried(self, z: Tensor, y: Tensor | None) -> Tensor:
+        """The images of codes (N, Z), by as many and as precise steps as codes are found by."""
+        denoise = self.denoiser(y, self.sampling.guidance)
+        return self.space.decode(transport(denoise, self.images(z) * HIGHEST, REVERSE[::-1])).clamp(-1, 1)
+
+    def walk(self, z: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
+        """From codes (N, Z) to images in [-1, 1] by the solver of samples."""
+        solver = SOLVERS[self.sampling.solver]
+        levels = list(grid(steps_within(solver, self.sampling.evaluations), rho=solver.rho))
+        u = solver.walk(self.denoiser(y, self.sampling.guidance), self.images(z) * HIGHEST, levels, noise)
         return self.space.decode(u).clamp(-1, 1)
 
     @torch.no_grad()
@@ -234,9 +259,7 @@ class Flow(Denoising, Encodes, HasLikelihood, Fills, family="flow"):
         """Each image from its own noise: what is lost is the error of the steps."""
         batch = self.given(x, y)
         with evaluating(self):
-            noise = self.images(self.codes(batch)) * HIGHEST
-            denoise = self.denoiser(batch.y, self.sampling.guidance)
-            return self.space.decode(transport(denoise, noise, REVERSE[::-1])).clamp(-1, 1)
+            return self.carried(self.codes(batch), batch.y)
 
     def log_prob(
         self, x: Tensor, y: Labels = None, *, trace: Literal["estimated", "exact"] = "estimated", seed: int = 0
