@@ -17,7 +17,6 @@ from torch import Tensor
 
 import fabulate
 from fabulate.pictures import font
-from fabulate.samplers import grid
 from fabulate.seeds import generator
 from fabulate.training import configure
 from fabulate.training.loop import Learner
@@ -25,24 +24,10 @@ from fabulate.training.train import fresh
 
 FILMED, SEED = 40, 0  # pictures of a training; what is drawn
 SPREAD = 0.7  # of the codes that a walk leads through; with 1 some lie where no image does
+NOISE = 20  # steps of which little can be seen, and which make a large file
 GRAYS = 24  # levels: a GIF of all would be three times as large, and look the same
-PAPER, WORDS, ACCENT = (
-    16,
-    190,
-    (0x5B, 0x9B, 0xE6),
-)  # behind the images, of words, of the bar: gray levels and RGB
-CLASSES = (
-    "#0072b2",
-    "#e69f00",
-    "#009e73",
-    "#d55e00",
-    "#cc79a7",
-    "#56b4e9",
-    "#a89200",
-    "#8a8f98",
-    "#9a6a4f",
-    "#7a5fc0",
-)
+PAPER, WORDS, ACCENT = 16, 190, (0x5B, 0x9B, 0xE6)  # behind the images, of words, of the bar: gray levels and RGB
+CLASSES = ("#0072b2", "#e69f00", "#009e73", "#d55e00", "#cc79a7", "#56b4e9", "#a89200", "#8a8f98", "#9a6a4f", "#7a5fc0")
 EDGE, BELOW = 10, 34  # pixels around the panels, and for words and the bar below them
 Frame = Image.Image
 
@@ -50,7 +35,6 @@ TRAININGS: dict[str, tuple[str, str, dict[str, Any]]] = {
     "vae": ("vae", "default", {"network": "mlp", "epochs": 10, "conditional": True}),
     "plane": ("vae", "default", {"network": "mlp", "epochs": 3, "latent_dim": 2}),
     "textbook": ("gan", "tutorial", {"epochs": 4}),
-    "default": ("gan", "default", {"network": "mlp", "epochs": 4, "batch_size": 128}),
 }
 
 
@@ -75,17 +59,11 @@ class Film:
         self.folder.mkdir(parents=True, exist_ok=True)
         learner = Learner(self.model, self.schedule, self.data.train)
         assert learner.total is not None
-        at = {
-            0,
-            *np.geomspace(1, learner.total, FILMED - 1).round().astype(int).tolist(),
-        }
+        at = {0, *np.geomspace(1, learner.total, FILMED - 1).round().astype(int).tolist()}
 
         def keep() -> None:
             if learner.step in at:
-                save_file(
-                    learner.sampler().state_dict(),
-                    self.folder / f"{learner.step:06d}.safetensors",
-                )
+                save_file(learner.sampler().state_dict(), self.folder / f"{learner.step:06d}.safetensors")
 
         keep()
         for _ in learner.steps():
@@ -178,10 +156,7 @@ def vae(runs: Any) -> list[tuple[Frame, int]]:
         for part in range(between):
             z = torch.cat([on_shell(start[i], end[i], part / between) for i in range(rows)])
             frames.append(
-                (
-                    frame([shown(z)], f"a walk through its codes, 32 numbers each, drawn from N(0, {SPREAD}²)", 1.0),
-                    80,
-                )
+                (frame([shown(z)], f"a walk through its codes, 32 numbers each, drawn from N(0, {SPREAD}²)", 1.0), 80)
             )
     return frames
 
@@ -204,7 +179,7 @@ def plane(runs: Any) -> list[tuple[Frame, int]]:
     marks = torch.distributions.Normal(0.0, 1.0).icdf(torch.linspace(0.03, 0.97, 13))
     codes = torch.stack(torch.meshgrid(marks, marks.flip(0), indexing="xy"), -1).reshape(-1, 2)
     frames = []
-    for step in film.steps:
+    for step in (step for step in film.steps if step >= NOISE):
         model = film.at(step)
         cloud = Image.new("RGB", (side, side), (0, 0, 0))
         draw = ImageDraw.Draw(cloud)
@@ -215,20 +190,9 @@ def plane(runs: Any) -> list[tuple[Frame, int]]:
             draw.text((6 + 13 * c, side - 18), str(c), colour, font(12))
         images = model.decode(codes)
         words = f"a VAE with two numbers in its code: step {step:,}"
-        above = (
-            f"{count:,} test images at their codes",
-            "what the decoder draws across the plane",
-        )
+        above = (f"{count:,} test images at their codes", "what the decoder draws across the plane")
         frames.append(
-            (
-                frame(
-                    [cloud, panel(images.view(13, 13, 1, 28, 28), 1)],
-                    words,
-                    step / film.steps[-1],
-                    above,
-                ),
-                150,
-            )
+            (frame([cloud, panel(images.view(13, 13, 1, 28, 28), 1)], words, step / film.steps[-1], above), 150)
         )
     frames[-1] = (frames[-1][0], 2500)
     return frames
@@ -236,43 +200,16 @@ def plane(runs: Any) -> list[tuple[Frame, int]]:
 
 @torch.no_grad()
 def collapse(runs: Any) -> list[tuple[Frame, int]]:
-    """The same noise through both generators as they learn: the textbook's GAN and the default."""
-    side, films = 5, {name: Film(runs, name) for name in ("textbook", "default")}
-    noise = {
-        name: torch.randn(
-            side * side,
-            film.model.config.latent_dim,
-            generator=generator(SEED, "noise"),
-        )
-        for name, film in films.items()
-    }
+    """The textbook's GAN as it learns: what its generator makes of the same noise."""
+    rows, columns, film = 3, 10, Film(runs, "textbook")
+    noise = torch.randn(rows * columns, film.model.config.latent_dim, generator=generator(SEED, "noise"))
     frames = []
-    for step in films["textbook"].steps:
-        drawn = [film.at(step).decode(noise[name]) for name, film in films.items()]
-        panels = [panel(images.view(side, side, 1, 28, 28)) for images in drawn]
-        words = f"each generator's images of the same {side * side} noise vectors: step {step:,}"
-        above = ("the textbook's GAN", "the default GAN")
-        frames.append((frame(panels, words, step / films["textbook"].steps[-1], above), 150))
+    for step in (step for step in film.steps if step >= NOISE):
+        images = film.at(step).decode(noise)
+        words = f"the textbook's GAN: its images of the same {rows * columns} noise vectors, step {step:,}"
+        share = step / film.steps[-1]
+        frames.append((frame([panel(images.view(rows, columns, *images.shape[1:]))], words, share), 180))
     frames[-1] = (frames[-1][0], 2500)
-    return frames
-
-
-@torch.no_grad()
-def path(runs: Any) -> list[tuple[Frame, int]]:
-    """From noise to images by a flow: the noisy image of each time, and the mean image that the network sees in it."""
-    model = runs.model("moving-flow")
-    y = torch.arange(len(model.classes))
-    denoise = model.denoiser(y, 1.0)
-    levels = grid(48, rho=4.0)
-    u = torch.randn(len(y), *model.shape, generator=generator(SEED, "path")) * levels[0].float()
-    frames = []
-    for s, below in pairwise(levels.float()):
-        seen = denoise(u, s)
-        time = float(s / (1 + s))
-        words = f"t = {time:.2f}: above x_t, below the mean of all images that may lie behind it"
-        frames.append((frame([panel(torch.stack([u / (1 + s), seen]))], words, 1 - time), 130))
-        u = u + (below - s) * (u - seen) / s
-    frames[0], frames[-1] = (frames[0][0], 700), (frames[-1][0], 2500)
     return frames
 
 
@@ -280,5 +217,4 @@ FILMS: dict[str, Callable[[Any], list[tuple[Frame, int]]]] = {
     "moving-vae": vae,
     "moving-plane": plane,
     "moving-collapse": collapse,
-    "moving-flow": path,
 }

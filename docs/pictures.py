@@ -35,8 +35,6 @@ BLUE, RED = ("#9dbbe0", "#5b8cc8", "#2f5f9b"), ("#eda5ae", "#d9687a", "#b03a4e")
 SEEDS = (0, 1, 2)
 SAMPLES = 14, 56, 4 * 58  # where they begin in a run's pictures, below the words, and how wide 4 digits are there
 COLOURS = 64  # of a picture of colour samples: 120 of 32x32 then take about 100 kB
-FLOW = "flow --data mnist --preset flow-matching --network.width 32 --network.patch 2"
-
 RUNS: dict[str, str] = {
     "ae-tutorial": "ae --preset tutorial --data mnist",
     "vae-tutorial": "vae --preset tutorial --data mnist",
@@ -48,12 +46,11 @@ RUNS: dict[str, str] = {
     "vae-conditional": "vae --network mlp --data mnist --conditional --epochs 10",
     "gan-game": "gan --preset tutorial --data mnist --game relativistic",
     **{f"gan-{seed}": f"gan --network mlp --data mnist --epochs 10 --seed {seed}" for seed in SEEDS},
-    "moving-flow": f"{FLOW} --conditional --steps 2500",
     "rare": "vae --network mlp --data mnist --minutes 10",
     "families-ae-mnist": "ae --network conv --data mnist --minutes 4",
     "families-vae-mnist": "vae --preset conv --data mnist --minutes 8",
     "families-gan-mnist": "gan --network conv --data mnist --minutes 12",
-    "families-flow-mnist": f"{FLOW} --minutes 25",
+    "families-flow-mnist": "flow --data mnist --preset flow-matching --network.width 32 --network.patch 2 --minutes 25",
     "families-nf-mnist": "nf --data mnist --minutes 10",
     "families-vqvae-mnist": "vqvae --data mnist --minutes 10",
     "families-ae-cifar10": "ae --network conv --data cifar10 --minutes 5",

@@ -1,6 +1,7 @@
 """The studio's page in a browser, as a person drives it: chromium, headless, on a server of its own."""
 
 import csv
+import io
 import json
 import os
 import re
@@ -358,3 +359,24 @@ def test_fifty_pages_follow_a_run_that_is_deleted_under_them(tmp_path):
     assert len(stayed) == 40 and all(steps == [*range(1, 41)] for steps in stayed)
     assert httpx.get(f"{studio.url}api/run?path=runs/one", headers=cookie).status_code == 404
     studio.end()
+
+
+@pytest.mark.slow
+def test_clients_that_go_away_leave_the_studio_at_work(studio, folder):
+    """In the middle of drawing samples and of reading images: what others ask for afterwards is as it was."""
+    cookie = {"Cookie": f"fabulate_{studio.url.rstrip('/').rsplit(':')[-1]}={TOKEN}"}
+    asked = {"run": "runs/vae", "n": 400}
+    gone = 0
+    for seed in range(12):
+        try:
+            httpx.post(f"{studio.url}api/explore/draw", json=asked | {"seed": seed}, headers=cookie, timeout=0.01)
+        except httpx.TimeoutException:
+            gone += 1
+        with httpx.stream(
+            "POST", f"{studio.url}api/data", json={"source": "photos"}, headers=cookie, timeout=60
+        ) as told:
+            next(told.iter_lines())
+    assert gone > 6
+    answer = httpx.post(f"{studio.url}api/explore/draw", json=asked | {"n": 1, "seed": 5}, headers=cookie, timeout=60)
+    drawn = np.asarray(Image.open(io.BytesIO(answer.content)))[..., 0]
+    assert np.array_equal(drawn, to_uint8(load(folder / "runs" / "vae").sample(1, seed=5))[0, 0].numpy())
