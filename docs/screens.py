@@ -128,6 +128,15 @@ def compared(page: Any) -> None:
     page.wait_for_selector(".versus figure:nth-child(2) canvas")
 
 
+def learnt(page: Any) -> None:
+    """A GAN that has played a while."""
+    page.wait_for_selector("canvas.plane[data-step]")
+    page.keyboard.press(" ")
+    page.wait_for_function("() => Number(document.querySelector('canvas.plane').dataset.step) >= 200")
+    page.keyboard.press(" ")
+    page.wait_for_timeout(500)
+
+
 SCREENS: dict[str, tuple[str, Callable[[Any], None]]] = {
     "home": ("#/", lambda page: page.wait_for_selector(".tile")),
     "data": ("#/data?source=photos", lambda page: page.wait_for_selector(".split canvas")),
@@ -135,6 +144,7 @@ SCREENS: dict[str, tuple[str, Callable[[Any], None]]] = {
     "run": ("#/run?path=runs/vae-digits", lambda page: page.wait_for_selector(".chart")),
     "explore": ("#/explore?run=runs/vae-digits", explored),
     "outliers": ("#/outliers?path=runs/normal-photos/photos", sorted_out),
+    "learn": ("#/learn?family=gan&data=grid", learnt),
     "compare": ("#/compare?path=runs/compare-vae-digits-gan-digits", compared),
 }
 

@@ -188,6 +188,36 @@ def test_samples_and_codes_are_decoded_to_the_models_own_pixels(page, studio, fo
     assert np.abs(shown(page, "canvas.big") - own).max() <= 1  # the place is told to three digits
 
 
+def test_a_lesson_is_stepped_by_keys_and_an_exercise_is_solved(page, studio):
+    at(page, studio, "learn?family=gan&preset=tutorial&data=grid")
+    page.wait_for_selector("canvas.plane[data-step='0']", timeout=60_000)
+    page.wait_for_selector(".formula.next[data-player=critic]")
+    page.keyboard.press("t")
+    page.wait_for_selector(".formula.next[data-player=generator]")
+    assert page.locator(".terms dt", has_text="generator").count() == 0  # which had no turn yet
+    page.keyboard.press("t")
+    page.wait_for_selector("canvas.plane[data-step='1']")
+    assert page.locator("math msub").count() == 2 and page.locator(".marked-line", has_text="softplus").count() == 2
+    page.keyboard.press("5")
+    page.wait_for_selector(".formula[data-player=model]")
+    page.wait_for_selector("canvas.plane[data-step='0']")
+    before = shown(page, "canvas.plane")
+    page.keyboard.press("t")
+    page.wait_for_selector("canvas.plane[data-step='1']")
+    page.wait_for_timeout(100)
+    assert (shown(page, "canvas.plane") != before).any()
+    page.wait_for_selector(".task", timeout=60_000)
+    task = page.locator(".task", has_text="How low can it go?")
+    for value, outcome in (("1", "Not yet"), ("-0.96", "Solved.")):
+        task.locator("input").fill(value)
+        task.get_by_role("button", name="Check").click()
+        task.locator(".outcome", has_text=outcome).wait_for()
+    assert page.get_attribute(".exercises", "data-solved") == "entropy"
+    page.reload()
+    page.wait_for_selector(".exercises[data-solved=entropy]")
+    assert page.locator(".task.solved .why").is_visible()
+
+
 @pytest.mark.slow
 def test_a_path_becomes_a_strip_and_a_dropped_image_is_judged(page, studio, folder):
     at(page, studio, "explore?run=runs/vae")

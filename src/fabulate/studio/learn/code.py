@@ -3,7 +3,7 @@
 import ast
 import inspect
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -56,10 +56,18 @@ def without_docstring(text: str) -> tuple[str, list[int]]:
     assert isinstance(body, ast.FunctionDef)
     told = body.body[0]
     gone = range(told.lineno, (told.end_lineno or told.lineno) + 1) if ast.get_docstring(body) is not None else range(0)
-    statements = [node for node in ast.walk(body) if isinstance(node, ast.stmt) and computes(node)]
+    statements = [node for node in own(body) if computes(node)]
     marked = {n for node in statements for n in range(node.lineno, (node.end_lineno or 0) + 1)}
     kept = [(number, line) for number, line in enumerate(text.splitlines(), 1) if number not in gone]
     return "\n".join(line for _, line in kept), [i for i, (number, _) in enumerate(kept) if number in marked]
+
+
+def own(body: ast.stmt) -> Iterator[ast.stmt]:
+    """The statements within a statement, but for those of functions in it."""
+    for node in ast.iter_child_nodes(body):
+        if isinstance(node, ast.stmt) and not isinstance(node, ast.FunctionDef):
+            yield node
+            yield from own(node)
 
 
 def computes(node: ast.stmt) -> bool:

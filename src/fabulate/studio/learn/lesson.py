@@ -49,17 +49,19 @@ NARROW: dict[tuple[str, str], Json] = {
     ("ae", "default"): {"network": MLP(hidden=(64, 64))},
     ("vae", "default"): {"network": MLP(hidden=(64, 64))},
     ("gan", "default"): {"network": MLP(hidden=(64, 64), activation="leaky_relu")},
-    ("flow", "default"): {"network": MLP(hidden=(64, 64))},
-    ("flow", "tutorial"): {"network": MLP(hidden=(64, 64))},
+    ("flow", "default"): {"network": MLP(hidden=(128, 128)), "times": "uniform"},
+    ("flow", "tutorial"): {"network": MLP(hidden=(128, 128))},
     ("nf", "default"): {"depth": 2, "width": 8, "hidden": 64},
     ("nf", "tutorial"): {"width": 8},
 }
+# Points are so cheap that more of them in a step teach more in the same time.
+BATCH = {("flow", "default"): 256}
 # What may be moved, with what it is at first. The first kind makes another model, the second changes the one there is.
 MAKING: dict[str, Json] = {"ae": {"latent_dim": 1}, "vae": {"latent_dim": 2}}
 MOVING: dict[tuple[str, str], Json] = {
     ("vae", "default"): {"beta": 1.0},
     ("vae", "tutorial"): {"beta": 1.0},
-    ("gan", "default"): {"penalty": 0.1},
+    ("gan", "default"): {"penalty": 0.05},
     ("flow", "default"): {"evaluations": 8, "time": 0.5},
     ("flow", "tutorial"): {"evaluations": 8, "time": 0.5},
     ("nf", "default"): {"temperature": 1.0},
@@ -92,7 +94,11 @@ class Lesson:
             "validation": 0.0,
             "compile": "off",
         }
-        training = override(preset.training, lesson | {"seed": given.seed})
+        training = override(
+            preset.training,
+            lesson
+            | {"seed": given.seed, "batch_size": BATCH.get((given.family, given.preset), preset.training.batch_size)},
+        )
         with seeded(given.seed, "weights"):
             self.model = family(given.family)(config, PAIR)
         self.learner = Learner(self.model, training, Tensors(as_images(data)))
@@ -109,8 +115,8 @@ class Lesson:
         self.modes: deque[int] = deque(maxlen=20)  # covered in the last pictures
         self.near = 0.0
         self.pictures = 0
-        self.playing, self.speed, self.trouble = False, 10, ""
-        self.touched = time.monotonic()
+        self.playing, self.speed, self.trouble = False, 100, ""
+        self.touched, self.watched = time.monotonic(), False
 
     @staticmethod
     def data_of(given: asked.Lesson) -> Tensor:

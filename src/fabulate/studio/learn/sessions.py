@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
 MOST = 4  # lessons at a time
 LOOK = 0.03  # seconds between looks at a lesson that stands still
-QUIET = 1.0  # seconds after which an empty packet finds out whether anybody reads
+QUIET = 1.0  # seconds after which it is found out whether anybody reads
+LATE = 30.0  # seconds after which nobody comes for the first picture any more
 FASTEST = 1 / 40  # seconds between two pictures
 
 
@@ -34,6 +35,9 @@ class Lessons:
         from fabulate.studio.learn.lesson import Lesson
 
         with self.lock:
+            late = time.monotonic() - LATE
+            for name in [name for name, each in self.all.items() if not each.watched and each.touched < late]:
+                del self.all[name]  # whoever asked for it went away before the first picture
             if len(self.all) >= MOST:
                 raise FullError(f"{MOST} lessons are open already, as many as there may be; close the page of another")
             lesson = Lesson(given)
@@ -67,6 +71,7 @@ class Lessons:
 
     async def watch(self, lesson: "Lesson", closing: Callable[[], bool]) -> AsyncIterator[bytes]:
         """A lesson's facts and then its pictures, as it is trained, until nobody reads them."""
+        lesson.watched = True
         seen: tuple[object, ...] = ()
         sent = 0.0
         try:

@@ -17,7 +17,7 @@ from fabulate.types import ImageShape
 
 PAIR = ImageShape(1, 1, 2)
 COUNT = 2000  # points of a data set
-NOISE = 0.05  # standard deviation of a mode, of the ring's width and of the moons'
+NOISE = 0.05  # standard deviation of a mode of the grid, of the ring's width and of the moons'
 NEAR = 3  # standard deviations within which a point belongs to a mode
 FAIR = 0.25  # of a mode's fair share: with fewer points it is not covered
 
@@ -38,7 +38,7 @@ def _moons(n: int, chance: torch.Generator) -> Tensor:
     return 0.55 * points + _normal(n, chance)
 
 
-CENTRES = 0.6 * torch.cartesian_prod(torch.tensor([-1.0, 0.0, 1.0]), torch.tensor([-1.0, 0.0, 1.0]))  # (9, 2)
+CENTRES = 0.75 * torch.cartesian_prod(torch.tensor([-1.0, 0.0, 1.0]), torch.tensor([-1.0, 0.0, 1.0]))  # (9, 2)
 
 
 def _grid(n: int, chance: torch.Generator) -> Tensor:
@@ -69,7 +69,7 @@ class Coverage(NamedTuple):
     """How points lie among the grid's modes."""
 
     modes: int
-    """Modes that have at least a quarter of their fair share of the points."""
+    """Modes that have at least a quarter of their fair share of the points near."""
     near: float
     """Share of points within three standard deviations of a mode, 0..1."""
 

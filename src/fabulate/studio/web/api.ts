@@ -49,6 +49,11 @@ export async function upload<T = Json>(path: string, file: Blob): Promise<T> {
   return (await answered(path, { method: "POST", headers: { "Content-Type": "application/octet-stream" }, body: file })).json();
 }
 
+/** Bytes, as they come. */
+export async function stream(path: string, value: unknown, signal?: AbortSignal): Promise<ReadableStream<Uint8Array>> {
+  return (await answered(path, body(value, signal))).body!;
+}
+
 /** Lines of JSON, as they come. */
 export async function lines(path: string, value: unknown, told: (line: Json) => void, signal?: AbortSignal): Promise<void> {
   const reader = (await answered(path, body(value, signal))).body!.pipeThrough(new TextDecoderStream()).getReader();

@@ -45,7 +45,7 @@ function starts(): HTMLElement {
   return el("div", { class: "starts" },
     card("The digits", "1,797 handwritten digits come along. A VAE learns them in half a minute.", to("train", { source: "digits", family: "vae" }), "Train a first model"),
     card("Your folder", "Photographs, scans, drawings: see what is there, what is broken, and what to do.", to("data"), "Look at images"),
-    card("What is strange", "Learn what is normal, and sort out what does not belong, by keys.", to("outliers"), "Find outliers"));
+    card("A lesson", "Points of the plane, a model that plays on them, and its loss as formula, code and number.", to("learn"), "Play"));
 }
 
 function line(job: Json, refresh: () => Promise<void>): HTMLElement {

@@ -6,6 +6,7 @@ import { data } from "./data";
 import { el, refill } from "./dom";
 import { explore } from "./explore";
 import { home } from "./home";
+import { learn } from "./learn";
 import { outliers } from "./outliers";
 import { run } from "./run";
 import { train } from "./train";
@@ -15,7 +16,7 @@ export type Screen = (screen: HTMLElement, asked: URLSearchParams) => void | (()
 
 const SCREENS: Record<string, [string, Screen]> = {
   "": ["Home", home], data: ["Data", data], train: ["Train", train], explore: ["Explore", explore],
-  outliers: ["Outliers", outliers], compare: ["Compare", compare], run: ["", run],
+  outliers: ["Outliers", outliers], compare: ["Compare", compare], learn: ["Learn", learn], run: ["", run],
 };
 
 let leave: (() => void) | null = null;
@@ -28,7 +29,7 @@ async function show(): Promise<void> {
   leave?.();
   leave = null;
   for (const link of document.querySelectorAll<HTMLAnchorElement>("#top nav a")) {
-    if (link.hash === `#/${name}`) link.setAttribute("aria-current", "page");
+    if (link.hash === `#/${name}`) { link.setAttribute("aria-current", "page"); link.scrollIntoView({ inline: "center", block: "nearest" }); }
     else link.removeAttribute("aria-current");
   }
   document.title = title ? `${title} · fabulate studio` : "fabulate studio";
