@@ -144,7 +144,7 @@ class FlowView(View):
     """See the table above."""
 
     arrows_are = "minus the velocity that the network sees at this time: the way to the data"
-    field_is, side, every = "the density p(x)", 24, 12
+    field_is, side, every = "the density p(x)", 24, 30
     time = 0.5
     """The time whose velocity is drawn: 0 data, 1 noise."""
 
