@@ -26,6 +26,7 @@ from fabulate.config import override, to_json
 from fabulate.errors import ConfigError, DataError, DivergedError
 from fabulate.models.base import evaluating
 from fabulate.models.families import family
+from fabulate.models.families.flow import FlowSampling
 from fabulate.nets import MLP
 from fabulate.seeds import seeded
 from fabulate.studio import requests as asked
@@ -44,13 +45,14 @@ IDLE = 600  # seconds after which a lesson that stands still ends
 
 Json = dict[str, Any]
 
+ODE = FlowSampling(solver="ipndm")  # so that a point follows from its code
 # What a lesson's model has instead of its preset's values, beside the preset's name.
 NARROW: dict[tuple[str, str], Json] = {
     ("ae", "default"): {"network": MLP(hidden=(64, 64))},
     ("vae", "default"): {"network": MLP(hidden=(64, 64))},
     ("gan", "default"): {"network": MLP(hidden=(64, 64), activation="leaky_relu")},
-    ("flow", "default"): {"network": MLP(hidden=(128, 128)), "times": "uniform"},
-    ("flow", "tutorial"): {"network": MLP(hidden=(128, 128))},
+    ("flow", "default"): {"network": MLP(hidden=(128, 128)), "times": "uniform", "sampling": ODE},
+    ("flow", "tutorial"): {"network": MLP(hidden=(128, 128)), "sampling": ODE},
     ("nf", "default"): {"depth": 2, "width": 8, "hidden": 64},
     ("nf", "tutorial"): {"width": 8},
 }
