@@ -1,4 +1,7 @@
-"""Limit states of known probability, many seeds each: python benchmarks/rare_problems.py [choose|judge] [--seeds 20]
+"""Limit states of known probability, many seeds each: python benchmarks/rare_problems.py [choose|judge] [--seeds 40]
+
+`--method subset` and `--method cross-entropy` are the classical ones of this package; `rare_openturns.py` has those of
+OpenTURNS on the same problems.
 
 What is tried is chosen on the first half and judged on the second, which has the same kinds with other numbers: modes
 of different slopes, chances of 1e-3 to 1e-12, no direction that stands out, one variable. Truths are formulae or
@@ -15,8 +18,6 @@ from math import pi, sqrt
 
 import numpy as np
 from scipy import integrate, stats
-
-from fabulate import rare
 
 CALLS, SILENT = 40_000, 0.2
 
@@ -205,9 +206,14 @@ def judge() -> list[Problem]:
     ]
 
 
-def run(problem: Problem, seeds: int) -> str:
+def run(problem: Problem, seeds: int, method: str = "adaptive") -> str:
+    from fabulate import rare  # late: OpenTURNS asks the same problems where there is no fabulate
+
     began = time.process_time()
-    events = [rare.estimate(problem.g, problem.dim, 0.0, calls=problem.calls, seed=1000 + i) for i in range(seeds)]
+    events = [
+        rare.estimate(problem.g, problem.dim, 0.0, calls=problem.calls, method=method, seed=1000 + i)
+        for i in range(seeds)
+    ]
     ratio = np.array([event.probability for event in events]) / problem.truth
     quiet = np.array([not event.warnings for event in events])
     held = np.array([event.interval[0] <= problem.truth <= event.interval[1] for event in events])
@@ -218,19 +224,20 @@ def run(problem: Problem, seeds: int) -> str:
     )
 
 
-def main(half: str, seeds: int, only: str) -> None:
-    print(f"{seeds} seeds of {CALLS:,} calls, {half}\n")
+def main(half: str, seeds: int, only: str, method: str) -> None:
+    print(f"{seeds} seeds of {CALLS:,} calls, {method}, {half}\n")
     print("| problem | truth | error | median / truth | held | no warning | of these held | silent misses | CPU s |")
     print("|" + "---|" * 9)
     for problem in {"choose": choose, "judge": judge}[half]():
         if only in problem.name:
-            print(run(problem, seeds), flush=True)
+            print(run(problem, seeds, method), flush=True)
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("half", nargs="?", choices=["choose", "judge"], default="judge")
-    parser.add_argument("--seeds", type=int, default=20)
+    parser.add_argument("--seeds", type=int, default=40)
+    parser.add_argument("--method", default="adaptive")
     parser.add_argument("--only", default="", help="problems whose name contains this")
     arguments = parser.parse_args()
-    main(arguments.half, arguments.seeds, arguments.only)
+    main(arguments.half, arguments.seeds, arguments.only, arguments.method)
