@@ -14,7 +14,8 @@ from fabulate.errors import ConfigError
 from fabulate.models import family
 from fabulate.nets import MLP, Auto, Conv, network_for, reason
 from fabulate.training import configure
-from fabulate.training.loop import Learner, score_images
+from fabulate.training.loop import Learner
+from fabulate.training.validation import score_images
 from fabulate.types import ImageShape
 from tiny import ends, pictures
 

@@ -95,7 +95,7 @@ def test_micro_batches_add_up_to_the_whole_batch():
 def test_players_move_one_at_a_time():
     lesson = learner("gan")
     before = {name: flat(player.module) for name, player in lesson.players.items()}
-    lesson.update("critic", lesson.players["critic"], lesson.micro_batches(), 1e-3)
+    lesson.update("critic", lesson.micro_batches())
     assert not torch.equal(flat(lesson.model.critic), before["critic"])
     assert torch.equal(flat(lesson.model.generator), before["generator"])
     assert all(p.grad is None for p in lesson.model.generator.parameters())

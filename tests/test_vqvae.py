@@ -19,7 +19,8 @@ from fabulate.nets.grid import GridDecoder, GridEncoder, channels, scales
 from fabulate.nets.tokens import TokenTransformer, Transformer
 from fabulate.nets.vq import DEAD, FORGET, FSQ, Codebook, Quantiser, perplexity
 from fabulate.seeds import generator, seeded
-from fabulate.training.loop import Learner, score_images
+from fabulate.training.loop import Learner
+from fabulate.training.validation import score_images
 from fabulate.types import Batch, ImageShape, to_float, unit
 from tiny import CLASSES, SMALL, Tensors, pictures
 

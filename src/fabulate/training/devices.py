@@ -12,10 +12,13 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 from typing_extensions import TypedDict
 
 from fabulate.config import Training
 from fabulate.errors import ConfigError, RunError
+from fabulate.models.base import GenerativeModel
+from fabulate.types import Batch, BatchSource
 
 ONE_THREAD = 32_768  # numbers in a batch of images; 128 digits of 8x8 are 8,192, of 28x28 100,352 (see docs/LOG.md)
 
@@ -122,3 +125,16 @@ def threads(number: int) -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(before)
+
+
+def take(images: BatchSource, indices: Tensor, model: GenerativeModel, device: torch.device) -> Batch:
+    """These images on the model's device as they are stored, with their classes only when the model learns them."""
+    x, y = images.stored(indices)
+    return Batch(moved(x, device), moved(y, device) if y is not None and model.classes else None)
+
+
+def moved(values: Tensor, device: torch.device) -> Tensor:
+    """On the device; a GPU copies from pinned memory while the host goes on."""
+    if device.type == "cuda" and values.device.type == "cpu":
+        return values.pin_memory().to(device, non_blocking=True)
+    return values.to(device)

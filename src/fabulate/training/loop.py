@@ -34,12 +34,11 @@ from fabulate.errors import DivergedError, RunError
 from fabulate.models.base import GenerativeModel, Player
 from fabulate.processes import ALONE, Processes
 from fabulate.seeds import seeded
-from fabulate.training.devices import shared_evenly
+from fabulate.training.devices import shared_evenly, take
 from fabulate.training.optimizers import optimizer_of
 from fabulate.training.validation import Validation
 from fabulate.types import Batch, BatchSource, order_of
 
-TEST_BATCH = 500  # images scored together, fewer of large ones
 WARMUP = 0.05  # of a budget in minutes
 ENOUGH_STEPS, ENOUGH_MINUTES = 5000, 10.0  # that compiling saves more than it costs (docs/LOG.md has the numbers)
 CONVOLUTIONS = (nn.Conv2d, nn.ConvTranspose2d)  # which gain next to nothing on a CPU
@@ -81,7 +80,11 @@ class Learner:
         self.step = 0
         self.began = time.perf_counter()  # of all sessions, as if they had followed each other
         self.seconds = 0.0  # since then, by the clock
-        self.stepping, self.taken = 0.0, 0  # of them in steps, and how many, in this session
+        self.step_began, self.stepping, self.taken = (
+            0.0,
+            0.0,
+            0,
+        )  # when one began; of all in steps, and how many, in this session
         self.reserved = 0.0  # of a budget in minutes, for what comes after the last step
         self.best_restored = False  # the average holds the weights of the best step, for good
         self.guard = Guard(self.device.type != "cpu", self.lr)
@@ -135,28 +138,43 @@ class Learner:
         """
         self.model.train()
         while self.progress < 1 and not self.validation.should_stop:
-            yield {term: value for _, terms in self.turns() for term, value in terms.items()}
+            batches = self.begin_step()
+            logged: dict[str, Tensor] = {}
+            for name in self.moving():
+                logged |= self.update(name, batches)
+            self.end_step()
+            yield logged
 
     def turns(self) -> Iterator[tuple[str, dict[str, Tensor]]]:
         """One step, player by player; yields the player's name and its logged terms after each turn."""
-        began = time.perf_counter()
+        batches = self.begin_step()
+        for name in self.moving():
+            if terms := self.update(name, batches):
+                yield name, terms
+        self.end_step()
+
+    def begin_step(self) -> list[Batch]:
+        """Let spans begin and end; the micro-batches of this step."""
+        self.step_began = time.perf_counter()
         self.begin_spans()
         batches = self.micro_batches()
         if self.step in self.begun.values() and not self.processes.alone:
             self.share_first_batch(batches[0])
-        moving = [name for name, player in self.players.items() if within(player.span, self.spent)]
-        for name in moving:
-            player = self.players[name]
-            if (self.step + 1) % player.every == 0:
-                prefix = f"{name}." if len(self.players) > 1 else ""
-                logged = self.update(name, player, batches, self.rate(name))
-                yield name, {prefix + term: value for term, value in logged.items()}
+        return batches
+
+    def moving(self) -> list[str]:
+        """The players whose span it is."""
+        return [name for name, player in self.players.items() if within(player.span, self.spent)]
+
+    def end_step(self) -> None:
+        """Count the step, and let averages follow."""
+        moving = self.moving()
         self.step += 1
         self.processes.share_(list(self.model.buffers()))
         for name in moving:
             self.move_average(name)
         now = time.perf_counter()
-        self.stepping, self.taken = self.stepping + now - began, self.taken + 1
+        self.stepping, self.taken = self.stepping + now - self.step_began, self.taken + 1
         self.seconds = now - self.began
         if self.training.minutes is not None:  # one clock for all, or their rates would drift apart
             self.seconds = self.processes.broadcast(self.seconds, self.device)
@@ -190,9 +208,14 @@ class Learner:
                         player.loss(batch.floats())
         self.processes.share_([*self.model.parameters(), *self.model.buffers()])
 
-    def update(self, name: str, player: Player, batches: list[Batch], rate: float) -> dict[str, Tensor]:
-        """One player moves; everything else stands still, so no gradient leaks and none is computed."""
-        parameters, parts = self.parameters[name], self.parts
+    def update(self, name: str, batches: list[Batch]) -> dict[str, Tensor]:
+        """One player moves if it is its turn; all else stands still, so no gradient leaks and none is computed.
+
+        What it gives is logged: nothing of a player that waits.
+        """
+        player, parameters, parts = self.players[name], self.parameters[name], self.parts
+        if (self.step + 1) % player.every:
+            return {}
         for parameter in self.others[name]:
             parameter.requires_grad_(False)
         for parameter in parameters:
@@ -215,10 +238,11 @@ class Learner:
             scale = (self.training.clip / (norm + 1e-6)).clamp(max=1.0)
             for gradient in added:
                 gradient.mul_(scale)
-        self.optimizers[name].update(totals, rate, dropped)
+        self.optimizers[name].update(totals, self.rate(name), dropped)
         for parameter in self.others[name]:
             parameter.requires_grad_(True)
-        return sums
+        prefix = f"{name}." if len(self.players) > 1 else ""
+        return {prefix + term: value for term, value in sums.items()}
 
     def move_average(self, name: str) -> None:
         """Move the average of a player's weights towards them."""
@@ -417,31 +441,3 @@ def settled(training: Training, model: GenerativeModel) -> tuple[Training, int, 
     batch_size, lr = training.batch(model.numbers), training.lr or model.usual_lr
     optimizer = training.optimizer or model.usual_optimizer
     return override(training, {"batch_size": batch_size, "lr": lr, "optimizer": optimizer}), batch_size, lr
-
-
-def take(images: BatchSource, indices: Tensor, model: GenerativeModel, device: torch.device) -> Batch:
-    """These images on the model's device as they are stored, with their classes only when the model learns them."""
-    x, y = images.stored(indices)
-    return Batch(moved(x, device), moved(y, device) if y is not None and model.classes else None)
-
-
-def moved(values: Tensor, device: torch.device) -> Tensor:
-    """On the device; a GPU copies from pinned memory while the host goes on."""
-    if device.type == "cuda" and values.device.type == "cpu":
-        return values.pin_memory().to(device, non_blocking=True)
-    return values.to(device)
-
-
-@torch.no_grad()
-def score_images(model: GenerativeModel, images: BatchSource, seed: int) -> dict[str, float]:
-    """The mean of the model's test terms over all images, each counted once; noise is addressed by the seed."""
-    model.eval()
-    sums: dict[str, float] = {}
-    together = model.shape.together(TEST_BATCH)
-    for first in range(0, len(images), together):
-        batch = take(images, torch.arange(first, min(first + together, len(images))), model, model.device).floats()
-        with seeded(seed, "test", first, device=model.device):
-            terms = model.test_terms(batch)
-        for name, value in terms.items():
-            sums[name] = sums.get(name, 0.0) + float(value) * len(batch.x) / len(images)
-    return sums

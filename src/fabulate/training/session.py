@@ -22,11 +22,11 @@ from fabulate.models.capabilities import Reconstructs
 from fabulate.models.search import EncodesBySearch
 from fabulate.pictures import save_curves, save_png
 from fabulate.signals import InterruptedTraining, Stop
-from fabulate.training.devices import peak_memory
+from fabulate.training.devices import peak_memory, take
 from fabulate.training.folder import RunFolder, read_log
-from fabulate.training.loop import Learner, score_images, take
+from fabulate.training.loop import Learner
 from fabulate.training.progress import Display
-from fabulate.training.validation import VALIDATIONS, SampleQuality
+from fabulate.training.validation import VALIDATIONS, SampleQuality, score_images
 from fabulate.types import Ordered, Selected, some_of
 
 PICTURES = 8  # times in a run that samples are drawn and the test images scored

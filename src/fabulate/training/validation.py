@@ -20,13 +20,15 @@ from fabulate.data import Data, Images
 from fabulate.data.images import Items, Sequences
 from fabulate.files import digest
 from fabulate.models import GenerativeModel
-from fabulate.seeds import permutation
+from fabulate.seeds import permutation, seeded
+from fabulate.training.devices import take
 from fabulate.types import BatchSource
 
 if TYPE_CHECKING:
     from fabulate.features import Features
     from fabulate.metrics.distances import Moments
 
+TEST_BATCH = 500  # images scored together, fewer of large ones
 VALIDATIONS = 40  # times in a run that the validation loss is measured
 PATIENCE = 10  # validations without a better one, a quarter of the budget, before training may stop
 RISE = 0.02  # of the way that the loss fell from the first validation to the best: a rise that is no noise
@@ -178,3 +180,18 @@ class SampleQuality:
         return (
             f"Measuring samples {self.measured} times took {self.spent / max(seconds, 1e-9):.1%} of the time{skipped}."
         )
+
+
+@torch.no_grad()
+def score_images(model: GenerativeModel, images: BatchSource, seed: int) -> dict[str, float]:
+    """The mean of the model's test terms over all images, each counted once; noise is addressed by the seed."""
+    model.eval()
+    sums: dict[str, float] = {}
+    together = model.shape.together(TEST_BATCH)
+    for first in range(0, len(images), together):
+        batch = take(images, torch.arange(first, min(first + together, len(images))), model, model.device).floats()
+        with seeded(seed, "test", first, device=model.device):
+            terms = model.test_terms(batch)
+        for name, value in terms.items():
+            sums[name] = sums.get(name, 0.0) + float(value) * len(batch.x) / len(images)
+    return sums
