@@ -9,6 +9,7 @@ from fabulate.config import Training, override
 from fabulate.errors import CapabilityError, ConfigError
 from fabulate.models import GenerativeModel, family
 from fabulate.models.counting import Counts, discounts
+from fabulate.models.families.ar import ARConfig
 from fabulate.nets.tokens import Transformer
 from fabulate.seeds import generator, seeded
 from fabulate.training.loop import Learner
@@ -20,7 +21,7 @@ WORDS = SequenceShape(9, ("", *"abcd"))
 
 def made(shape, classes=(), **values):
     cls = family("ar")
-    small = {"transformer": Transformer(width=16, layers=2), "counts": 3, **values}
+    small = {"transformer": Transformer(width=16, layers=2, dropout=0.0), "counts": 3, **values}
     with seeded(0, "weights"):
         return cls(override(cls.presets["default"].model, small), shape, classes).eval()
 
@@ -115,10 +116,10 @@ def test_temperature_and_top_p_keep_to_the_likeliest():
     assert (one == one[0]).all()  # each the likeliest symbol after the other
 
 
-def test_texts_leave_the_unlikely_tenth_out_and_what_sounds_together_does_not():
+def test_texts_leave_the_unlikely_out_and_what_sounds_together_does_not():
     model = made(WORDS)
     model.init_from_data(Tensors(words(60)))
-    assert torch.equal(model.sample(16), model.sample(16, top_p=0.9))
+    assert torch.equal(model.sample(16), model.sample(16, top_p=0.95))
     assert not torch.equal(model.sample(16), model.sample(16, top_p=1))
     chords = made(SequenceShape(4, ("", "a", "b", "c"), 2))
     chords.init_from_data(Tensors(torch.randint(1, 4, (20, 4, 2), dtype=torch.int16)))
@@ -162,6 +163,14 @@ def test_a_training_on_sequences_lowers_the_loss_below_what_counting_gives():
     assert gain() > -0.02
     *_, _ = terms
     assert gain() > 0.03
+
+
+def test_dropout_is_for_sequences_unless_asked_otherwise():
+    cls, wide = family("ar"), Transformer(width=16, layers=1)
+    of_words, of_images = (cls(ARConfig(transformer=wide), shape) for shape in (WORDS, ImageShape(1, 4, 4)))
+    assert of_words.config.transformer.dropout == 0.2 and of_images.config.transformer.dropout == 0
+    asked = cls(ARConfig(transformer=Transformer(width=16, layers=1, dropout=0.5)), WORDS)
+    assert [part.p for part in asked.modules() if isinstance(part, torch.nn.Dropout)] == [0.5]
 
 
 def test_other_families_say_who_learns_sequences():

@@ -333,10 +333,11 @@ def small_gan(**config: object) -> GAN:
 def test_each_player_moves_alone_and_gives_the_other_no_gradient(name):
     for mover, other in (("critic", "generator"), ("generator", "critic")):
         model = small_gan(game=name)
-        learner = Learner(model, Training(batch_size=6, warmup=0, compile="off"), Tensors(pictures(SMALL, 6).x))
-        player = learner.players[mover]
+        learner = Learner(
+            model, Training(batch_size=6, warmup=0, lr=1e-2, compile="off"), Tensors(pictures(SMALL, 6).x)
+        )
         before = {name: [p.clone() for p in learner.parameters[name]] for name in learner.players}
-        learner.update(mover, player, learner.micro_batches(), rate=1e-2)
+        learner.update(mover, learner.micro_batches())
         assert all(p.grad is None for p in learner.parameters[other])
         assert all(map(torch.equal, before[other], learner.parameters[other]))
         assert not all(map(torch.equal, before[mover], learner.parameters[mover]))

@@ -42,8 +42,9 @@ class Transformer:
     """Features at each place."""
     layers: PositiveInt = 4
     """Layers of attention."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Share of what each layer adds that is left out at random in training: against overfitting."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """Share of what each layer adds that is left out at random in training, against overfitting (default: 0.2 of texts
+    and music, 0 of images and their codes)."""
 
 
 class Layer(nn.Module):
@@ -57,7 +58,7 @@ class Layer(nn.Module):
         self.queries_keys_values = nn.Linear(width, 3 * width)
         self.attended = nn.Linear(width, width)
         self.mlp = nn.Sequential(nn.Linear(width, 4 * width), nn.GELU(), nn.Linear(4 * width, width))
-        self.drop = nn.Dropout(config.dropout)
+        self.drop = nn.Dropout(config.dropout or 0.0)
 
     def forward(
         self, x: Tensor, memory: Memory | None = None, turned: Callable[[Tensor], Tensor] | None = None
