@@ -126,12 +126,13 @@ def set_properties(proto: Any, properties: dict[str, str]) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Within the block nothing is said of what torch's exporter does within itself."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
+    """Within the block torch's exporter says errors only, not which packages it could do more with."""
+    exporter = logging.getLogger("torch.onnx")
+    before = exporter.level
+    exporter.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logging.disable(before)
+        exporter.setLevel(before)

@@ -11,11 +11,12 @@ proposal no longer draws keeps the weight that earlier ones gave it.
 A round's estimate is P_k = mean 1{g(x) > threshold} p(x) / q_k(x), unbiased given the past, since q_k is known before
 the round is drawn. The result is their mean, each weighted by n_k P^2 over the variance that the failures of the other
 rounds promise q_k (`promise`; compare Owen, Zhou, "The square root rule for adaptive importance sampling", 2019,
-https://doi.org/10.1145/3350426). So no round weighs itself, and none is trusted because it is blind to what others saw;
-the standard error is that of a sum of martingale differences. The estimate itself with weights over the mixture of all
-proposals (the balance heuristic, as in Cornuet et al., "Adaptive multiple importance sampling", 2012) would re-use
-more, but a proposal is too high at just those points that it was fitted to: such estimates came out low by several of
-their standard errors when we tried them.
+https://doi.org/10.1145/3350426). So no round weighs itself, and none is trusted because it is blind to what others saw.
+The standard error is that of independent rounds, which they nearly are: later proposals were fitted to what earlier
+rounds drew, and weigh those, so nothing here is exactly unbiased; how often intervals hold is measured (docs/rare.md).
+The estimate itself with weights over the mixture of all proposals (the balance heuristic, as in Cornuet et al.,
+"Adaptive multiple importance sampling", 2012) would re-use more, but a proposal is too high at just those points that
+it was fitted to: such estimates came out low by several of their standard errors when we tried them.
 
 Legend: N points of a round, D dimensions.
 """
@@ -77,8 +78,9 @@ def adaptive(
     fit: Fit = subspace_mixture,
 ) -> RareEvent:
     """P(g(X) > threshold) by adaptive importance sampling, with proposals by `fit`."""
-    far = failed_scouts(ask, dim, threshold, scouts(calls), seed)
-    scouted, calls = scouts(calls), calls - scouts(calls)
+    scouted = scouts(calls)
+    far = failed_scouts(ask, dim, threshold, scouted, seed)
+    calls -= scouted
     if scouted:
         progress(scouted, scouted + calls)
     count = min(max(ROUNDS, min(MOST, calls // LARGEST)), max(1, calls // max(SMALLEST, PER_DIMENSION * dim)))

@@ -18,12 +18,7 @@ from torch import Tensor
 from fabulate.prob import effective_size, systematic
 from fabulate.seeds import generator
 from fabulate.uses.rare.calls import Calls
-from fabulate.uses.rare.proposal import (
-    Proposal,
-    SubspaceMixture,
-    fit_t_mixture,
-    signal_subspace,
-)
+from fabulate.uses.rare.proposal import Proposal, SubspaceMixture, fit_t_mixture, signal_subspace
 
 WIDE = 3.0  # standard deviations of a scout's draw
 PART = 40  # of so many calls one is a scout's
@@ -68,12 +63,13 @@ def missed(scouts: Tensor, proposal: Proposal, chance: torch.Generator) -> Propo
         return None
     z = x @ basis
     ratio = -z.square().sum(1) / 2 * (1 - WIDE**-2)  # log of p over their density, in these directions
-    low, high = 0.0, 1.0
+    low, high, enough = 0.0, 1.0, min(WORTH, len(x) / 2)
     for _ in range(20):  # the largest power of it that leaves enough effective points
         power = (low + high) / 2
-        low, high = (
-            (power, high) if effective_size((power * ratio).softmax(0)) >= min(WORTH, len(x) / 2) else (low, power)
-        )
+        if effective_size((power * ratio).softmax(0)) >= enough:
+            low = power
+        else:
+            high = power
     weights = (low * ratio).softmax(0)
     rows = systematic(weights, max(WORTH, int(effective_size(weights))), chance)
     return SubspaceMixture(basis, 1.0, fit_t_mixture(z[rows], chance))
