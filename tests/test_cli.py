@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +13,7 @@ from PIL import Image
 
 import fabulate
 from fabulate.cli import VERBS
+from fabulate.cli import gallery as verbs
 from fabulate.evaluation import gallery
 from fabulate.models import capabilities
 from fabulate.models.base import able
@@ -322,7 +322,7 @@ def test_a_capability_that_a_family_lacks_is_said(
 ) -> None:
     """Which family lacks what changes; here the verb is shown a capability that none of its model's bases is."""
     real = getattr(capabilities, capability)
-    for code in (gallery, import_module(f"fabulate.cli.{verb}")):
+    for code in (gallery, verbs):
         monkeypatch.setattr(code, capability, type(capability, (), {}), raising=False)
     monkeypatch.setattr(gallery, "able", lambda _: able(real))
     extra = {"Encodes": {"interpolate": ["--images", "a", "b"], "traverse": ["--directions", "axes"]}}

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from fabulate.cli import IMPORTED, VERBS, importing
+from fabulate.cli import IMPORTED, VERBS, function, importing
 from fabulate.models import GenerativeModel, family
 from fabulate.models.base import NoChoice
 from fabulate.models.families import families as every_family
@@ -157,7 +157,8 @@ def understand(argv: list[str], monkeypatch: pytest.MonkeyPatch, families: Mappi
     Errors: `ConfigError` for a flag that the command does not take.
     """
     assert argv[0] in VERBS, f"there is no verb {argv[0]!r}"
-    verb = importlib.import_module(f"fabulate.cli.{argv[0]}")
+    work = function(argv[0])
+    verb: Any = importlib.import_module(work.__module__)
     parse = verb.parse
 
     def parse_only(*args: Any, **kwargs: Any) -> None:
@@ -173,7 +174,7 @@ def understand(argv: list[str], monkeypatch: pytest.MonkeyPatch, families: Mappi
         if argv[0] == "sample" and (name := families.get(argv[1])):
             patch.setattr(verb, "sampling_of", lambda _: getattr(family(name).Config(), "sampling", NoChoice()))
         with pytest.raises(Parsed), importing(argv[1:]) as words:
-            verb.main(words)
+            work(words)
     sys.modules.pop("own_family", None)
 
 

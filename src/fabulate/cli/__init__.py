@@ -1,7 +1,7 @@
-"""The command line: a file for each verb, which parses its words, calls a room and prints what came of it.
+"""The command line: a function for each verb, which parses its words, calls a room and prints what came of it.
 
-This file only knows the verbs' names, so that `fabulate --help` answers at once: a verb's module, and with it torch, is
-imported when the verb is used.
+A verb lies in the file called as it is, or with others of its kind (`FILES`). This file knows their names only, so that
+`fabulate --help` answers at once: a verb's file, and with it torch, is imported when the verb is used.
 
 Where the terminal, a pipe or the locale has no UTF-8, the same words are said in plain characters. What we write with
 signs (arrows, lines, dashes) has plain ones instead; letters that cannot be shown, of a class's name say, are shown as
@@ -15,7 +15,7 @@ import gc
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from io import TextIOWrapper
@@ -50,6 +50,12 @@ VERBS = {
     "audit": "say whether samples may be handed out: near copies, and whom the model learnt from",
     "rare": "draw images from the tail of a run's model, and tell how rare they are",
     "export": "write a model for other programs: an ONNX file, a page, a folder for diffusers",
+}
+
+FILES = {
+    **dict.fromkeys(("reconstruct", "interpolate", "traverse", "morph"), "gallery"),
+    **{"models": "families", "check": "families"},
+    **{"join": "sample", "compare": "evaluate", "prove": "augment"},
 }
 
 IMPORTED = "FABULATE_IMPORTED"  # the files of --import, for the processes that this one starts
@@ -87,7 +93,7 @@ def main(arguments: list[str] | None = None) -> None:
         with catching(Leave()), telling_errors():
             verb, words = chosen(argv)
             with importing(words) as words:
-                import_module(f"fabulate.cli.{verb}").main(words)
+                function(verb)(words)
             if sys.stdout is not None:
                 sys.stdout.flush()
     except KeyboardInterrupt as error:  # in training its words say what was saved
@@ -105,6 +111,12 @@ def main(arguments: list[str] | None = None) -> None:
     finally:
         for stream in (sys.stdout, sys.stderr):
             settle(stream)
+
+
+def function(verb: str) -> Callable[[list[str]], None]:
+    """What does a verb's work, given its words."""
+    work: Callable[[list[str]], None] = getattr(import_module(f"fabulate.cli.{FILES.get(verb, verb)}"), verb)
+    return work
 
 
 def first() -> bool:

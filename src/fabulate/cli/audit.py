@@ -10,7 +10,7 @@ from fabulate.cli.shared import Count, Device, Other, OtherImages, Run, images_f
 from fabulate.config import spec
 from fabulate.files import outside, replaceable_folder
 from fabulate.training import load
-from fabulate.uses import audit
+from fabulate.uses.audit import run
 from fabulate.uses.audit.page import RECORD, Record
 
 
@@ -35,7 +35,7 @@ class Arguments:
     """Replace an earlier audit; other files in the folder stay."""
 
 
-def main(argv: list[str]) -> None:
+def audit(argv: list[str]) -> None:
     flags = parse(Arguments, argv, "fabulate audit")
     out = flags.out or flags.run / "audit"
     model = load(flags.run, flags.device)
@@ -48,7 +48,7 @@ def main(argv: list[str]) -> None:
         parts = [given.train.x, *([given.test.x] if given.test is not None else [])]
         samples = torch.cat([torch.from_numpy(part) for part in parts])
     with stages() as progress:
-        done = audit.run(
+        done = run(
             flags.run,
             data,
             out,

@@ -1,4 +1,4 @@
-"""`fabulate augment SOURCE`: more images of rare classes, real and synthetic ones apart, with a record of both."""
+"""`fabulate augment SOURCE`: more images of rare classes; `fabulate prove SOURCE SYNTHETIC`: do they help?"""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,18 +8,20 @@ from pydantic import Field
 from rich.console import Console
 
 from fabulate.cli.parsing import parse
-from fabulate.cli.shared import Device, Flat, load_images, stages, where
+from fabulate.cli.shared import Device, Flat, counting, load_images, say, stages, where
 from fabulate.config import PositiveInt, Reading, spec
 from fabulate.errors import ConfigError
-from fabulate.files import outside
+from fabulate.files import outside, replaceable_folder
 from fabulate.report import Table
-from fabulate.uses.augment import augment
+from fabulate.training import pick_device
+from fabulate.uses import augment as use
+from fabulate.uses.augment import page
 from fabulate.uses.augment.filters import Synthetic
 from fabulate.uses.augment.folder import SHARE
 
 
 @spec
-class Arguments:
+class Augment:
     """Make synthetic images of the classes of SOURCE that lack some. Say afterwards with `prove` whether they help."""
 
     source: tyro.conf.Positional[str]
@@ -44,14 +46,14 @@ class Arguments:
     """Replace the synthetic images of an earlier `augment`."""
 
 
-def main(argv: list[str]) -> None:
-    flags = parse(Arguments, argv, "fabulate augment")
+def augment(argv: list[str]) -> None:
+    flags = parse(Augment, argv, "fabulate augment")
     if flags.run is not None and (flags.family is not None or flags.steps is not None):
         raise ConfigError("give --run (a model that is there) or --family and --steps (one to train), not both")
     outside(flags.out, flags.source)
     data = load_images(flags.reading.of(flags.source))
     with stages() as progress:
-        made = augment(
+        made = use.augment(
             data,
             flags.out,
             family=flags.family or "vae",
@@ -77,3 +79,41 @@ def table(made: Synthetic) -> Table:
     """What became of the samples of each class."""
     rows = [[name, *(f"{count:,}" for count in tally)] for name, tally in made.tallies.items()]
     return Table(["class", "wanted", "drawn", "kept", "another class", "unlike its own", "copies"], rows)
+
+
+@spec
+class Prove:
+    """Train one classifier in eight ways and test it on images that nothing was learnt from: did SYNTHETIC help?"""
+
+    source: tyro.conf.Positional[str]
+    """The real images, as `fabulate augment` was given them."""
+    synthetic: tyro.conf.Positional[Path]
+    """The folder that `fabulate augment` wrote."""
+    seeds: Annotated[int, Field(ge=2)] = 5
+    """How often each way is trained; the same seeds for all."""
+    steps: PositiveInt | None = None
+    """Training steps of each classifier, the same for all (default: 40 epochs of the real images, 600 to 1,000)."""
+    device: Device = "auto"
+    out: Path | None = None
+    """The folder to write (default: SYNTHETIC/proof)."""
+    overwrite: bool = False
+    """Replace an existing proof."""
+
+
+def prove(argv: list[str]) -> None:
+    flags = parse(Prove, argv, "fabulate prove")
+    made = use.read(flags.synthetic)
+    out = outside(flags.out or flags.synthetic / "proof", flags.source)
+    replaceable_folder(out, flags.overwrite, page.RECORD, page.Record)
+    data = load_images(made.spec_of(flags.source))
+    about = {"source": flags.source, "synthetic": str(flags.synthetic)}
+    device = pick_device(flags.device)
+    with counting("training classifiers") as progress:
+        proof = page.prove_folder(
+            data, made, out, seeds=flags.seeds, steps=flags.steps, device=device, about=about, progress=progress
+        )
+    Console().print(page.table(proof).to_console())
+    say(*use.verdict(proof).sentences)
+    where("page", out / "proof.html")
+    where("chart", out / "proof.png")
+    where("numbers", out / page.RECORD)

@@ -11,7 +11,7 @@ from rich.table import Table
 from fabulate.cli.parsing import parse
 from fabulate.cli.shared import say
 from fabulate.config import nearest, spec
-from fabulate.data import cache
+from fabulate.data import cache as store
 from fabulate.errors import ConfigError
 
 KINDS = {
@@ -41,7 +41,7 @@ class Clear:
     """Only until the rest fits this size, such as 5GB: what was not used for the longest time goes first."""
 
 
-def main(argv: list[str]) -> None:
+def cache(argv: list[str]) -> None:
     if argv[:1] == ["clear"]:
         clear(parse(Clear, argv[1:], "fabulate cache clear"))
     elif argv and not argv[0].startswith("-"):
@@ -56,28 +56,28 @@ def show() -> None:
     table = Table(box=None, pad_edge=False)
     for name in ("kind", "what", "items", "size", "last used", "longest unused"):
         table.add_column(name, justify="right" if name in ("items", "size") else "left")
-    items, now = cache.items(), time.time()
+    items, now = store.items(), time.time()
     for kind, what in KINDS.items():
         own = [item for item in items if item.kind == kind]
         used = [ago(now - end(item.used for item in own)) for end in (max, min)] if own else ["", ""]
         table.add_row(kind, what, f"{len(own):,}", size(own), *used)
     table.add_row("all", "", f"{len(items):,}", size(items), style="bold")
     Console().print(table)
-    say(f"in {cache.root()}, at most {decimal(cache.limit())} ($FABULATE_CACHE_LIMIT)")
+    say(f"in {store.root()}, at most {decimal(store.limit())} ($FABULATE_CACHE_LIMIT)")
 
 
 def clear(flags: Clear) -> None:
     """Remove what was asked for, and say what went and what stayed."""
-    chosen = cache.items(flags.kind or KINDS)
+    chosen = store.items(flags.kind or KINDS)
     if flags.limit is not None:
-        chosen = cache.surplus(chosen, cache.nbytes(flags.limit))
-    removed, left = cache.clear(chosen)
+        chosen = store.surplus(chosen, store.nbytes(flags.limit))
+    removed, left = store.clear(chosen)
     print(f"{len(removed):,} items removed, {size(removed)}")
     if left:
         print(f"{len(left):,} are in use, or cannot be removed, and stay: {size(left)}")
 
 
-def size(items: list[cache.Item]) -> str:
+def size(items: list[store.Item]) -> str:
     """What items take on the disk."""
     return decimal(sum(item.nbytes for item in items))
 

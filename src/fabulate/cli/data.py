@@ -28,7 +28,7 @@ class Arguments:
     """Replace an existing picture."""
 
 
-def main(argv: list[str]) -> None:
+def data(argv: list[str]) -> None:
     flags = parse(Arguments, argv, "fabulate data")
     images = positional(flags.source, flags.spec)
     if flags.out is not None:

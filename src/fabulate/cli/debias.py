@@ -53,7 +53,7 @@ class Arguments:
     """Replace the results of an earlier `debias`; other files in the folder stay."""
 
 
-def main(argv: list[str]) -> None:
+def debias(argv: list[str]) -> None:
     flags = parse(Arguments, argv, "fabulate debias")
     if flags.attribute and (flags.by or flags.environments or flags.groups or flags.recoloured or flags.target):
         raise ConfigError(

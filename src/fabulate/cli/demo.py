@@ -4,11 +4,11 @@ import os
 import shlex
 import sys
 import webbrowser
-from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from urllib.parse import quote
 
+from fabulate.cli import function
 from fabulate.cli.parsing import parse
 from fabulate.cli.shared import say, where
 from fabulate.config import spec
@@ -31,7 +31,7 @@ class Arguments:
     """The run folder."""
 
 
-def main(argv: list[str]) -> None:
+def demo(argv: list[str]) -> None:
     run = parse(Arguments, argv, "fabulate demo").out
     said("train", "vae", "--data", "digits", "--conditional", "--out", str(run))
     said("sample", str(run), "--seed", "1")
@@ -55,7 +55,7 @@ def main(argv: list[str]) -> None:
 def said(verb: str, *words: str) -> None:
     """Say a command as it is typed, and do what it does."""
     say(f"\n$ fabulate {verb} {shlex.join(words)}")
-    import_module(f"fabulate.cli.{verb}").main([*words])
+    function(verb)([*words])
 
 
 def window() -> bool:

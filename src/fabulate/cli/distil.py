@@ -45,7 +45,7 @@ class Arguments:
     """The run folder of the distilled model (default: RUN-distilled)."""
 
 
-def main(argv: list[str]) -> None:
+def distil(argv: list[str]) -> None:
     flags = parse(Arguments, argv, "fabulate distil")
     teacher = load(flags.run, flags.device)
     if not isinstance(teacher, Flow):

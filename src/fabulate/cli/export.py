@@ -36,7 +36,7 @@ class Arguments:
     """Replace an existing file, or write into a folder that is not empty."""
 
 
-def main(argv: list[str]) -> None:
+def export(argv: list[str]) -> None:
     flags = parse(Arguments, argv, "fabulate export")
     given = [f"--{name}" for name in ("onnx", "web", "out") if getattr(flags, name) is not None]
     if len(given) > 1:

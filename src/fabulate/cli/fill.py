@@ -49,7 +49,7 @@ class Arguments:
     """Write into a folder that is not empty."""
 
 
-def main(argv: list[str]) -> None:
+def fill(argv: list[str]) -> None:
     flags = parse(Arguments, argv, "fabulate fill")
     model: Any = need(load(flags.run, flags.device), Fills, "cannot fill in what is missing")
     shape: Any = model.shape

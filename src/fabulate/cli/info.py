@@ -20,7 +20,7 @@ class Arguments:
     """A run folder."""
 
 
-def main(argv: list[str]) -> None:
+def info(argv: list[str]) -> None:
     flags = parse(Arguments, argv, "fabulate info")
     config, log = read_config(flags.run), read_log(flags.run)
     rows: list[tuple[str, object]] = [

@@ -90,7 +90,7 @@ class Scoring:
     """Replace an existing ranking."""
 
 
-def main(argv: list[str]) -> None:
+def outliers(argv: list[str]) -> None:
     if argv[:1] in ([], ["-h"], ["--help"]):
         print(USAGE, end="")
         raise SystemExit(0 if argv else 2)

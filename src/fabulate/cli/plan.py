@@ -15,7 +15,8 @@ from fabulate.config import DataSpec, PositiveFloat, spec
 from fabulate.data import Data
 from fabulate.errors import ConfigError
 from fabulate.training import default_out, is_run, read_config
-from fabulate.training.plan import CANDIDATES, Expected, plan
+from fabulate.training.plan import CANDIDATES, Expected
+from fabulate.training.plan import plan as plans
 
 MINUTES = 20.0
 
@@ -33,7 +34,7 @@ class Arguments:
     device: Device = "auto"
 
 
-def main(argv: list[str]) -> None:
+def plan(argv: list[str]) -> None:
     flags = parse(Arguments, argv, "fabulate plan")
     best = advised(flags, load_images(positional(flags.source, flags.data)))
     say(f"Take {best.family}:  {shlex.join(['fabulate', 'train', best.family, *in_minutes(argv)])}")
@@ -63,7 +64,7 @@ def in_minutes(argv: list[str]) -> list[str]:
 def advised(flags: Arguments, data: Data) -> Expected:
     """Print what each family will come to; returns the best."""
     with counting("timing some steps of each family") as progress:
-        found = plan(data, flags.minutes, device=flags.device, conditional=flags.conditional, progress=progress)
+        found = plans(data, flags.minutes, device=flags.device, conditional=flags.conditional, progress=progress)
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in ("family", "a step", "steps", "images seen", "epochs", "coverage", "looks like"):
         table.add_column(column, justify="left" if column in ("family", "looks like") else "right")

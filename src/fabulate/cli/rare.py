@@ -53,7 +53,7 @@ class Arguments:
     """Replace the results of an earlier `rare`; other files in the folder stay."""
 
 
-def main(argv: list[str]) -> None:
+def rare(argv: list[str]) -> None:
     flags = parse(Arguments, argv, "fabulate rare")
     asked = [flags.score is not None, flags.towards is not None, flags.direction is not None]
     if sum(asked) > 1:

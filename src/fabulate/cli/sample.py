@@ -1,4 +1,4 @@
-"""`fabulate sample RUN`: new images as PNGs in (class) folders, or as one .npz."""
+"""`fabulate sample RUN`: new images as PNGs in (class) folders, or as one .npz; `fabulate join` puts parts together."""
 
 from dataclasses import field, fields, make_dataclass
 from pathlib import Path
@@ -7,18 +7,18 @@ from typing import Annotated, Any
 import tyro
 from pydantic import Field
 
+from fabulate import samples
 from fabulate.cli.parsing import glance, parse
 from fabulate.cli.shared import Count, Device, Flat, counting, named, off_images, sampling_of, told, where
 from fabulate.config import Compile, PositiveInt, spec, to_json
 from fabulate.errors import ConfigError
 from fabulate.models.base import NoChoice
 from fabulate.models.families import families
-from fabulate.samples import write_npz, write_samples
 from fabulate.training import load
 
 
 @spec
-class Arguments:
+class Sample:
     """Draw new images from a run: PNGs with a grid and a manifest, or one .npz. Name the run to see its own options."""
 
     run: tyro.conf.Positional[str]
@@ -45,10 +45,10 @@ class Arguments:
     """Write into a folder that is not empty, or over an existing .npz."""
 
 
-def main(argv: list[str]) -> None:
+def sample(argv: list[str]) -> None:
     seen = glance(with_flags(any_way()), argv)
     both = parse(with_flags(NoChoice() if seen is None else sampling_of(seen.arguments.run)), argv, "fabulate sample")
-    flags: Arguments = both.arguments
+    flags: Sample = both.arguments
     if flags.out is not None and flags.npz is not None:
         raise ConfigError("give --out (a folder of PNGs) or --npz (one file), not both")
     model = load(flags.run, flags.device)
@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
     names = "seed", "start", "batch_size", "compile", "overwrite"
     options = {name: getattr(flags, name) for name in names} | to_json(both.sampling)
     with counting("drawing") as progress:
-        write = write_samples if flags.npz is None else write_npz
+        write = samples.write_samples if flags.npz is None else samples.write_npz
         write(model, place, flags.n, flags.label, progress=progress, say=told, **options)
     if flags.npz is not None:
         where("arrays", place)
@@ -75,10 +75,10 @@ def from_on(start: int | None) -> str:
 def with_flags(sampling: Any) -> Any:
     """The arguments, and a flag for each field of a way of sampling."""
     own: list[Any] = [
-        ("arguments", Annotated[Arguments, Flat]),
+        ("arguments", Annotated[Sample, Flat]),
         ("sampling", Annotated[type(sampling), Flat], field(default_factory=lambda: sampling)),
     ]
-    return make_dataclass("Sample", own, namespace={"__doc__": Arguments.__doc__}, frozen=True)
+    return make_dataclass("Sample", own, namespace={"__doc__": Sample.__doc__}, frozen=True)
 
 
 def any_way() -> Any:
@@ -88,3 +88,27 @@ def any_way() -> Any:
     for each in (each for way in ways for each in fields(way)):  # whether a word follows is all that matters here
         every[each.name] = (each.name, bool, False) if each.type is bool else (each.name, str | None, None)
     return make_dataclass("AnyWay", every.values(), frozen=True)()
+
+
+@spec
+class Join:
+    """Put parts together that `fabulate sample --start` drew, on any machines, as if one had drawn all of them.
+
+    No part may be missing, overlap another, or be drawn by another model or seed.
+    """
+
+    parts: tyro.conf.Positional[tuple[Path, ...]]
+    """Folders of PNGs with their manifests, or .npz files, in any order."""
+    out: Path
+    """The folder, or the .npz, to write; the parts stay as they are."""
+    n: Annotated[PositiveInt | None, tyro.conf.arg(aliases=["-n"])] = None
+    """How many samples there must be, so that the last part cannot be missing unseen."""
+    overwrite: bool = False
+    """Write into a folder that is not empty, or over an existing .npz."""
+
+
+def join(argv: list[str]) -> None:
+    flags = parse(Join, argv, "fabulate join")
+    with counting("joining") as progress:
+        samples.join(flags.parts, flags.out, n=flags.n, overwrite=flags.overwrite, progress=progress, say=told)
+    where("samples", flags.out)

@@ -29,7 +29,7 @@ class Arguments:
     """Open the page in the browser."""
 
 
-def main(argv: list[str]) -> None:
+def studio(argv: list[str]) -> None:
     flags = parse(Arguments, argv, "fabulate studio")
     try:
         from fabulate.studio.server import serve

@@ -41,7 +41,7 @@ class Flags:
     """Also write the log for TensorBoard, into the run folder's tensorboard/ (pip install tensorboard)."""
 
 
-def main(argv: list[str]) -> None:
+def train(argv: list[str]) -> None:
     if "--plan" in argv:
         argv = planned(argv)
     name, base, data_spec, argv = beginning(argv)
