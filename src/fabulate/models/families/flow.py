@@ -15,7 +15,7 @@ https://arxiv.org/abs/1806.07366): along the field the log density changes by mi
 
 with the divergence estimated by e' J e, e = +-1 (Hutchinson; Grathwohl et al. 2019, https://arxiv.org/abs/1810.01367).
 
-All of this can be done in another space than pixels (`spaces/`); x then stands for what an image is there.
+All of this can be done in another space than pixels (`spaces.py`); x then stands for what an image is there.
 
 With classes, a tenth of the images is trained without theirs, and the two answers are mixed at sampling time:
 D = D(u) + guidance (D(u | y) - D(u)) (Ho, Salimans 2022, https://arxiv.org/abs/2207.12598).
@@ -266,7 +266,7 @@ class Flow(Denoising, Encodes, HasLikelihood, Fills, family="flow"):
     ) -> Tensor:
         """log p(x) in nats (N,): a density over floats in [-1, 1]; the exact trace costs Z times the estimated one.
 
-        A lower bound where the space is that of an autoencoder (`spaces/vae.py`).
+        A lower bound where the space is that of an autoencoder (`spaces.py`).
         """
         batch = self.given(x, y)
         with evaluating(self):
