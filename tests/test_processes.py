@@ -16,12 +16,15 @@ from fabulate.config import Training
 from fabulate.errors import ConfigError, RunError
 from fabulate.files import read_json
 from fabulate.models import family
+from fabulate.models.families.vae import VAEConfig
 from fabulate.nets import MLP
 from fabulate.processes import Processes
 from fabulate.training import InterruptedTraining, read_config, session
 from fabulate.training.devices import arithmetic, rounding
 from fabulate.training.loop import Learner
 from fabulate.training.session import PICTURES
+from fabulate.training.train import fresh
+from fabulate.types import ImageShape
 from tiny import SMALL, in_two, pictures
 
 # What is trained in both ways, and its steps: one player, two, and a flow whose scales the first batch sets.
@@ -93,7 +96,7 @@ def test_two_processes_end_with_the_weights_of_one_with_two_micro_batches(two, t
 def test_a_signal_to_one_process_stops_all_at_that_step_and_one_continues_as_two_would(two):
     out = two / "stopped"
     assert newest(out) == 30
-    assert read_config(out)["arithmetic"] == {"micro_batches": 2, "threads": 1}
+    assert read_config(out)["arithmetic"] == {"micro_batches": 2, "threads": 1, "precision": "float32"}
     alone = train("vae", "float32", out, accumulate=1).state_dict()
     unbroken = torch.load(two / "vae-float32-0.pt")
     for key in alone.keys() - [key for key in alone if key.startswith("mixture")]:
@@ -101,22 +104,24 @@ def test_a_signal_to_one_process_stops_all_at_that_step_and_one_continues_as_two
 
 
 def test_a_run_keeps_its_micro_batches_and_refuses_processes_that_cannot_share_them():
-    training = Training(batch_size=24)
-    begun = {"arithmetic": arithmetic(training, 64, 4, None)}
-    assert [arithmetic(training, 64, n, begun)["micro_batches"] for n in (1, 2, 4)] == [4, 4, 4]
+    training, model = Training(batch_size=24), fresh("vae", VAEConfig(), Training(), ImageShape(1, 8, 8), (), "cpu")
+    begun = {"arithmetic": arithmetic(training, model, 4, None)}
+    assert [arithmetic(training, model, n, begun)["micro_batches"] for n in (1, 2, 4)] == [4, 4, 4]
     with pytest.raises(
         RunError, match=r"4 micro-batches, which 3 processes cannot share evenly.*--processes 1 or 2 or 4"
     ):
-        arithmetic(training, 64, 3, begun)
-    alone = {"arithmetic": arithmetic(training, 64, 1, None)}
+        arithmetic(training, model, 3, begun)
+    alone = {"arithmetic": arithmetic(training, model, 1, None)}
     with pytest.raises(RunError, match="1 micro-batch, which 2 processes cannot share"):
-        arithmetic(training, 64, 2, alone)
-    assert arithmetic(training, 64, 2, {"family": "vae"})["micro_batches"] == 2  # a run of before it was written down
+        arithmetic(training, model, 2, alone)
+    assert (
+        arithmetic(training, model, 2, {"family": "vae"})["micro_batches"] == 2
+    )  # a run of before it was written down
 
 
 def test_other_threads_are_announced():
     begun = {"arithmetic": {"micro_batches": 1, "threads": 8}}
-    now = arithmetic(Training(), 100_000, 1, begun)
+    now = arithmetic(Training(), fresh("vae", VAEConfig(), Training(), ImageShape(1, 256, 256), (), "cpu"), 1, begun)
     assert now["threads"] == torch.get_num_threads()
     (sentence,) = rounding(begun, now)
     assert "began with 8 threads" in sentence and "OMP_NUM_THREADS=8" in sentence

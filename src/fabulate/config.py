@@ -24,6 +24,7 @@ PositiveFloat = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegativeFloat = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 Compile = Literal["auto", "on", "off"]
+Precision = Literal["float32", "bfloat16"]
 
 
 UNSAID = tyro.conf.arg(help_behavior_hint=lambda default: "" if default == "None" else f"(default: {default})")
@@ -265,6 +266,9 @@ class Training:
     compile: Compile = "auto"
     """Compile the step by torch.compile, which takes ten seconds or more: auto does so for fully connected networks (on
     a GPU for all) in budgets of 5,000 steps or 10 minutes and more."""
+    precision: Precision | Literal["auto"] = "auto"
+    """Of the products in a denoiser's network: float32, or bfloat16 by torch's autocast, while weights, losses and all
+    else stay float32; auto takes bfloat16 on a GPU that has units for it, float32 on a CPU."""
     validation: Annotated[float, Field(ge=0, le=0.5)] = 0.1
     """Share of the training images that is held out, 2,000 at most, to keep the weights with the lowest validation loss
     and to stop early; 0 learns from all and keeps the last weights."""

@@ -32,6 +32,7 @@ class Denoising(HasLatent, Conditional):
     """
 
     sampling: Any
+    precision: torch.dtype = torch.float32
 
     def __init__(self, config: Any, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
         config = override(config, {"space": space_for(config.space, ImageShape(*shape))})
@@ -65,6 +66,13 @@ class Denoising(HasLatent, Conditional):
     def repeated(self) -> dict[nn.Module, int]:
         return {self.network: self.sampling.evaluations}
 
+    def answer(self, x: Tensor, t: Tensor, y: Tensor | None) -> Tensor:
+        """What the network predicts, in the numbers of x; its products may be of half as many bits."""
+        if self.precision == torch.float32:
+            return self.network(x, t, y)
+        with torch.autocast(x.device.type, self.precision):
+            return self.network(x, t, y).to(x)
+
     def dropped(self, y: Tensor | None) -> Tensor | None:
         """Classes (B,), in training some of them replaced by the number of classes, which stands for any."""
         if y is None or not self.training:
@@ -80,7 +88,7 @@ class Denoising(HasLatent, Conditional):
             row = self.row(level)
             x_t = u * level.alpha
             times = t.flatten().to(u).expand(u.shape[0])  # not len(u): in an exported graph that would be a constant
-            target = self.network((x_t * row.scale).to(u), times, y)
+            target = self.answer((x_t * row.scale).to(u), times, y)
             return invert(level, row, x_t, target)[0].to(u)
 
         if guidance != 1 and not self.classes:

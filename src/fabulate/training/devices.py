@@ -9,13 +9,13 @@ import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NotRequired
 
 import torch
 from torch import Tensor
 from typing_extensions import TypedDict
 
-from fabulate.config import Training
+from fabulate.config import Precision, Training
 from fabulate.errors import ConfigError, RunError
 from fabulate.models.base import GenerativeModel
 from fabulate.types import Batch, BatchSource
@@ -59,15 +59,20 @@ class Arithmetic(TypedDict):
     """Of each step, in all processes together: another number is another training."""
     threads: int
     """Of each process on a CPU: another number rounds sums in another way."""
+    precision: NotRequired[Precision]
+    """Of the products in a denoiser's network; of runs that do not tell it is float32."""
 
 
-def arithmetic(training: Training, numbers: int, processes: int, before: Mapping[str, Any] | None) -> Arithmetic:
+def arithmetic(
+    training: Training, model: GenerativeModel, processes: int, before: Mapping[str, Any] | None
+) -> Arithmetic:
     """How a training computes: as its run began, or anew where there is none (`before`: a config.json, None).
 
-    `numbers`: in an image. Few of them are given one thread, where more would mostly wait for each other. That rule
-    knows only the batch, never the clock: a run that continues must round as it began.
+    Few numbers in a batch are given one thread, where more would mostly wait for each other. That rule knows only the
+    batch, never the clock: a run that continues must round as it began.
     Errors: `RunError` where its micro-batches cannot be shared evenly, `ConfigError` where new ones cannot.
     """
+    numbers = model.numbers
     begun = None if before is None else before.get("arithmetic")  # older runs do not tell
     parts = shared_evenly(training, numbers, processes) if begun is None else int(begun["micro_batches"])
     if parts % processes:
@@ -78,7 +83,18 @@ def arithmetic(training: Training, numbers: int, processes: int, before: Mapping
             f"Continue it with --processes {' or '.join(can)}, or give another --out"
         )
     few = training.batch(numbers) * numbers // parts < ONE_THREAD
-    return {"micro_batches": parts, "threads": 1 if few else torch.get_num_threads()}
+    precision = precision_on(model, training) if begun is None else begun.get("precision", "float32")
+    return {"micro_batches": parts, "threads": 1 if few else torch.get_num_threads(), "precision": precision}
+
+
+def precision_on(model: GenerativeModel, training: Training) -> Precision:
+    """Of the products in the model's network, where it is. Errors: `ConfigError` for one that the family has not."""
+    if training.precision != "auto":
+        if training.precision != "float32" and model.precision is None:
+            raise ConfigError(f"{model.family} computes in float32 alone; leave out --precision {training.precision}")
+        return training.precision
+    fewer = model.precision is not None and model.device.type == "cuda" and torch.cuda.is_bf16_supported()
+    return "bfloat16" if fewer else "float32"
 
 
 def shared_evenly(training: Training, numbers: int, processes: int) -> int:

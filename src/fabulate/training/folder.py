@@ -48,7 +48,11 @@ from fabulate.training.devices import Arithmetic, pick_device
 FORMAT = 1  # of the run folder; raised when a newer fabulate could misread an older folder
 KEPT = 2  # checkpoints kept: the newest, and one to walk back to
 LARGEST_LOG = 1 << 30  # bytes
-EARLIER = {"validation": 0.0, "optimizer": "adam"}  # hyperparameters that older runs do not tell, as they were then
+EARLIER = {
+    "validation": 0.0,
+    "optimizer": "adam",
+    "precision": "auto",
+}  # hyperparameters that older runs do not tell, as they were then
 HASH_BYTES = 32  # at the end of a checkpoint
 TRACES = ("log.jsonl", "model/config.json", "best/config.json")  # that a run was trained
 CHECKPOINT = re.compile(r"step-(\d{8,})\.ckpt")

@@ -34,7 +34,7 @@ from fabulate.errors import DivergedError, RunError
 from fabulate.models.base import GenerativeModel, Player
 from fabulate.processes import ALONE, Processes
 from fabulate.seeds import seeded
-from fabulate.training.devices import shared_evenly, take
+from fabulate.training.devices import precision_on, shared_evenly, take
 from fabulate.training.optimizers import optimizer_of
 from fabulate.training.validation import Validation
 from fabulate.types import Batch, BatchSource, order_of
@@ -71,6 +71,7 @@ class Learner:
             for name, parameters in self.parameters.items()
         }
         self.average = copy.deepcopy(model) if training.ema else model
+        model.precision = getattr(torch, precision_on(model, training)) if model.precision is not None else None
         self.averaged = {name: list(player.module.parameters()) for name, player in self.average.players().items()}
         self.begun = {
             name: 0 for name, player in self.players.items() if player.span[0] <= 0

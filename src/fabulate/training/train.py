@@ -194,15 +194,14 @@ def run(
             chosen.append(take_over(model, begin_from))
         processes = stack.enter_context(together(model.device))
         before = processes.broadcast_object(processes.leads(lambda: begun(out)))
-        how = processes.broadcast_object(
-            processes.leads(lambda: arithmetic(training, model.numbers, processes.count, before))
-        )
+        how = processes.broadcast_object(processes.leads(lambda: arithmetic(training, model, processes.count, before)))
         stack.enter_context(threads(how["threads"]))
         if before is None:
             make = partial(fresh, name, config, given, classes=model.classes, device=device)
             chosen += processes.leads(lambda: estimate(make, given, model.shape, len(data.train))) or []
         images, held_out = parts(model, training, data)
-        learner = Learner(model, training, images, processes, held_out, how["micro_batches"])
+        learned = override(training, {"precision": how["precision"]})
+        learner = Learner(model, learned, images, processes, held_out, how["micro_batches"])
         settings = {**described(model, training, data), "arithmetic": how}
         if begin_from is not None:
             settings["from"] = str(begin_from)
@@ -282,7 +281,10 @@ def choices_told(config: Any, model: GenerativeModel) -> list[str]:
     why = {"network": reason, "space": spaces.reason}
     left = [part for part in choices(type(config)) if isinstance(getattr(config, part), Auto)]
     because = {part: f" ({why[part](model.shape)})" if part in why else "" for part in left}
-    return [f"{part}: {getattr(model.config, part).kind}{because[part]}" for part in left]
+    told = [f"{part}: {getattr(model.config, part).kind}{because[part]}" for part in left]
+    if model.device.type == "cuda" and "gpu" in model.presets and config == model.presets["default"].model:
+        told.append("preset: default, made for minutes of a CPU; on a GPU --preset gpu trains a larger network")
+    return told
 
 
 def begun(out: Path) -> Config | None:
