@@ -13,8 +13,7 @@ import torch
 from fabulate.config import override
 from fabulate.data import load_data
 from fabulate.data.media import medium
-from fabulate.data.media.chords import KEYS, ChordMedium, chords_of, played
-from fabulate.data.media.midi import MidiError, read_midi, write_midi
+from fabulate.data.media.chords import KEYS, ChordMedium, MidiError, chords_of, read_midi, write_midi
 from fabulate.data.media.notes import RATE
 from fabulate.errors import ConfigError, DataError
 from fabulate.models import family
@@ -182,7 +181,7 @@ def test_samples_are_midi_with_sound_and_a_page(chorales, tmp_path):
 
 
 def test_notes_are_named_and_told_where_they_are_none():
-    assert played("L:1/16 C4 | ~C4 | C4").notes[0][:3] == (0, 1 / 8, 60)
+    assert ChordMedium().played("L:1/16 C4 | ~C4 | C4").notes[0][:3] == (0, 1 / 8, 60)
     with pytest.raises(ConfigError, match="'Q4' is no note such as C4"):
         chords_of("Q4 | C4")
     with pytest.raises(ConfigError, match="no length of a step"):

@@ -8,9 +8,8 @@ import pytest
 import torch
 
 from fabulate.data import load_data
-from fabulate.data.media.abc_notation import AbcError, parse
 from fabulate.data.media.notes import RATE, sound, string
-from fabulate.data.media.tunes import WHOLE, TuneMedium, played
+from fabulate.data.media.tunes import AbcError, TuneMedium, parse
 from fabulate.errors import DataError
 from tiny import ends
 
@@ -93,7 +92,8 @@ def test_a_string_sounds_at_its_pitch_and_does_not_clip():
     for pitch in (220.0, 440.0, 987.77):
         spectrum = np.abs(np.fft.rfft(string(pitch, 1.0)))
         assert abs(np.argmax(spectrum) * RATE / (2 * (len(spectrum) - 1)) - pitch) < 2
-    whole = sound(played(parse(HEAD + "[DFAdf]8|[DFAdf]8|")), WHOLE)
+    its = TuneMedium()
+    whole = sound(its.played(HEAD + "[DFAdf]8|[DFAdf]8|"), its.whole)
     assert 0.3 < np.abs(whole).max() <= 1
 
 

@@ -6,7 +6,7 @@ it; none asks which it is.
 
 import shutil
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
@@ -42,7 +42,7 @@ class Medium(ABC):
     ending: ClassVar[str]
     """Of a sample's file."""
 
-    sources: ClassVar[Sequence[str]] = ()
+    sources: ClassVar[Collection[str]] = ()
     """Names of sources of this medium."""
 
     def load(self, spec: DataSpec) -> "Data | None":

@@ -1,18 +1,24 @@
 """Notes as people hear and see them, whichever medium they come from: sound as .wav, and piano rolls.
 
+`SoundingMedium` is what media of notes share.
+
 The sound is that of a plucked string: harmonics k of the pitch, as loud as in a string plucked at a fifth of its
 length, sin(k pi / 5) / k^2, the higher the sooner silent.
 """
 
 import wave
+from abc import abstractmethod
 from collections.abc import Sequence
 from io import BytesIO
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
 
+from fabulate.data.media.sequences import SequenceMedium
+from fabulate.files import place_file
 from fabulate.pictures import fitting, font
 
 RATE = 22_050  # numbers of sound in a second
@@ -42,6 +48,46 @@ class Piece(NamedTuple):
     def end(self) -> float:
         """Where the last note ends, in whole notes."""
         return max((note.start + note.length for note in self.notes), default=0.0)
+
+
+class SoundingMedium(SequenceMedium):
+    """A medium whose items are notes in time."""
+
+    whole: ClassVar[float]
+    """Seconds of a whole note."""
+
+    @abstractmethod
+    def played(self, item: str) -> Piece:
+        """An item's notes in time; without bars where it is none, which the title then says."""
+
+    @abstractmethod
+    def write(self, item: str, path: Path) -> None:
+        """Write an item as its file, without its sound."""
+
+    def place(self, item: str, path: Path) -> None:
+        self.write(item, path)
+        piece = self.played(item)
+        if piece.bars:
+            place_file(path.with_suffix(".wav"), lambda file: file.write(wav(sound(piece, self.whole))))
+
+    def copy(self, file: Path, path: Path) -> None:
+        self.place(self.read(file), path)
+
+    def sheet(
+        self,
+        items: Sequence[Any],
+        title: str,
+        legend: str = "",
+        y: npt.NDArray[Any] | None = None,
+        classes: Sequence[str] = (),
+    ) -> Image.Image:
+        """Piano rolls with lines at bars, the notes of a chord in colours from the highest down; kinds above them."""
+        pieces = []
+        for k in range(len(items)) if y is None else np.argsort(y, kind="stable").tolist():
+            piece = self.played(items[k])
+            kind = [classes[int(y[k])]] if y is not None and classes else []
+            pieces.append(piece._replace(title=": ".join([*kind, *filter(None, [piece.title])]) or f"{k}"))
+        return rolls(pieces, title, legend)
 
 
 def sound(piece: Piece, whole: float) -> npt.NDArray[np.float32]:

@@ -8,11 +8,13 @@ class names are; test items with other symbols are left out and counted. Symbol 
 Legend: N items, T places.
 """
 
+import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import numpy as np
@@ -105,11 +107,26 @@ def unfit(string: str, most: int | None) -> str | None:
 class SequenceMedium(Medium):
     """Sequences of symbols, written as strings; the symbols are characters unless a medium says otherwise."""
 
+    sources: ClassVar[Mapping[str, str]] = {}
+    """Names of sources, and their files in `$FABULATE_DATA`."""
     separator: ClassVar[str] = ""
     """What symbols are told apart by, where they are listed."""
     unit: ClassVar[str] = "characters"
     """What the length of an item counts."""
     symbols_told: ClassVar[str] = f"characters are symbols, in the Unicode normal form {FORM}"
+
+    def found(self, source: str) -> Path:
+        """Where a source lies, by its name or its path. Errors: `DataError` where a known name has no file."""
+        if source not in self.sources:
+            return Path(source).expanduser()
+        around = os.environ.get("FABULATE_DATA")
+        place = Path(around or os.devnull).expanduser() / self.sources[source]
+        if not place.is_file():
+            raise DataError(
+                f"there is no {source}: put the file {place.name} into the folder {place.parent.name} of "
+                f"$FABULATE_DATA ({around or 'which is not set'}), or try proverbs, texts that come along"
+            )
+        return place
 
     def spelled(self, string: str, voices: int) -> Sequence[str]:
         """The symbols of a string in their order, as many at each place as there are voices."""

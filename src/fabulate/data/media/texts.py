@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from io import StringIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar
 
 import numpy.typing as npt
 from PIL import Image, ImageDraw
@@ -31,15 +31,9 @@ from fabulate.files import place_file
 from fabulate.pictures import fitting, font
 
 WIDE, LINES = 72, 8  # characters of a line, and lines of an item, in a picture
+WINDOW = 256  # characters of an item of Shakespeare
 LARGEST = 1 << 30  # bytes of a file that is read
 PARTS = ("train", "test")
-
-
-class Named(NamedTuple):
-    """A source that is known by its name."""
-
-    place: Path
-    window: int | None = None
 
 
 class TextMedium(SequenceMedium):
@@ -47,13 +41,16 @@ class TextMedium(SequenceMedium):
 
     name = "texts"
     ending = ".txt"
-    sources = ("proverbs", "names", "shakespeare")
+    sources: ClassVar = {
+        "proverbs": str(Path(__file__).with_name("proverbs.txt")),
+        "names": "text/names.txt",
+        "shakespeare": "text/shakespeare.txt",
+    }
 
     def load(self, spec: DataSpec) -> Data | None:
-        found = named(spec.source)
-        place = Path(spec.source).expanduser() if found is None else found.place
-        if found is not None and spec.window is None and found.window is not None:
-            spec = override(spec, {"window": found.window})
+        place = self.found(spec.source)
+        if spec.source == "shakespeare" and spec.window is None:
+            spec = override(spec, {"window": WINDOW})
         kind = place.suffix.lower()
         if kind in TABLES and place.is_file():
             rows = TABLES[kind](place, spec)
@@ -128,22 +125,6 @@ def written(groups: Sequence[tuple[str, Sequence[str]]], title: str, legend: str
 
 
 # Sources
-
-
-def named(source: str) -> Named | None:
-    """Where a source lies that is known by its name; None for others. Errors: `DataError` where it is missing."""
-    if source not in TextMedium.sources:
-        return None
-    if source == "proverbs":
-        return Named(Path(__file__).with_name("proverbs.txt"))
-    around = os.environ.get("FABULATE_DATA")
-    place = Path(around).expanduser() / "text" / f"{source}.txt" if around else None
-    if place is None or not place.is_file():
-        raise DataError(
-            f"there is no {source}: put the file {source}.txt into the folder text of $FABULATE_DATA "
-            f"({around or 'which is not set'}), or try proverbs, which comes along"
-        )
-    return Named(place, 256 if source == "shakespeare" else None)
 
 
 def is_folder_of_texts(place: Path) -> bool:
