@@ -91,16 +91,6 @@ def test_other_images_are_read_by_all_the_flags_that_there_are():
     assert {field.name for field in fields(OtherImages)} == {field.name for field in fields(DataSpec)}
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"format": 1}', '{"data": 3}', "\x00"])
-def test_a_damaged_config_is_one_line(content, runs, tmp_path, capsys):
-    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
-    (tmp_path / "run" / "config.json").write_text(content)
-    for verb in ("sample", "reconstruct", "info", "evaluate", "traverse", "morph", "rare", "interpolate", "export"):
-        assert ends(verb, tmp_path / "run") == 2, verb
-        error = capsys.readouterr().err
-        assert error.startswith("fabulate: ") and error.count("\n") == 1 and "config.json" in error, verb
-
-
 @pytest.mark.parametrize("words", [["RUN", "--evaluations", "3"], ["--evaluations=3", "RUN"], ["-n2", "--", "RUN"]])
 def test_sample_knows_a_runs_own_flags_before_it_and_behind(words, flow, tmp_path):
     words = [str(flow) if word == "RUN" else word for word in words]

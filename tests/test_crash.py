@@ -63,7 +63,7 @@ def kill_me(*_: object) -> None:
 
 
 @pytest.mark.parametrize("name", FAMILIES)
-def test_killed_at_random_steps(name: str, digits: Data, tmp_path: Path) -> None:
+def test_killed_at_random_steps(name, digits, tmp_path):
     train(name, tmp_path / "whole", digits)
     generator = random.Random(name)
     kills = 0
@@ -91,7 +91,7 @@ def test_killed_at_random_steps(name: str, digits: Data, tmp_path: Path) -> None
 @pytest.mark.parametrize(
     "moment", ["replace", pytest.param("fsync", marks=pytest.mark.slow), pytest.param("unlink", marks=pytest.mark.slow)]
 )
-def test_killed_inside_every_write(moment: str, digits: Data, tmp_path: Path) -> None:
+def test_killed_inside_every_write(moment, digits, tmp_path):
     """Just before the data reach the disk, before a file is moved into place, and before an old one is deleted."""
     steps, stride = (40, 2) if moment == "unlink" else (20, 3)
     train("vae", tmp_path / "whole", digits, steps=steps)
@@ -154,7 +154,7 @@ def started(name: str, out: Path) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", names())
-def test_the_command_killed_and_given_again(name: str, tmp_path: Path) -> None:
+def test_the_command_killed_and_given_again(name, tmp_path):
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = started(name, tmp_path / "run")
     process.kill()
@@ -169,7 +169,7 @@ def test_the_command_killed_and_given_again(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow)]
 )
-def test_a_signal_saves_and_tells(number: signal.Signals, code: int, tmp_path: Path) -> None:
+def test_a_signal_saves_and_tells(number, code, tmp_path):
     process = started("vae", tmp_path)
     process.send_signal(number)
     _, errors = process.communicate(timeout=60)
@@ -198,9 +198,7 @@ def stopped(out: Path, data: Data, monkeypatch: pytest.MonkeyPatch, number: int,
 
 
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGUSR1", "SIGUSR2", "SIGXCPU"])
-def test_what_asks_to_leave_is_heeded_by_a_training_in_memory_too(
-    name: str, digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_asks_to_leave_is_heeded_by_a_training_in_memory_too(name, digits, tmp_path, monkeypatch):
     number = getattr(signal, name)
     before = signal.getsignal(number)
     assert stopped(tmp_path, digits, monkeypatch, number) == 128 + number
@@ -208,9 +206,7 @@ def test_what_asks_to_leave_is_heeded_by_a_training_in_memory_too(
     assert signal.getsignal(number) is before
 
 
-def test_under_nohup_and_where_somebody_else_handles_a_signal_it_is_left_alone(
-    digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_under_nohup_and_where_somebody_else_handles_a_signal_it_is_left_alone(digits, tmp_path, monkeypatch):
     heard: list[int] = []
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN), signal.signal(signal.SIGUSR1, lambda n, _: heard.append(n))
     try:
@@ -223,7 +219,7 @@ def test_under_nohup_and_where_somebody_else_handles_a_signal_it_is_left_alone(
     assert heard == [signal.SIGUSR1]
 
 
-def test_a_second_signal_acts_at_once_unless_it_is_the_first_one_again() -> None:
+def test_a_second_signal_acts_at_once_unless_it_is_the_first_one_again():
     def twice(pause: float) -> None:
         with catching(Stop()) as stop:
             signal.raise_signal(signal.SIGTERM)
@@ -240,9 +236,7 @@ def test_a_second_signal_acts_at_once_unless_it_is_the_first_one_again() -> None
         assert os.waitpid(child, 0)[1] == status
 
 
-def test_a_training_whose_output_is_closed_saves_and_leaves(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_training_whose_output_is_closed_saves_and_leaves(tmp_path, monkeypatch, capsys):
     """`fabulate train ... | head -1`, of which head has read its line."""
     reader, writer = os.pipe()
     os.close(reader)
@@ -255,7 +249,7 @@ def test_a_training_whose_output_is_closed_saves_and_leaves(
     assert checkpoints(tmp_path)[-1].removesuffix(".ckpt").endswith(errors.split("at step ")[1].split(",")[0])
 
 
-def test_a_full_disk_under_the_output_ends_no_training_unsaved(digits: Data, tmp_path: Path) -> None:
+def test_a_full_disk_under_the_output_ends_no_training_unsaved(digits, tmp_path):
     config, training = configure("vae", "default", {**small("vae"), "steps": 40})
     full = Path("/dev/full").open("w")  # noqa: SIM115  # closing it fails too
     with pytest.raises(InterruptedTraining, match="its output is closed") as left:
@@ -266,9 +260,7 @@ def test_a_full_disk_under_the_output_ends_no_training_unsaved(digits: Data, tmp
     assert checkpoints(tmp_path)[-1] > "step-00000000.ckpt"
 
 
-def test_other_verbs_remove_their_temporary_files(
-    digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_other_verbs_remove_their_temporary_files(digits, tmp_path, monkeypatch, capsys):
     train("vae", tmp_path / "run", digits)
     seen: list[Path] = []
     out, honest = tmp_path / "out", GenerativeModel.sample
@@ -286,9 +278,7 @@ def test_other_verbs_remove_their_temporary_files(
     assert capsys.readouterr().err.splitlines()[-1] == "fabulate: interrupted by SIGTERM"
 
 
-def test_intake_that_is_ended_leaves_no_workspace_in_the_cache(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_intake_that_is_ended_leaves_no_workspace_in_the_cache(tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("FABULATE_CACHE", str(tmp_path / "cache"))
     (tmp_path / "photos").mkdir()
     for i in range(4):

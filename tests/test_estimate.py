@@ -37,15 +37,15 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> list[ImageShape]:
     return asked
 
 
-def test_small_images_are_not_measured(clock: list[ImageShape]) -> None:
+def test_small_images_are_not_measured(clock):
     assert estimate(make, Training(steps=10**9), ImageShape(1, 64, 64), 100) == [] and not clock
 
 
-def test_what_takes_its_time_and_no_more_is_not_told(clock: list[ImageShape]) -> None:
+def test_what_takes_its_time_and_no_more_is_not_told(clock):
     assert estimate(make, Training(steps=100), BIG, 100) == [] and set(clock) == {BIG}
 
 
-def test_a_long_training_is_told_with_a_size_that_was_measured_to_fit(clock: list[ImageShape]) -> None:
+def test_a_long_training_is_told_with_a_size_that_was_measured_to_fit(clock):
     training = Training(steps=5000, batch_size=16)
     step = START + 16 * EACH * BIG.size
     (told, fits) = estimate(make, training, BIG, 100)
@@ -58,13 +58,13 @@ def test_a_long_training_is_told_with_a_size_that_was_measured_to_fit(clock: lis
     assert estimate(make, training, ImageShape(4, 32, 48), 100) == []
 
 
-def test_epochs_are_turned_into_steps_of_the_images(clock: list[ImageShape]) -> None:
+def test_epochs_are_turned_into_steps_of_the_images(clock):
     assert foresee(make, Training(epochs=2, steps=None), BIG, 100).steps == 13
     assert foresee(make, Training(epochs=2, steps=7, minutes=60), BIG, 100).steps == 7
 
 
 @pytest.mark.parametrize(("minutes", "steps"), [(3, 174), (1, 58)])
-def test_minutes_that_are_over_too_soon_are_told(clock: list[ImageShape], minutes: float, steps: int) -> None:
+def test_minutes_that_are_over_too_soon_are_told(clock, minutes, steps):
     told = " ".join(estimate(make, Training(steps=None, minutes=minutes), BIG, 100))
     assert f"about {steps} fit into {minutes} minutes" in told
 
@@ -76,19 +76,19 @@ def test_minutes_that_are_over_too_soon_are_told(clock: list[ImageShape], minute
         (Training(steps=10**6), "No smaller size that was tried fits either"),
     ],
 )
-def test_what_cannot_be_meant_is_refused(clock: list[ImageShape], training: Training, words: str) -> None:
+def test_what_cannot_be_meant_is_refused(clock, training, words):
     with pytest.raises(ConfigError, match=words):
         estimate(make, training, BIG, 100)
 
 
-def test_few_steps_that_were_asked_for_are_taken(clock: list[ImageShape], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_steps_that_were_asked_for_are_taken(clock, monkeypatch):
     """Where something else takes long, it is told and not refused."""
     monkeypatch.setattr(estimating, "SLOW", 0.1)
     (slow, *_) = estimate(make, Training(steps=6), BIG, 100)
     assert "The fewest samples that are drawn together" in slow
 
 
-def test_the_pace_is_measured_and_leaves_chance_alone() -> None:
+def test_the_pace_is_measured_and_leaves_chance_alone():
     for case in (small.Case("gan", "conv"), small.Case("vae", "conv", small.CLASSES)):
         torch.manual_seed(1)
         before = torch.get_rng_state()
@@ -96,7 +96,7 @@ def test_the_pace_is_measured_and_leaves_chance_alone() -> None:
         assert 0 < found.pace.step < 60 and (torch.get_rng_state() == before).all()
 
 
-def test_the_pace_is_that_of_all_spans(monkeypatch) -> None:
+def test_the_pace_is_that_of_all_spans(monkeypatch):
     """A player of which a step takes ten times as long has half the budget."""
     clock = [0.0]
 
@@ -118,7 +118,7 @@ def test_the_pace_is_that_of_all_spans(monkeypatch) -> None:
     assert estimating.seconds(model, Training(), 2) == pytest.approx(5.5)
 
 
-def test_a_run_is_the_same_whether_it_was_measured_or_not(tmp_path, monkeypatch) -> None:
+def test_a_run_is_the_same_whether_it_was_measured_or_not(tmp_path, monkeypatch):
     x = torch.randint(256, (40, 1, 8, 8), dtype=torch.uint8, generator=generator(0, "images")).numpy()
     runs = []
     for name, large in (("measured", 0), ("not", 10**9)):

@@ -2,26 +2,12 @@
 
 import random
 
-import pytest
-
-from fabulate.files import LONGEST, folder_name, folder_names
+from fabulate.files import LONGEST, folder_names
 
 AWKWARD = [
     *("", " ", ".", "..", "...", "a.", "a ", ".hidden", "a/b", "a_b", "a\\b", "a:b", "Cat", "cat", "CAT", "CON", "con"),
-    *(
-        "nul.txt",
-        "com1",
-        "LPT¹",
-        "grid.png",
-        "Grid.PNG",
-        "manifest.json",
-        "x" * 300,
-        "x" * 299,
-        "é",
-        "e\u0301",
-        "ß",
-        "ss",
-    ),
+    *("nul.txt", "com1", "LPT¹", "grid.png", "Grid.PNG", "manifest.json", "x" * 300, "x" * 299),
+    *("é", "e\u0301", "ß", "ss"),
     *("a\nb", "\0", "\ud800", "名" * 100, "=1+1", "-n", "~", "%USERPROFILE%", "a*?", '"', "<b>", "|"),
 ]
 
@@ -33,19 +19,7 @@ def test_awkward_classes_have_folders_of_their_own(tmp_path):
         (tmp_path / name).mkdir()  # a name that is taken, or no name, is an error
     assert len(list(tmp_path.iterdir())) == len(AWKWARD)
     assert len({name.casefold() for name in names.values()} | {"grid.png", "manifest.json"}) == len(AWKWARD) + 2
-    assert {name: names[name] for name in ("a_b", "Cat", "é", "=1+1")} == {
-        "a_b": "a_b",
-        "Cat": "Cat",
-        "é": "é",
-        "=1+1": "=1+1",
-    }
-
-
-@pytest.mark.parametrize("order", [AWKWARD, AWKWARD[::-1]])
-def test_what_is_fine_stays(order):
-    names = folder_names(order)
-    fine = [name for name in ("a_b", "cat/dog", "3") if folder_name(name) == name]
-    assert all(names.get(name, name) == name for name in fine)
+    assert all(names[name] == name for name in ("a_b", "Cat", "é", "=1+1")), "what is fine stays"
 
 
 def test_any_classes_have_folders_that_every_system_takes():

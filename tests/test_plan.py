@@ -2,7 +2,6 @@
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 
@@ -19,13 +18,13 @@ def row(seen: int, coverage: float, family: str = "vae", data: str = "a", channe
     return Measured(family, data, channels, 8, 8, 100, 1.0, 1.0, seen, 1.0, 0.1, 9.0, coverage, 0.8, 0.0)
 
 
-def test_worth_lies_on_a_line_over_the_logarithm_of_the_images_seen() -> None:
+def test_worth_lies_on_a_line_over_the_logarithm_of_the_images_seen():
     curve = [row(100, 0.2), row(10_000, 0.6)]
     assert at(curve, 1000) == pytest.approx(0.5)
     assert at(curve, 1) == pytest.approx(0.25) and at(curve, 10**9) == pytest.approx(0.75)
 
 
-def test_the_table_has_each_family_on_gray_and_on_colour_images_more_than_once() -> None:
+def test_the_table_has_each_family_on_gray_and_on_colour_images_more_than_once():
     rows = read_table()
     for family in CANDIDATES:
         for colours in (1, 3):
@@ -35,9 +34,7 @@ def test_the_table_has_each_family_on_gray_and_on_colour_images_more_than_once()
     assert all(one.frechet_perfect < one.frechet_noise for one in rows)
 
 
-def test_the_best_is_what_its_curves_say_for_as_many_images_as_fit_into_the_minutes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_the_best_is_what_its_curves_say_for_as_many_images_as_fit_into_the_minutes(monkeypatch):
     better, worse = (0.6, 0.7), (0.2, 0.3)
     rows = [
         row(seen, coverage, family, data, channels)
@@ -56,7 +53,7 @@ def test_the_best_is_what_its_curves_say_for_as_many_images_as_fit_into_the_minu
     assert not first.beyond
 
 
-def test_a_step_is_timed_with_the_whole_batch() -> None:
+def test_a_step_is_timed_with_the_whole_batch():
     from fabulate.training.estimate import seconds
     from fabulate.training.train import fresh
 
@@ -72,19 +69,17 @@ def test_a_step_is_timed_with_the_whole_batch() -> None:
     ("given", "words"),
     [({"minutes": 0.0}, "positive"), ({"families": ("nf",)}, "no learning curves were measured of nf")],
 )
-def test_what_cannot_be_planned_is_refused(given: dict[str, float], words: str) -> None:
+def test_what_cannot_be_planned_is_refused(given, words):
     with pytest.raises(ConfigError, match=words):
         plan(load_data("digits"), **{"minutes": 1.0, **given})  # type: ignore[arg-type]  # the bad ones are meant
 
 
-def test_sequences_have_no_curves(tmp_path: Path) -> None:
+def test_sequences_have_no_curves(tmp_path):
     with pytest.raises(ConfigError, match="of images only"):
         plan(load_data("proverbs"), 1)
 
 
-def test_the_command_names_another_that_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_command_names_another_that_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(planning, "seconds_of_a_step", lambda model, training: 0.5)
     main(["plan", "digits", "--minutes", "0.01"])

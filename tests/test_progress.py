@@ -11,7 +11,7 @@ from fabulate.training.progress import Display
 TERMS = dict.fromkeys(("critic.loss", "critic.real", "critic.fake", "critic.penalty", "generator.loss"), 0.123456)
 
 
-def test_a_narrow_terminal_shows_share_speed_time_and_every_loss() -> None:
+def test_a_narrow_terminal_shows_share_speed_time_and_every_loss():
     shown = StringIO()
     with Display(Console(file=shown, force_terminal=True, width=80, color_system=None), "gan") as display:
         display.update(0.25, 1000, 12345.6, TERMS)
@@ -21,7 +21,7 @@ def test_a_narrow_terminal_shows_share_speed_time_and_every_loss() -> None:
     assert "…" not in text
 
 
-def test_without_a_terminal_plain_lines_end_with_the_last_step() -> None:
+def test_without_a_terminal_plain_lines_end_with_the_last_step():
     shown = StringIO()
     with Display(Console(file=shown, force_terminal=False, width=80), "gan") as display:
         for step in range(1, 11):
@@ -32,7 +32,7 @@ def test_without_a_terminal_plain_lines_end_with_the_last_step() -> None:
     assert "12,346 images/s  0 s left" in lines[0]
 
 
-def test_the_time_left_is_right_after_a_slow_start(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_time_left_is_right_after_a_slow_start(monkeypatch):
     """The first step takes 30 s, all others 0.1 s each, of 1,000."""
     clock = iter([0.0, 0.0, *(30 + 0.1 * step for step in range(0, 1000, 10))])
     monkeypatch.setattr("fabulate.training.progress.time.monotonic", lambda: next(clock))

@@ -128,7 +128,7 @@ def fitted(tmp_path: Path, detector: OutlierDetector) -> Path:
 # augment.json
 
 
-def test_no_damage_of_augment_json_ends_in_a_traceback(made: Path, images: Data) -> None:
+def test_no_damage_of_augment_json_ends_in_a_traceback(made, images):
     file = made / "augment.json"
     text = file.read_bytes()
     assert augmented.splits(images, augmented.read(made)).synthetic.shape == images.shape
@@ -140,9 +140,7 @@ def test_no_damage_of_augment_json_ends_in_a_traceback(made: Path, images: Data)
 
 
 @FEW
-def test_verbs_end_in_one_line_where_augment_json_is_damaged(
-    made: Path, spoil: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_verbs_end_in_one_line_where_augment_json_is_damaged(made, spoil, capsys):
     file = made / "augment.json"
     file.write_bytes(WHOLE[spoil](file.read_bytes()))
     for words in (["prove", "digits", made], ["augment", "digits", "--to", "200", "--out", made, "--overwrite"]):
@@ -154,9 +152,7 @@ def test_verbs_end_in_one_line_where_augment_json_is_damaged(
 @pytest.mark.parametrize(
     "name", ["../victim", "../../victim", "synthetic/../../victim", "synthetic/out/victim", "run/victim", "victim", "/"]
 )
-def test_a_record_that_names_files_elsewhere_neither_deletes_nor_reads_them(
-    made: Path, images: Data, name: str
-) -> None:
+def test_a_record_that_names_files_elsewhere_neither_deletes_nor_reads_them(made, images, name):
     victims = [made.parent / "victim", made.parent.parent / "victim", made / "run" / "victim", made / "victim"]
     for victim in victims:
         victim.parent.mkdir(exist_ok=True)
@@ -175,7 +171,7 @@ def test_a_record_that_names_files_elsewhere_neither_deletes_nor_reads_them(
     assert (made / record["images"][0]["file"]).exists()  # nothing was deleted before all was looked at
 
 
-def test_what_the_record_lists_is_read_only_as_it_was_written(made: Path) -> None:
+def test_what_the_record_lists_is_read_only_as_it_was_written(made):
     first = sorted((made / "synthetic").rglob("*.png"))[0]
     for content in (b"no image", b"\x89PNG\r\n\x1a\n", first.read_bytes()[:60]):
         first.write_bytes(content)
@@ -193,7 +189,7 @@ def test_what_the_record_lists_is_read_only_as_it_was_written(made: Path) -> Non
 # A detector
 
 
-def test_no_damage_of_a_detector_is_believed(fitted: Path) -> None:
+def test_no_damage_of_a_detector_is_believed(fitted):
     load_detector(fitted)
     file = fitted / "config.json"
     text = file.read_bytes()
@@ -211,16 +207,14 @@ def test_no_damage_of_a_detector_is_believed(fitted: Path) -> None:
 
 
 @FEW
-def test_scoring_ends_in_one_line_where_the_detector_is_damaged(
-    fitted: Path, spoil: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_scoring_ends_in_one_line_where_the_detector_is_damaged(fitted, spoil, capsys):
     (fitted / "config.json").write_bytes(WHOLE[spoil]((fitted / "config.json").read_bytes()))
     assert ends("outliers", "score", fitted, "digits") == 2
     said = capsys.readouterr().err.strip().splitlines()
     assert len(said) == 1 and "config.json" in said[0]
 
 
-def test_parts_of_two_fits_are_no_detector(fitted: Path, detector: OutlierDetector, tmp_path: Path) -> None:
+def test_parts_of_two_fits_are_no_detector(fitted, detector, tmp_path):
     save_detector(detector, tmp_path / "other", note="another")
     (tmp_path / "other" / "config.json").replace(fitted / "config.json")
     with pytest.raises(RunError, match="of another fit"):
@@ -254,7 +248,7 @@ def some_report() -> Report:
     )
 
 
-def test_no_damage_of_metrics_json_ends_in_a_traceback(tmp_path: Path) -> None:
+def test_no_damage_of_metrics_json_ends_in_a_traceback(tmp_path):
     report = some_report()
     model = cast(GenerativeModel, SimpleNamespace(weights_hash=lambda: "0" * 64))
     file = tmp_path / "metrics.json"
@@ -284,7 +278,7 @@ RECORDS = {
 
 
 @pytest.mark.parametrize(("name", "kind"), RECORDS.values(), ids=RECORDS.keys())
-def test_only_a_folder_with_our_own_record_is_overwritten(name: str, kind: Any, tmp_path: Path) -> None:
+def test_only_a_folder_with_our_own_record_is_overwritten(name, kind, tmp_path):
     folder = tmp_path / "out"
     assert replaceable_folder(folder, True, name, kind) == folder
     folder.mkdir()
@@ -315,9 +309,7 @@ def test_only_a_folder_with_our_own_record_is_overwritten(name: str, kind: Any, 
     ],
     ids=lambda words: words[0],
 )
-def test_verbs_leave_a_folder_of_the_users_alone(
-    words: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_verbs_leave_a_folder_of_the_users_alone(words, tmp_path, capsys):
     names = ("detector.safetensors", "config.json", "weights.csv", "samples.png", "notes.tmp")
     for name in names:
         (tmp_path / name).write_text("{}")
@@ -342,15 +334,7 @@ def test_verbs_leave_a_folder_of_the_users_alone(
     ],
     ids=lambda words: "-".join(words[:2]),
 )
-def test_nothing_is_written_among_the_images(
-    words: list[str],
-    made: Path,
-    fitted: Path,
-    images: Data,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_nothing_is_written_among_the_images(words, made, fitted, images, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     augmented.write_part(tmp_path, "X", Images(images.train.x[:20], np.arange(20) % 2), ("a", "b"))
     (tmp_path / "X" / "a" / "0.png").write_bytes((tmp_path / "X" / "a" / "00000.png").read_bytes())
@@ -360,5 +344,5 @@ def test_nothing_is_written_among_the_images(
     assert {path: path.read_bytes() for path in sorted((tmp_path / "X").rglob("*")) if path.is_file()} == before
 
 
-def test_a_spec_says_how_images_were_read(made: Path) -> None:
+def test_a_spec_says_how_images_were_read(made):
     assert augmented.read(made).spec_of("mine") == DataSpec(source="mine")

@@ -30,18 +30,15 @@ def tiny(name: str, out: Path, data: Data, **options: object) -> fabulate.Genera
 
 
 @pytest.mark.usefixtures("whole")
-def test_a_run_draws_curves_and_looks_at_itself_eight_times(digits: Data, tmp_path: Path) -> None:
+def test_a_run_draws_curves_and_looks_at_itself_eight_times(digits, tmp_path):
     tiny("vae", tmp_path, digits, steps=8)
     assert len([*(tmp_path / "samples").glob("step-*.png")]) == 8
     with Image.open(tmp_path / "curves.png") as curves:
         assert curves.width > 500
 
 
-@pytest.mark.parametrize(
-    "name",
-    [pytest.param(name, marks=[pytest.mark.slow] if long(name) else []) for name in names()],
-)
-def test_a_run_holds_everything_and_the_same_call_knows_it_is_done(name: str, digits: Data, tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * long(name)) for name in names()])
+def test_a_run_holds_everything_and_the_same_call_knows_it_is_done(name, digits, tmp_path):
     model = tiny(name, tmp_path / "run", digits, steps=6)
     run = tmp_path / "run"
     present = {str(path.relative_to(run)) for path in run.rglob("*") if path.is_file()}
@@ -56,7 +53,7 @@ def test_a_run_holds_everything_and_the_same_call_knows_it_is_done(name: str, di
     assert torch.equal(fabulate.load(run / "model").sample(3), model.sample(3))
 
 
-def test_the_log_ends_with_test_numbers(digits: Data, tmp_path: Path) -> None:
+def test_the_log_ends_with_test_numbers(digits, tmp_path):
     tiny("vae", tmp_path, digits)
     rows = read_log(tmp_path)
     assert [row["step"] for row in rows] == sorted(row["step"] for row in rows)
@@ -74,9 +71,7 @@ def test_the_log_ends_with_test_numbers(digits: Data, tmp_path: Path) -> None:
         ({"network": fabulate.nets.MLP(hidden=(17,))}, "model.network.hidden was [16], now [17]"),
     ],
 )
-def test_a_changed_hyperparameter_is_refused_by_name(
-    change: dict[str, object], words: str, digits: Data, tmp_path: Path
-) -> None:
+def test_a_changed_hyperparameter_is_refused_by_name(change, words, digits, tmp_path):
     tiny("vae", tmp_path, digits)
     with pytest.raises(RunError) as caught:
         tiny("vae", tmp_path, digits, **change)
@@ -84,7 +79,7 @@ def test_a_changed_hyperparameter_is_refused_by_name(
     assert "--out" in str(caught.value)
 
 
-def test_a_run_from_before_there_was_validation_goes_on(digits: Data, tmp_path: Path) -> None:
+def test_a_run_from_before_there_was_validation_goes_on(digits, tmp_path):
     tiny("vae", tmp_path, digits, validation=0)
     config = json.loads((tmp_path / "config.json").read_text())
     del config["training"]["validation"]
@@ -94,13 +89,13 @@ def test_a_run_from_before_there_was_validation_goes_on(digits: Data, tmp_path: 
     tiny("vae", tmp_path, digits, validation=0)
 
 
-def test_other_images_are_refused(digits: Data, tmp_path: Path) -> None:
+def test_other_images_are_refused(digits, tmp_path):
     tiny("vae", tmp_path, digits)
     with pytest.raises(RunError, match="the images changed"):
         tiny("vae", tmp_path, fabulate.load_data(digits.train.x[:100]))
 
 
-def test_two_processes_cannot_share_a_run(tmp_path: Path) -> None:
+def test_two_processes_cannot_share_a_run(tmp_path):
     folder = RunFolder(tmp_path)
     with pytest.raises(RunError, match="another process is training"):
         RunFolder(tmp_path)
@@ -108,9 +103,7 @@ def test_two_processes_cannot_share_a_run(tmp_path: Path) -> None:
     RunFolder(tmp_path).close()
 
 
-def test_divergence_keeps_the_last_good_checkpoint(
-    digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_divergence_keeps_the_last_good_checkpoint(digits, tmp_path, monkeypatch):
     honest = VAE.loss
     calls = iter(range(10_000))
 
@@ -127,7 +120,7 @@ def test_divergence_keeps_the_last_good_checkpoint(
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "flipped"])
-def test_reading_walks_back_to_the_newest_good_checkpoint(damage: str, digits: Data, tmp_path: Path) -> None:
+def test_reading_walks_back_to_the_newest_good_checkpoint(damage, digits, tmp_path):
     whole = tiny("ae", tmp_path / "whole", digits, save_every=4)
     tiny("ae", tmp_path / "run", digits, save_every=4)
     run = tmp_path / "run"
@@ -148,9 +141,7 @@ def test_reading_walks_back_to_the_newest_good_checkpoint(damage: str, digits: D
     assert torch.equal(again.sample(3), whole.sample(3))
 
 
-def test_a_full_disk_is_told_and_leaves_checkpoints_intact(
-    digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_full_disk_is_told_and_leaves_checkpoints_intact(digits, tmp_path, monkeypatch):
     sync = os.fsync
     calls = iter(range(10_000))
 
@@ -171,15 +162,13 @@ def test_a_full_disk_is_told_and_leaves_checkpoints_intact(
     assert torch.equal(tiny("ae", tmp_path / "run", digits).sample(3), tiny("ae", tmp_path / "other", digits).sample(3))
 
 
-def test_a_folder_that_cannot_be_made_is_told_before_any_step(digits: Data, tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_told_before_any_step(digits, tmp_path):
     (tmp_path / "file").write_text("in the way")
     with pytest.raises(RunError, match="Not a directory"):
         tiny("ae", tmp_path / "file" / "run", digits)
 
 
-def test_a_models_warnings_are_told_once_and_not_at_the_beginning(
-    digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_models_warnings_are_told_once_and_not_at_the_beginning(digits, tmp_path, monkeypatch, capsys):
     asked = []
 
     def warnings(self: VAE, terms: dict[str, float]) -> list[str]:
@@ -194,13 +183,13 @@ def test_a_models_warnings_are_told_once_and_not_at_the_beginning(
     assert asked == [row["train"]["loss"] for row in read_log(tmp_path) if "train" in row][3:]
 
 
-def test_classes_are_asked_of_images_that_have_none(digits: Data, tmp_path: Path) -> None:
+def test_classes_are_asked_of_images_that_have_none(digits, tmp_path):
     with pytest.raises(ConfigError, match="has no classes"):
         tiny("vae", tmp_path / "run", fabulate.load_data(digits.train.x[:50]), conditional=True)
     assert not (tmp_path / "run").exists()
 
 
-def test_the_words_of_configure() -> None:
+def test_the_words_of_configure():
     with pytest.raises(ConfigError, match="training needs a budget: epochs, steps, minutes"):
         fabulate.train("gan", "digits", quiet=True, steps=None)
     with pytest.raises(ConfigError, match="unknown hyperparameter 'latent_dims'; did you mean 'latent_dim'"):
@@ -213,7 +202,7 @@ def test_the_words_of_configure() -> None:
         fabulate.train("vae", "digits", device="cuda:99", quiet=True, steps=1)
 
 
-def test_six_frames_lead_from_the_command_to_the_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_six_frames_lead_from_the_command_to_the_loss(tmp_path, monkeypatch):
     honest, seen = VAE.loss, []
 
     def loss(self: VAE, batch: fabulate.Batch) -> dict[str, Tensor]:
@@ -230,7 +219,7 @@ def test_six_frames_lead_from_the_command_to_the_loss(tmp_path: Path, monkeypatc
         assert len(frames) <= 6, "\n".join(frames)
 
 
-def test_reports_are_the_lines_of_the_log_and_a_loop_that_is_left_saves(digits: Data, tmp_path: Path) -> None:
+def test_reports_are_the_lines_of_the_log_and_a_loop_that_is_left_saves(digits, tmp_path):
     options = {**small("vae"), "steps": 12, "batch_size": 16, "quiet": True}
     whole = fabulate.train("vae", digits, out=tmp_path / "whole", **options)
     reports = fabulate.steps("vae", digits, out=tmp_path / "run", **options)
@@ -248,7 +237,7 @@ def test_reports_are_the_lines_of_the_log_and_a_loop_that_is_left_saves(digits: 
     assert {"train/loss", "train/kl"} <= numbers.keys()
 
 
-def test_a_model_trained_in_memory_is_that_of_a_run(digits: Data, tmp_path: Path) -> None:
+def test_a_model_trained_in_memory_is_that_of_a_run(digits, tmp_path):
     config, training = configure("vae", "default", {**small("vae"), "steps": 9, "batch_size": 16, "validation": 0})
     run = fabulate.train("vae", digits, out=tmp_path / "run", quiet=True, **{**vars(config), **vars(training)})
     done: list[tuple[int, int]] = []
@@ -257,23 +246,8 @@ def test_a_model_trained_in_memory_is_that_of_a_run(digits: Data, tmp_path: Path
     assert done[-1] == (9, 9)
 
 
-def test_a_config_of_a_run_makes_the_same_run_elsewhere_and_flags_change_it(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    first = [
-        "vae",
-        "digits",
-        "--size",
-        "9",
-        "--steps",
-        "3",
-        "--network",
-        "mlp",
-        "--network.hidden",
-        "7",
-        "--lr",
-        "0.01",
-    ]
+def test_a_config_of_a_run_makes_the_same_run_elsewhere_and_flags_change_it(tmp_path, capsys):
+    first = ["vae", "digits", "--size", 9, "--steps", 3, "--network", "mlp", "--network.hidden", 7, "--lr", 0.01]
     assert ends("train", *first, "--out", tmp_path / "a") == 0
     file = tmp_path / "a" / "config.json"
     assert ends("train", "--config", file, "--out", tmp_path / "b") == 0
@@ -293,9 +267,7 @@ def test_a_config_of_a_run_makes_the_same_run_elsewhere_and_flags_change_it(
         assert said in capsys.readouterr().err
 
 
-def test_the_log_goes_to_tensorboard_where_that_is_installed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_log_goes_to_tensorboard_where_that_is_installed(tmp_path, monkeypatch, capsys):
     written = []
 
     class SummaryWriter:
@@ -324,33 +296,24 @@ def test_the_log_goes_to_tensorboard_where_that_is_installed(
 
 
 @pytest.mark.parametrize("flag", ["save_every", "evaluate_every"])
-def test_steps_between_are_at_least_one(flag: str, digits: Data, tmp_path: Path) -> None:
+def test_steps_between_are_at_least_one(flag, digits, tmp_path):
     with pytest.raises(ConfigError, match=f"{flag} is a number of steps, at least 1; given 0"):
         tiny("vae", tmp_path / "run", digits, **{flag: 0})
     assert not (tmp_path / "run").exists()
 
 
-def test_training_begins_with_what_fits_of_another_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_training_begins_with_what_fits_of_another_run(tmp_path, capsys):
     first = fabulate.train("vae", "digits", out=tmp_path / "first", steps=3, quiet=True, network="mlp")
     wide = np.zeros((40, 1, 10, 10), np.uint8)
-    model = fabulate.train(
-        "vae",
-        wide,
-        out=tmp_path / "wide",
-        begin_from=tmp_path / "first",
-        steps=1,
-        lr=1e-12,
-        ema=0,
-        network="mlp",
-        validation=0,
-    )
+    again = {"steps": 1, "lr": 1e-12, "ema": 0, "network": "mlp", "validation": 0}
+    model = fabulate.train("vae", wide, out=tmp_path / "wide", begin_from=tmp_path / "first", **again)
     said = " ".join(capsys.readouterr().out.split())
     assert "tensors" in said and "begun anew: encoder.layers.0.weight, decoder.layers.4.weight" in said
     inner = "encoder.layers.2.weight"
     torch.testing.assert_close(model.state_dict()[inner], first.state_dict()[inner], atol=1e-9, rtol=0)
 
 
-def test_a_run_that_began_from_another_continues_without_it_and_refuses_others(tmp_path: Path) -> None:
+def test_a_run_that_began_from_another_continues_without_it_and_refuses_others(tmp_path):
     first = fabulate.train("ae", "digits", out=tmp_path / "first", steps=2, quiet=True)
     again = {"out": tmp_path / "second", "steps": 2, "quiet": True}
     second = fabulate.train("ae", "digits", begin_from=tmp_path / "first", **again)
@@ -360,9 +323,8 @@ def test_a_run_that_began_from_another_continues_without_it_and_refuses_others(t
     with pytest.raises(RunError, match=r"from was .*first.*, now null"):
         fabulate.train("ae", "digits", **again)
     first.save_pretrained(tmp_path / "saved")
+    third = again | {"out": tmp_path / "third", "begin_from": tmp_path / "saved"}
     with pytest.raises(ConfigError, match="of the family ae, and this is vae"):
-        fabulate.train("vae", "digits", begin_from=tmp_path / "saved", out=tmp_path / "third", steps=2, quiet=True)
+        fabulate.train("vae", "digits", **third)
     with pytest.raises(ConfigError, match="no layer"):
-        fabulate.train(
-            "ae", "digits", begin_from=tmp_path / "saved", out=tmp_path / "third", steps=2, quiet=True, network="conv"
-        )
+        fabulate.train("ae", "digits", **third, network="conv")

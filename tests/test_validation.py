@@ -27,7 +27,7 @@ def images(n: int, y: np.ndarray | None = None) -> Images:
     return Images(np.arange(n, dtype=np.uint32).view(np.uint8).reshape(n, 1, 2, 2), y)
 
 
-def test_every_image_is_in_one_part_and_rare_classes_lose_none() -> None:
+def test_every_image_is_in_one_part_and_rare_classes_lose_none():
     y = np.repeat([0, 1, 2], [700, 290, 9]).astype(np.int64)
     found = split(images(len(y), y), 0.1, seed=3)
     assert found is not None
@@ -40,7 +40,7 @@ def test_every_image_is_in_one_part_and_rare_classes_lose_none() -> None:
 
 
 @pytest.mark.parametrize("times", [2, 5, 30])
-def test_copies_of_an_image_are_on_one_side(times: int) -> None:
+def test_copies_of_an_image_are_on_one_side(times):
     """Whole data sets that repeat each image, and one with a single image that outnumbers the rest of its class."""
     generator = np.random.default_rng(times)
     for each in (np.full(200, times), np.where(np.arange(200) == 0, times * 10, 1)):
@@ -58,7 +58,7 @@ def test_copies_of_an_image_are_on_one_side(times: int) -> None:
     assert both is None or not set(numbers[both[0]]) & set(numbers[both[1]])
 
 
-def test_too_few_images_are_not_split_and_of_many_no_more_than_needed() -> None:
+def test_too_few_images_are_not_split_and_of_many_no_more_than_needed():
     assert split(images(10 * FEWEST - 1), 0.1, seed=0) is None
     assert split(images(1000), 0.0, seed=0) is None
     many = split(images(100 * MOST), 0.1, seed=0)
@@ -66,7 +66,7 @@ def test_too_few_images_are_not_split_and_of_many_no_more_than_needed() -> None:
 
 
 @pytest.mark.parametrize("name", families())
-def test_families_that_have_a_loss_to_compare_steps_by_hold_images_out(name: str, digits: Data) -> None:
+def test_families_that_have_a_loss_to_compare_steps_by_hold_images_out(name, digits):
     model = make(Case(name, None))
     learnt, held = parts(model, Training(), digits)
     comparable = "loss" in model.eval().test_terms(digits.train.batch(torch.arange(8)))
@@ -75,7 +75,7 @@ def test_families_that_have_a_loss_to_compare_steps_by_hold_images_out(name: str
     assert parts(model, Training(validation=0), digits) == (digits.train, None)
 
 
-def test_selected_images_are_those_of_their_numbers() -> None:
+def test_selected_images_are_those_of_their_numbers():
     whole = images(50, np.arange(50))
     chosen = Selected(whole, torch.tensor([40, 3, 7])).stored(torch.tensor([2, 0]))
     assert chosen.x[:, 0, 0, 0].tolist() == [7, 40]
@@ -93,7 +93,7 @@ def losses(values: list[float]) -> tuple[Validation, int | None]:
     return validation, None
 
 
-def test_the_best_weights_are_kept_and_a_steady_rise_ends_training() -> None:
+def test_the_best_weights_are_kept_and_a_steady_rise_ends_training():
     falls = [10.0 - i for i in range(8)]
     validation, end = losses([*falls, *(3.0 + 0.2 * i for i in range(1, 40))])
     assert validation.best is not None
@@ -114,9 +114,7 @@ def overfitting(digits: Data, out: Path, **options: object) -> fabulate.Generati
     )
 
 
-def test_a_run_that_overfits_keeps_the_best_weights_and_says_so(
-    digits: Data, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_run_that_overfits_keeps_the_best_weights_and_says_so(digits, tmp_path, capsys):
     model = overfitting(digits, tmp_path)
     said = " ".join(capsys.readouterr().out.split())
     log = read_log(tmp_path)
@@ -131,7 +129,7 @@ def test_a_run_that_overfits_keeps_the_best_weights_and_says_so(
     assert torch.equal(again.sample(4), model.sample(4)), "a finished run gives the chosen weights"
 
 
-def test_a_run_is_judged_by_validation_images_only(digits: Data, tmp_path: Path) -> None:
+def test_a_run_is_judged_by_validation_images_only(digits, tmp_path):
     """With other test images the same weights are chosen."""
     other = fabulate.Data(**{**vars(digits), "test": images_like(digits)})
     first = fabulate.train("ae", digits, out=tmp_path / "a", quiet=True, **{**small("ae"), "steps": 40})
@@ -145,7 +143,7 @@ def images_like(data: Data) -> Images:
     return Images(255 - data.test.x, data.test.y)
 
 
-def test_a_resumed_validation_is_what_it_was(digits: Data) -> None:
+def test_a_resumed_validation_is_what_it_was(digits):
     model = make(Case("vae", "mlp"))
     lesson = Learner(model, Training(steps=10), digits.train)
     next(lesson.steps())
@@ -159,7 +157,7 @@ def test_a_resumed_validation_is_what_it_was(digits: Data) -> None:
 
 
 @pytest.mark.slow
-def test_minutes_are_by_the_clock(digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_minutes_are_by_the_clock(digits, tmp_path, monkeypatch):
     """Pictures that take long are few, and the end is in time."""
     honest = VAE.sample
 
@@ -179,7 +177,7 @@ def test_minutes_are_by_the_clock(digits: Data, tmp_path: Path, monkeypatch: pyt
     assert len(looks) <= 3, "each takes 0.6 s, and a tenth of 9 s is theirs, and the last"
 
 
-def test_warm_up_is_a_twentieth_of_the_clock(digits: Data) -> None:
+def test_warm_up_is_a_twentieth_of_the_clock(digits):
     training = configure("vae", "default", {"minutes": 10, "warmup": 500, "lr": 1e-3, "batch_size": 128})[1]
     lesson = Learner(make(Case("vae", "mlp")), training, digits.train)
     assert lesson.total is None
@@ -197,9 +195,7 @@ STEPS = {"steps": 20, "batch_size": 32, "quiet": True}
 
 
 @pytest.mark.parametrize("family", ["vae", pytest.param("gan", marks=pytest.mark.slow)])
-def test_the_best_samples_are_kept_and_measuring_changes_no_weight(
-    family: str, digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_best_samples_are_kept_and_measuring_changes_no_weight(family, digits, tmp_path, monkeypatch):
     monkeypatch.setattr(validation, "SHARE", 1e9)
     monkeypatch.setattr(validation, "SAMPLES", 100)
     model = fabulate.train(family, digits, out=tmp_path / "measured", evaluate_every=5, **small(family), **STEPS)
@@ -220,7 +216,7 @@ def test_the_best_samples_are_kept_and_measuring_changes_no_weight(
     assert not (tmp_path / "plain" / "best").exists()
 
 
-def test_measuring_samples_stays_below_its_share_of_the_time(digits: Data) -> None:
+def test_measuring_samples_stays_below_its_share_of_the_time(digits):
     model, features = make(Case("vae", "mlp")), features_for(digits)
     quality = SampleQuality(10, features, Moments.of(features(torch.from_numpy(digits.train.x[:200]))))
     assert not quality.due(11, 1e9, lambda: model)
