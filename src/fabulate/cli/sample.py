@@ -52,7 +52,8 @@ def sample(argv: list[str]) -> None:
     if flags.out is not None and flags.npz is not None:
         raise ConfigError("give --out (a folder of PNGs) or --npz (one file), not both")
     model = load(flags.run, flags.device)
-    usual = Path(flags.run) / "drawn" / f"seed-{flags.seed}{named(flags.label, model.classes)}{from_on(flags.start)}"
+    part = "" if flags.start is None else f"-from-{flags.start}"
+    usual = Path(flags.run) / "drawn" / f"seed-{flags.seed}{named(flags.label, model.classes)}{part}"
     place = off_images(flags.npz or flags.out or usual, flags.run)
     names = "seed", "start", "batch_size", "compile", "overwrite"
     options = {name: getattr(flags, name) for name in names} | to_json(both.sampling)
@@ -65,11 +66,6 @@ def sample(argv: list[str]) -> None:
     where(model.shape.medium, place, place / "grid.png")
     if (page := place / "index.html").exists():
         where("page", page)
-
-
-def from_on(start: int | None) -> str:
-    """What a part adds to the name of its folder."""
-    return "" if start is None else f"-from-{start}"
 
 
 def with_flags(sampling: Any) -> Any:

@@ -29,8 +29,8 @@ import numpy as np
 from pydantic import ByteSize, TypeAdapter, ValidationError
 
 from fabulate.data.listing import Pixels
-from fabulate.errors import ConfigError, DataError, RunError
-from fabulate.files import is_leftover, read_json, write_json
+from fabulate.errors import ConfigError, DataError
+from fabulate.files import is_leftover
 
 LIMIT = "50GB"  # of all that is kept, unless $FABULATE_CACHE_LIMIT says otherwise
 OWNED = ".fabulate-cache"  # stands in a folder whose every file is ours
@@ -208,22 +208,6 @@ def room_for(nbytes: int, workspace: Path | None, what: str) -> Path:
     return workspace
 
 
-def remembered(key: str) -> tuple[float, float] | None:
-    """The range of pixel values that was found under a key; None where none was, or none can be read."""
-    try:
-        low, high = read_json(root() / "ranges" / f"{key}.json", tuple[float, float], 1 << 10)
-    except (OSError, RunError):
-        return None
-    return low, high
-
-
-def remember(key: str, found: tuple[float, float]) -> None:
-    """Keep a range of pixel values for the next time."""
-    if (place := folder("ranges")) is not None:
-        with suppress(OSError):
-            write_json(place / f"{key}.json", found)
-
-
 # What is there, and its end
 
 
@@ -235,11 +219,6 @@ class Item:
     path: Path
     nbytes: int
     used: float
-
-    @property
-    def busy(self) -> bool:
-        """Whether a process uses it now."""
-        return in_use(self.path) or (KINDS[self.kind] is None and in_use(self.path.parent))
 
 
 def items(kinds: Iterable[str] = KINDS) -> list[Item]:
@@ -277,7 +256,7 @@ def clear(found: Iterable[Item]) -> tuple[list[Item], list[Item]]:
     removed: list[Item] = []
     left: list[Item] = []
     for item in found:
-        gone = not item.busy
+        gone = not in_use(item.path) and not (KINDS[item.kind] is None and in_use(item.path.parent))
         if gone:
             try:
                 shutil.rmtree(item.path) if item.path.is_dir() else item.path.unlink()

@@ -33,7 +33,7 @@ from fabulate.data.media import MEDIA
 from fabulate.data.parquet import Shards, images_in, in_folder, parquet, read_footers
 from fabulate.data.reading import UnreadableError
 from fabulate.data.report import ImageReport
-from fabulate.errors import DataError
+from fabulate.errors import DataError, RunError
 from fabulate.files import key, read_json, write_json
 from fabulate.types import ImageShape, Progress
 
@@ -167,12 +167,15 @@ def _ranged(listing: Listing, spec: DataSpec, progress: Progress | None) -> Data
     """The spec with the range that was found where it says auto: models and other images need the numbers."""
     if spec.range != "auto":
         return spec
-    name = key(("range", decode.VERSION, spec.cap, listing.fingerprint))
-    found = cache.remembered(name)
-    if found is None:
+    kept = cache.root() / "ranges" / f"{key(('range', decode.VERSION, spec.cap, listing.fingerprint))}.json"
+    try:
+        found: tuple[float, float] = read_json(kept, tuple[float, float], 1 << 10)
+    except (OSError, RunError):  # for the first time, or damaged
         with listing.open() as contents:
             found = spread(contents.parts, spec.cap, progress)
-        cache.remember(name, found)
+        with suppress(OSError):
+            if cache.folder("ranges") is not None:
+                write_json(kept, found)
     return override(spec, {"range": written_range(*found)})
 
 

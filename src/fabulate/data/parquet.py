@@ -153,8 +153,13 @@ def read_footers(shards: Sequence[Shard], source: str) -> Shards:
     """
     cards = [shard for shard in shards if shard.name == "README.md"]
     tables = [shard for shard in shards if shard not in cards]
+
+    def footer(shard: Shard) -> tuple[Any, Any]:
+        with _opened(shard) as parquet:
+            return parquet.schema_arrow, parquet.metadata
+
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        footers = dict(zip(tables, pool.map(_footer, tables), strict=True))
+        footers = dict(zip(tables, pool.map(footer, tables), strict=True))
     with_images = {shard: footer for shard, footer in footers.items() if image_columns(footer[0])}
     if not with_images:
         given = ", ".join(f"{field.name} ({field.type})" for field in next(iter(footers.values()))[0])
@@ -187,11 +192,6 @@ def read_footers(shards: Sequence[Shard], source: str) -> Shards:
     return Shards(columns, parts, tuple(notes), tuple(warnings))
 
 
-def _footer(shard: Shard) -> tuple[Any, Any]:
-    with _opened(shard) as parquet:
-        return parquet.schema_arrow, parquet.metadata
-
-
 def image_columns(schema: Any) -> list[str]:
     """The columns of an Arrow schema that hold encoded images: structs of bytes and path."""
     import pyarrow.types as kinds  # type: ignore[import-untyped]  # has no stubs
@@ -201,9 +201,12 @@ def image_columns(schema: Any) -> list[str]:
 
 def _columns(schema: Any, card: dict[str, tuple[str, ...]]) -> Columns:
     """The first column that holds image bytes; the first class label, or a column called so."""
+    import pyarrow.types as kinds
+
     about = json.loads((schema.metadata or {}).get(b"huggingface", b"{}"))
     features = about.get("info", {}).get("features", {})
-    names = {name: names for name, names in card.items() if name in schema.names and _is_integer(schema, name)} | {
+    integers = {field.name for field in schema if kinds.is_integer(field.type)}
+    names = {name: names for name, names in card.items() if name in integers} | {
         name: tuple(feature.get("names", ()))
         for name, feature in features.items()
         if isinstance(feature, dict) and feature.get("_type") == "ClassLabel"
@@ -230,12 +233,6 @@ def _class_names(cards: Sequence[Shard]) -> dict[str, tuple[str, ...]]:
         except (yaml.YAMLError, LookupError, TypeError):
             continue  # one that says nothing of classes
     return names
-
-
-def _is_integer(schema: Any, name: str) -> bool:
-    import pyarrow.types as kinds
-
-    return bool(kinds.is_integer(schema.field(name).type))
 
 
 def _is_label(kind: Any) -> bool:

@@ -188,13 +188,10 @@ def header(image: Image.Image) -> Header:
     tags = getattr(image, "tag_v2", {})  # a TIFF that is turned by a tag of its own tells the upright size
     sideways = orientation >= 5 and tags.get(ExifTags.Base.Orientation, 1) < 5
     size = (image.width, image.height) if sideways else (image.height, image.width)
-    layouts = [word for _, _, _, about in getattr(image, "tile", ()) for word in _words(about)]
+    tiles = [about if isinstance(about, tuple) else (about,) for _, _, _, about in getattr(image, "tile", ())]
+    layouts = [word for about in tiles for word in about]
     deep = any(";16" in word for word in layouts if isinstance(word, str)) or (
         image.format == "PPM" and any(word > 255 for word in layouts if isinstance(word, int))
     )
     colour = image.mode in ("RGB", "RGBA", "RGBX", "CMYK")
     return Header(size, image.mode, orientation, deep and colour, "LA;16B" in layouts)
-
-
-def _words(about: Any) -> tuple[Any, ...]:
-    return about if isinstance(about, tuple) else (about,)

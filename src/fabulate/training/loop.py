@@ -73,19 +73,14 @@ class Learner:
         self.average = copy.deepcopy(model) if training.ema else model
         model.precision = getattr(torch, precision_on(model, training)) if model.precision is not None else None
         self.averaged = {name: list(player.module.parameters()) for name, player in self.average.players().items()}
-        self.begun = {
-            name: 0 for name, player in self.players.items() if player.span[0] <= 0
-        }  # whose span, at which step
+        self.begun = {name: 0 for name, its in self.players.items() if its.span[0] <= 0}  # whose span, at which step
         self.furthest = 0.0  # of the budget: a clock may be set back, spans not
         self.latest_order = (-1, torch.empty(0))  # an epoch's permutation serves all its steps
         self.step = 0
         self.began = time.perf_counter()  # of all sessions, as if they had followed each other
         self.seconds = 0.0  # since then, by the clock
-        self.step_began, self.stepping, self.taken = (
-            0.0,
-            0.0,
-            0,
-        )  # when one began; of all in steps, and how many, in this session
+        self.step_began = 0.0  # when the latest one did
+        self.stepping, self.taken = 0.0, 0  # seconds of all steps in this session, and how many
         self.reserved = 0.0  # of a budget in minutes, for what comes after the last step
         self.best_restored = False  # the average holds the weights of the best step, for good
         self.guard = Guard(self.device.type != "cpu", self.lr)

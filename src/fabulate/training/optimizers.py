@@ -6,7 +6,7 @@ a state from which training continues to the bit.
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,20 +22,7 @@ ITERATIONS = 5
 FASTER = 10  # times Adam's learning rate: 0.02 beside 2e-3, as its authors use it
 
 
-class Optimizer(Protocol):
-    """What the training loop asks of an optimiser."""
-
-    def update(self, gradients: Sequence[Tensor | None], rate: float, dropped: Tensor | None = None) -> None:
-        """Move each parameter by its gradient; None stands still, and nothing moves where `dropped` (0-d) is 1."""
-
-    def state(self) -> dict[str, Any]:
-        """Everything that continuing needs."""
-
-    def restore(self, state: dict[str, Any]) -> None:
-        """Continue from a state. Errors: `KeyError` or `ValueError` where it does not cover every parameter."""
-
-
-def optimizer_of(module: nn.Module, training: Training) -> Optimizer:
+def optimizer_of(module: nn.Module, training: Training) -> "Adam | Muon":
     """The optimiser that a training asks for, of all parameters of a module."""
     parameters = list(module.parameters())
     if training.optimizer == "adam":
@@ -137,7 +124,7 @@ class Muon:
 
     @torch.no_grad()
     def update(self, gradients: Sequence[Tensor | None], rate: float, dropped: Tensor | None = None) -> None:
-        """One update; see `Optimizer`."""
+        """One update; see `Adam`."""
         self.adam.update([gradients[i] for i in self.outer], rate, dropped)
         keep = 1.0 if dropped is None else 1.0 - dropped
         by_shape: dict[tuple[int, int], list[tuple[Tensor, Tensor]]] = {}  # each parameter and its direction, R <= C

@@ -68,6 +68,7 @@ class Session:
         self.save_every, self.quality = save_every, quality
         self.shown = data.test if data.test is not None else data.train  # whose reconstructions are drawn
         self.tested: dict[str, float] = {}
+        self.pictures, self.validations = 0, 0  # done, or not worth doing any more
         self.warned: set[str] = set()
         self.saved_at = time.monotonic()
         self.fitted_at = -1  # the step whose weights `fitted` last fitted the rest to
@@ -105,10 +106,7 @@ class Session:
             return False
         self.start = learner.seconds
         self.interval = max(1, learner.total // REPORTS) if learner.total else 50
-        self.pictures, self.validations = (
-            int(learner.progress * PICTURES),
-            int(learner.progress * self.most_validations),
-        )
+        self.count_as_done()
         self.display.begin(learner.progress)
         self.tell_messages()
         return True
@@ -124,8 +122,7 @@ class Session:
         if learner.step % self.interval == 0 or learner.progress >= 1:
             yield self.report_losses()
         if not learner.all_begun:  # nothing can be drawn yet, nor any loss compared with those to come
-            self.pictures = int(learner.progress * PICTURES)
-            self.validations = int(learner.progress * self.most_validations)
+            self.count_as_done()
         if self.validation_due():
             yield self.validate()
             if learner.validation.should_stop:
@@ -139,6 +136,11 @@ class Session:
             self.leave(number)
         if self.checkpoint_due():
             self.save()
+
+    def count_as_done(self) -> None:
+        """No picture and no validation is due for what was trained until now."""
+        self.pictures = int(self.learner.progress * PICTURES)
+        self.validations = int(self.learner.progress * self.most_validations)
 
     def end(self) -> Iterator[Report]:
         """The best weights, their test numbers, pictures and model; a kill before the last line repeats all of it."""
