@@ -410,3 +410,34 @@ def test_clients_that_go_away_leave_the_studio_at_work(studio, folder):
     answer = httpx.post(f"{studio.url}api/explore/draw", json=asked | {"n": 1, "seed": 5}, headers=cookie, timeout=60)
     drawn = np.asarray(Image.open(io.BytesIO(answer.content)))[..., 0]
     assert np.array_equal(drawn, to_uint8(load(folder / "runs" / "vae").sample(1, seed=5))[0, 0].numpy())
+
+
+def test_tunes_are_read_and_heard_and_another_seed_writes_others(page, studio, folder):
+    notes = ["ABcd ABcd|ABcd efga|", "GABc GABc|dBGB A2G2|"]
+    tunes = "".join(f"X:{i}\nT:Tune {i}\nM:4/4\nL:1/8\nK:G\n{notes[i % 2]}\n\n" for i in range(1, 25))
+    (folder / "tunes.abc").write_text(tunes)
+    small = ["--transformer.width", "16", "--transformer.layers", "1", "--steps", "2", "--batch-size", "4"]
+    assert ends("train", "ar", folder / "tunes.abc", *small, "--out", folder / "runs" / "tunes") == 0
+    page.goto(f"{studio.url}#/explore?run=runs/tunes")
+    page.fill("input[name=temperature]", "0.05")
+    page.wait_for_selector(".writing audio")
+    model = load(folder / "runs" / "tunes")
+    texts = page.locator(".writing pre").all_inner_texts()
+    assert texts == [item.strip("\n") for item in model.items(model.sample(6, seed=0, temperature=0.05))]
+    code = page.locator(".action code").last.inner_text()
+    assert code == "fabulate sample runs/tunes -n 6 --seed 0 --temperature 0.05"
+    page.wait_for_function(
+        """async () => {
+            const one = document.querySelector(".writing audio");
+            if (one.readyState < 1) one.load();
+            one.preload = "auto";
+            return one.duration > 1;
+        }"""
+    )
+    page.click("text=›")
+    page.wait_for_selector(".written[data-seed='1']")
+    others = page.locator(".writing pre").all_inner_texts()
+    assert others == [item.strip("\n") for item in model.items(model.sample(6, seed=1, temperature=0.05))]
+    page.goto(f"{studio.url}#/data?source=tunes.abc")
+    page.wait_for_selector(".writing pre")
+    assert "24 found" in page.locator("table.told").inner_text()

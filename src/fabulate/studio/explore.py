@@ -70,16 +70,16 @@ _maps: Kept[Map] = Kept(6)
 def facts(run: Path) -> Json:
     """What can be done with a run's model."""
     model = model_of(run).model
-    if not isinstance(model.shape, ImageShape):
-        raise CapabilityError(f"{run.name} is a model of {model.shape.medium}; the page shows those of images")
+    images = isinstance(model.shape, ImageShape)
     sampling = type(model.sampling)
     fields = to_json(model.sampling) if hasattr(sampling, "__pydantic_fields__") else {}
     return {
         "family": model.family,
-        "shape": list(model.shape),
+        "medium": model.shape.medium,
+        "shape": list(model.shape) if images else str(model.shape),
         "classes": list(model.classes),
         "numbers": sum(weights.numel() for weights in model.parameters()),
-        "map": isinstance(model, HasLatent) and model.code(0, walked(model, None)).shape[1] <= LARGEST_CODE,
+        "map": images and isinstance(model, HasLatent) and model.code(0, walked(model, None)).shape[1] <= LARGEST_CODE,
         "score": isinstance(model, Scores),
         "reconstruct": isinstance(model, Reconstructs) and not model.slow,
         "sampling": schema(sampling) if fields else None,
@@ -90,6 +90,8 @@ def facts(run: Path) -> Json:
 def draw(run: Path, n: int, seed: int, label: str | None, sampling: Json) -> bytes:
     """Samples side by side as a PNG without gaps."""
     loaded = model_of(run)
+    if not isinstance(loaded.model.shape, ImageShape):
+        raise CapabilityError(f"{run.name} draws {loaded.model.shape.medium}, which are read, not looked at")
     with loaded.lock:
         return atlas(to_uint8(loaded.model.sample(n, label, seed=seed, **sampling)).cpu().numpy())
 
@@ -105,6 +107,8 @@ def make(run: Path, n: int, label: str | None) -> Map:
     """Encode images, draw codes, and find the directions."""
     loaded = model_of(run)
     model = loaded.model
+    if not isinstance(model.shape, ImageShape):
+        raise CapabilityError(f"{run.name} is a model of {model.shape.medium}; maps are of images")
     if not isinstance(model, HasLatent):
         raise CapabilityError(f"{model.family} has no codes to walk among")
     label = walked(model, label)

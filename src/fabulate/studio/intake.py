@@ -13,6 +13,7 @@ from PIL import Image, UnidentifiedImageError
 
 from fabulate.config import DataSpec, override, to_json
 from fabulate.data import Data, decode, load_spec
+from fabulate.data.media import medium
 from fabulate.data.reading import UnreadableError
 from fabulate.data.report import ImageReport, rows
 from fabulate.errors import CapabilityError, FabulateError, UndecidedError
@@ -20,10 +21,12 @@ from fabulate.studio.atlas import atlas
 from fabulate.studio.forms import checked_reading
 from fabulate.studio.loaded import data_of
 from fabulate.studio.places import NAMED, PICTURES, Roots
-from fabulate.types import ImageShape
+from fabulate.studio.written import told
+from fabulate.types import ImageShape, some_of
 
 CAP = 60_000_000  # pixels of a file that a thumbnail is made of
 COVER = 12  # images on a folder's card
+READ = 12  # texts or tunes that are shown
 Json = dict[str, Any]
 
 
@@ -52,8 +55,8 @@ def looked(spec: DataSpec) -> Iterator[str]:
 
     threading.Thread(target=work, daemon=True).start()
     try:
-        while (told := news.get()) is not None:
-            yield json.dumps(told) + "\n"
+        while (line := news.get()) is not None:
+            yield json.dumps(line) + "\n"
     finally:
         over.set()
 
@@ -69,7 +72,14 @@ def report_of(spec: DataSpec, progress: Any) -> Json:
             undecided.append(str(error))
             spec = override(spec, error.options)
     if not isinstance(data.report, ImageReport):
-        raise CapabilityError(f"{data.name} has {data.shape.medium}; this page shows images")
+        its = medium(data.shape)
+        return {
+            "medium": data.shape.medium,
+            "name": data.name,
+            "train": data.report.train,
+            "rows": [*rows(data.report)],
+            "items": told(its, its.items(data.train.stored(some_of(data.train, READ, 0, "page")).x, data.shape)),
+        }
     cut = data.report.cut
     return {
         **to_json(data.report),

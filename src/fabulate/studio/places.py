@@ -14,7 +14,10 @@ from fabulate.errors import FabulateError
 DEEPEST, MOST = 5, 4000  # folders that are looked into below a root: how deep, and how many
 PICTURES = {".png", ".jpg", ".jpeg", ".gif", ".bmp", ".webp", ".tif", ".tiff"}  # that make a folder one of images
 SKIPPED = {"node_modules", "__pycache__", "site-packages", "checkpoints", "drawn", "model", "best", "report"}
-NAMED = ("digits", "mnist", "fashion_mnist", "cifar10")  # sources that are no paths
+NAMED = (  # sources that are no paths
+    *("digits", "mnist", "fashion_mnist", "cifar10"),
+    *("proverbs", "names", "shakespeare", "irish", "chorales"),
+)
 
 Kind = Literal["run", "images", "detector", "ranking", "comparison", "proof"]
 MARKS: list[tuple[Kind, tuple[str, ...]]] = [  # a folder is what the first of these says whose files all lie there

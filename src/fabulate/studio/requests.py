@@ -223,6 +223,16 @@ class Draw(Body):
     sampling: Values = {}
 
 
+class Write(Body):
+    """Texts or tunes to be read and heard."""
+
+    run: Text
+    n: Annotated[int, Field(ge=1, le=24)] = 6
+    seed: Seed = 0
+    label: Text | None = None
+    sampling: Values = {}
+
+
 class Codes(Body):
     """A map of codes of so many real and as many drawn images."""
 

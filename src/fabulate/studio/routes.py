@@ -157,6 +157,25 @@ def routes(roots: Roots, jobs: Jobs) -> APIRouter:
 
         return png(drawn(roots.existing(body.run), body.n, body.seed, body.label, body.sampling))
 
+    @router.post("/explore/write")
+    def write(body: asked.Write) -> list[Json]:
+        from fabulate.studio.written import samples
+
+        return samples(roots.existing(body.run), body)
+
+    @router.post("/explore/sheet")
+    def written_sheet(body: asked.Write) -> Response:
+        from fabulate.studio.written import picture
+
+        return png(picture(roots.existing(body.run), body))
+
+    @router.get("/explore/sound")
+    def sound(asks: Annotated[str, Query(max_length=8192)], i: Annotated[int, Query(ge=0, lt=24)]) -> Response:
+        from fabulate.studio.written import sound as made
+
+        body = asked.Write.model_validate_json(asks)
+        return Response(made(roots.existing(body.run), body, i), media_type="audio/wav")
+
     @router.post("/explore/map")
     def mapped(body: asked.Codes) -> Json:
         from fabulate.studio.explore import mapped as made

@@ -7,13 +7,14 @@ import { Child, button, el, facts, heading, labelled, put, refill, section, svg 
 import { Form } from "./form";
 import { thumbnail, to } from "./links";
 import { counted, shape } from "./words";
+import { writings } from "./written";
 
 const SHOWN = 60; // images on a sheet
 
 /** A text field for a source, with what lies under the roots to choose from. */
 export async function sourceField(value: string, changed: () => void): Promise<{ element: HTMLElement; input: HTMLInputElement }> {
   const found = await get("/api/home");
-  const known = ["digits", "mnist", "fashion_mnist", "cifar10", ...found.places.filter((each: Json) => each.kind === "images").map((each: Json) => each.path)];
+  const known = ["digits", "mnist", "fashion_mnist", "cifar10", "proverbs", ...found.places.filter((each: Json) => each.kind === "images").map((each: Json) => each.path)];
   const input = el("input", { type: "text", name: "source", value, list: "sources", placeholder: "a folder, or digits", autocomplete: "off", spellcheck: "false", input: changed });
   return { element: labelled("source", el("div", { class: "row" }, input, el("datalist", { id: "sources" }, ...known.map((each) => el("option", { value: each }))))), input };
 }
@@ -60,6 +61,7 @@ export function options(values: Json): string[] {
 
 function report(found: Json, body: Json): Child[] {
   const name = body.source;
+  if (found.medium) return sequences(found, name);
   const aside = found.set_aside as [string, string][];
   const next = { source: name, ...(found.undecided.length ? { size: String(found.spec.size) } : {}) };
   return [
@@ -84,6 +86,15 @@ function report(found: Json, body: Json): Child[] {
       found.shared ? `${counted(found.shared, "test image")} also in the training part: the test would be too easy.` : "Each beside the one it repeats."),
       el("div", { class: "pairs" }, ...found.duplicate_pairs.map(([one, two]: [string, string]) => el("figure", {},
         el("div", { class: "pair" }, thumb(`${name}/${one}`, one), thumb(`${name}/${two}`, two)), el("figcaption", {}, `${one} = ${two}`))))) : null,
+  ];
+}
+
+/** Texts or tunes: what the command line tells of them, and some of them. */
+function sequences(found: Json, source: string): Child[] {
+  return [
+    section(found.name, el("table", { class: "told" }, ...found.rows.map(([title, words]: [string, string]) => el("tr", {}, el("th", {}, title), el("td", {}, words)))),
+      el("div", { class: "buttons" }, el("a", { class: "button primary", href: to("train", { source, family: "ar" }) }, "Train on these"))),
+    section(`Some of the ${counted(found.train, found.medium.replace(/s$/, ""))} to learn from`, writings(found.items)),
   ];
 }
 

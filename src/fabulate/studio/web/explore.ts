@@ -8,11 +8,12 @@ import { to } from "./links";
 import { CodeMap, Place, along } from "./map";
 import { Latest, classField, samples } from "./samples";
 import { number, shape } from "./words";
+import { writes } from "./written";
 
 const CODES = 400, FRAMES = 48, STRIP = 12;
 
 export async function explore(screen: HTMLElement, given: URLSearchParams): Promise<() => void> {
-  const runs = (await get("/api/home")).places.filter((each: Json) => each.kind === "run" && each.model && each.shape.length === 3);
+  const runs = (await get("/api/home")).places.filter((each: Json) => each.kind === "run" && each.model);
   const path = given.get("run") ?? runs[0]?.path;
   if (!path) {
     put(screen, heading("explore", "Explore", el("p", { class: "lead" }, "There is no trained model yet.")), section("", el("a", { class: "button primary", href: to("train") }, "Train one")));
@@ -33,7 +34,11 @@ export async function explore(screen: HTMLElement, given: URLSearchParams): Prom
     end = shown.end;
     refill(place, ...shown.sections);
   });
-  put(screen.firstElementChild!, el("p", { class: "lead" }, `${facts.family} · ${shape(facts.shape)} · ${number(facts.numbers)} parameters`));
+  put(screen.firstElementChild!, el("p", { class: "lead" }, `${facts.family} · ${facts.medium === "images" ? shape(facts.shape) : `${facts.medium}, ${facts.shape}`} · ${number(facts.numbers)} parameters`));
+  if (facts.medium !== "images") {
+    put(screen, section("", el("div", { class: "form" }, labelled("run", choose))), writes(path, facts));
+    return () => undefined;
+  }
   put(screen, section("", el("div", { class: "form" }, labelled("run", choose), facts.map ? classField(facts.classes, fill, false) : null)));
   put(screen, samples(path, facts), place);
   if (facts.map) await fill(facts.classes[0] ?? null);

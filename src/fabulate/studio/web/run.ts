@@ -62,10 +62,10 @@ function shown(screen: HTMLElement, found: Json, path: string): EventSource {
     if (key === last) return;
     last = key;
     refill(after, model ? section("What to do with it",
-      el("div", { class: "buttons" }, el("a", { class: "button primary", href: to("explore", { run: path }) }, "Explore its codes"),
-        el("a", { class: "button", href: to("compare", { run: path }) }, "Compare with another run")),
+      el("div", { class: "buttons" }, el("a", { class: "button primary", href: to("explore", { run: path }) }, found.shape.length === 3 ? "Explore its codes" : "Read its samples"),
+        found.shape.length === 3 ? el("a", { class: "button", href: to("compare", { run: path }) }, "Compare with another run") : null),
       state === "running" ? null : new Action(known ? "Evaluate again" : "Evaluate", "evaluate", () => ({ run: path, n: 2000 }), () => null, "").element,
-      state === "running" ? null : new Action("Draw 64 images as files", "sample", () => ({ run: path, n: 64, seed: 0 }), () => null, "").element) : null,
+      state === "running" ? null : new Action("Draw 64 samples as files", "sample", () => ({ run: path, n: 64, seed: 0 }), () => null, "").element) : null,
       known ? section("Evaluation", el("iframe", { class: "report", title: `evaluation of ${found.name}`, sandbox: "", src: report(`${path}/report/index.html`) }),
         el("p", {}, el("a", { href: report(`${path}/report/index.html`), target: "_blank", rel: "noopener" }, "open the page by itself"))) : null);
   };

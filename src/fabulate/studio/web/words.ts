@@ -25,7 +25,8 @@ export function ago(seconds: number): string {
   return past < 129_600 ? `${Math.round(past / 3600)} hours ago` : `${Math.round(past / 86_400)} days ago`;
 }
 
-export function shape(dims: number[]): string {
+export function shape(dims: any[]): string {
+  if (Array.isArray(dims[1])) return `${dims[3]}, up to ${dims[0].toLocaleString("en-US")} of ${dims[1].length - 1} symbols`; // of sequences
   const [channels, height, width] = dims;
   const colours: Record<number, string> = { 1: "gray", 2: "gray with alpha", 3: "colour", 4: "colour with alpha" };
   return `${height}×${width} ${colours[channels] ?? ""}`.trim();
