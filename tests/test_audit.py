@@ -18,7 +18,7 @@ from fabulate.metrics.membership import auc, tpr_at
 from fabulate.training import configure
 from fabulate.training.train import fresh
 from fabulate.uses import audit
-from fabulate.uses.audit import attacks
+from fabulate.uses.audit import examine
 from fabulate.uses.audit.examine import chance_of
 from fabulate.uses.audit.near_copies import Copies, nearness, planted, thumbnails
 from pages import loads
@@ -184,7 +184,7 @@ def test_a_model_that_memorised_gives_its_images_away(digits: Data, tmp_path: Pa
 def test_families_without_a_quick_score_are_audited(
     family: str, digits: Data, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(attacks, "FEW", 20)
+    monkeypatch.setattr(examine, "FEW", 20)
     config, schedule = configure(family, "default", {**small(family), "steps": 1})
     model = fresh(family, config, schedule, digits.shape, (), "cpu")
     audit.run(model, digits, tmp_path / "audit", n=40, features="pixels")

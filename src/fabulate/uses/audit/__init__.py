@@ -5,8 +5,8 @@
     done = audit.run("runs/vae-photos", data, "runs/vae-photos/audit")
     print(done.cards[0])
 
-Samples that are nearly training images are sought in `near_copies`, and whether it can be told which images were
-trained on in `attacks`; `examine` asks everything, and `run` does what `fabulate audit` does. An audit knows the
+Samples that are nearly training images are sought in `near_copies`; `examine` asks everything, whether it can be told
+which images were trained on too, and `run` does what `fabulate audit` does. An audit knows the
 attacks that it tries: finding nothing is no proof that there is nothing to find, as training with differential privacy
 would be (Dwork, Roth 2014, https://doi.org/10.1561/0400000042).
 """

@@ -23,8 +23,7 @@ from fabulate.report import Block, Card, Facts, Figure, Figures, Notes, Page, Se
 from fabulate.samples import Order
 from fabulate.training import load
 from fabulate.types import Progress, Stages, silent
-from fabulate.uses.audit import attacks
-from fabulate.uses.audit.examine import LEVEL, Found, divided, examined
+from fabulate.uses.audit.examine import BY_MODEL, LEVEL, Found, divided, examined
 from fabulate.uses.audit.near_copies import Measure, thumbnails
 
 RECORD = "audit.json"
@@ -40,22 +39,9 @@ NO_PROOF = (
 
 @with_config(ConfigDict(extra="ignore"))
 class Record(TypedDict):
-    """audit.json."""
+    """audit.json, as far as it says whose a folder is."""
 
     kind: Literal["audit"]
-    model_sha256: str
-    data_fingerprint: str
-    samples: dict[str, Any]
-    """How many, where they are from, and a digest of each."""
-    verdict: str
-    exact: list[dict[str, Any]]
-    near: list[dict[str, Any]]
-    """Samples that are flagged: number, digest, training image, ratio, p-value; the most suspicious first."""
-    flagged: dict[str, Any]
-    planted: dict[str, list[float]]
-    """Of each kind of copy that was made the share that is found, with its interval."""
-    attacks: dict[str, dict[str, Any]]
-    """Of each attack the AUC and the true-positive rate at 1 % false positives, with their intervals."""
 
 
 class Done(NamedTuple):
@@ -107,8 +93,7 @@ def run(
     found = examined(model, data, parts, measures, seed, told)
     cards = verdicts(found)
     out.mkdir(parents=True, exist_ok=True)
-    record = recorded_as(model, data, found, cards[0].verdict, seed)
-    write_json(out / RECORD, record)
+    write_json(out / RECORD, to_json(model, data, found, cards[0].verdict, seed))
     write_page(out / "audit.html", page(data, model, found, cards, measures))
     return Done(cards, attack_table(found), ("audit.html", RECORD))
 
@@ -124,8 +109,8 @@ def drawn(model: GenerativeModel, n: int, seed: int, progress: Progress) -> Tens
 
 def verdicts(found: Found) -> list[Card]:
     """May the samples be handed out, and the model, and what stands behind that."""
-    of_samples = {name: how for name, how in found.attacks.items() if name not in attacks.BY_MODEL}
-    of_model = {name: how for name, how in found.attacks.items() if name in attacks.BY_MODEL}
+    of_samples = {name: how for name, how in found.attacks.items() if name not in BY_MODEL}
+    of_model = {name: how for name, how in found.attacks.items() if name in BY_MODEL}
     cards = [copied(found), inferred("Do they tell whom the model learnt from?", of_samples)]
     first = answer("May these images be handed out?", cards)
     if not of_model:
@@ -178,8 +163,8 @@ def inferred(question: str, judged: dict[str, tuple[Estimate, Estimate]]) -> Car
 # What is written
 
 
-def recorded_as(model: GenerativeModel, data: Data, found: Found, verdict: str, seed: int) -> Record:
-    """audit.json."""
+def to_json(model: GenerativeModel, data: Data, found: Found, verdict: str, seed: int) -> dict[str, Any]:
+    """audit.json: samples by number and digest, the most suspicious first; shares and areas with their intervals."""
     names, hashes = image_names(data), [digest(image.tobytes()) for image in found.parts.samples.numpy()]
     judged = found.judged
 
@@ -192,21 +177,21 @@ def recorded_as(model: GenerativeModel, data: Data, found: Found, verdict: str, 
             "p_value": round(float(judged.p_values[i]), 5),
         }
 
-    return Record(
-        kind="audit",
-        model_sha256=model.weights_hash(),
-        data_fingerprint=data.fingerprint,
-        samples={"n": len(hashes), "seed": seed, "digests": hashes},
-        verdict=verdict,
-        exact=[one(int(i)) for i in found.exact.nonzero()[:, 0]],
-        near=[one(int(i)) for i in found.flagged],
-        flagged={"level": LEVEL, "samples": len(found.flagged), "p_value": found.p_value},
-        planted={how: list(share) for how, share in found.planted.items()},
-        attacks={
+    return {
+        "kind": "audit",
+        "model_sha256": model.weights_hash(),
+        "data_fingerprint": data.fingerprint,
+        "samples": {"n": len(hashes), "seed": seed, "digests": hashes},
+        "verdict": verdict,
+        "exact": [one(int(i)) for i in found.exact.nonzero()[:, 0]],
+        "near": [one(int(i)) for i in found.flagged],
+        "flagged": {"level": LEVEL, "samples": len(found.flagged), "p_value": found.p_value},
+        "planted": {how: list(share) for how, share in found.planted.items()},
+        "attacks": {
             name: {"auc": list(area), f"tpr_at_{LEVEL:g}": [None if x != x else x for x in rate]}
             for name, (area, rate) in found.attacks.items()
         },
-    )
+    }
 
 
 def attack_table(found: Found) -> Table:
