@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import nn
 
+from fabulate import features as room
 from fabulate.data import Data, Images, cache
 from fabulate.errors import ConfigError, DataError
-from fabulate.features import NetworkFeatures, accuracy, choose, features_for, predict, train_classifier
+from fabulate.features import NetworkFeatures, accuracy, features_for, predict, train_classifier
 from fabulate.features.base import Pixels
 from fabulate.features.trained import Trunk, train_encoder, vicreg
 from fabulate.nets import transforms
@@ -45,8 +46,8 @@ def brief(monkeypatch):
 
         return call
 
-    monkeypatch.setattr(choose, "train_classifier", shortened(train_classifier))
-    monkeypatch.setattr(choose, "train_encoder", shortened(train_encoder))
+    monkeypatch.setattr(room, "train_classifier", shortened(train_classifier))
+    monkeypatch.setattr(room, "train_encoder", shortened(train_encoder))
     return count
 
 
@@ -55,7 +56,7 @@ def learned(digits, tmp_path_factory):
     """The features of the digits, trained for a third of the steps they would get; other tests keep poorer ones."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FABULATE_CACHE", str(tmp_path_factory.mktemp("learned")))
-        patch.setattr(choose, "train_classifier", partial(train_classifier, steps=170))
+        patch.setattr(room, "train_classifier", partial(train_classifier, steps=170))
         return features_for(digits)
 
 
@@ -291,7 +292,7 @@ def test_a_second_call_reads_what_the_first_one_kept(digits, brief):
 def test_a_damaged_entry_is_made_anew(digits, brief, damage):
     data = some(digits, 110)
     whole = features_for(data).key
-    (place,) = cache.root().glob(f"features/{choose._place('classifier', data).name}")
+    (place,) = cache.root().glob(f"features/{room._place('classifier', data).name}")
     kept = bytearray(place.read_bytes())
     if damage == "cut":
         kept = kept[: len(kept) // 2]
