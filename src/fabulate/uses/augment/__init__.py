@@ -15,9 +15,8 @@ The cut that keeps a proof honest is in `folder`, what is kept of samples in `fi
 """
 
 from fabulate.uses.augment.folder import Augmented, read, splits
-from fabulate.uses.augment.page import prove_folder
+from fabulate.uses.augment.page import prove_folder, verdict
 from fabulate.uses.augment.pipeline import augment
 from fabulate.uses.augment.proof import FREE, NAMES, Proof, prove
-from fabulate.uses.augment.verdict import verdict
 
 __all__ = ["FREE", "NAMES", "Augmented", "Proof", "augment", "prove", "prove_folder", "read", "splits", "verdict"]
