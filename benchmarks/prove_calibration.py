@@ -18,8 +18,8 @@ from fabulate.features import predict, train_classifier
 from fabulate.metrics.classes import balanced_accuracy
 from fabulate.seeds import generator
 from fabulate.uses.augment import FREE, NAMES, Proof, verdict
+from fabulate.uses.augment.page import power
 from fabulate.uses.augment.proof import balanced
-from fabulate.uses.augment.verdict import power
 
 SEEDS, TRIALS, EACH = 40, 100, 5
 RARE, MORE = 8, 20  # images of each rare class, and of each where there are more

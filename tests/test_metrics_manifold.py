@@ -132,15 +132,6 @@ def test_six_numbers_at_once_are_those_of_each_function_in_their_order():
     assert list(fidelity(real, fake)) == ["frechet_distance", "kernel_distance", *FOUR]
 
 
-def test_intervals_are_within_the_range_of_shares_and_hold_their_value():
-    for estimate in (
-        *precision_recall(normal(20, 3), normal(20, 3) + 50),
-        *precision_recall(normal(20, 3), normal(20, 3)),
-    ):
-        assert 0 <= estimate.low <= estimate.value <= estimate.high <= 1
-        assert estimate.high - estimate.low > 0.1  # of 20 images
-
-
 @pytest.mark.parametrize(("compute", "k"), [(precision_recall, 3), (density_coverage, 5), (fidelity, 5)])
 def test_fewer_rows_than_neighbours_are_refused(compute, k):
     compute(normal(k + 1, 2), normal(k + 1, 2, seed=1))

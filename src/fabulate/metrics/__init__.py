@@ -3,25 +3,9 @@
 Images are compared by features (N, D), in float64. `fidelity` computes the six numbers most asked for in one go.
 """
 
-from fabulate.metrics.classes import (
-    balanced_accuracy,
-    class_shares,
-    effective_classes,
-    entropy,
-    modes,
-    nearest,
-    recalls,
-)
+from fabulate.metrics.classes import balanced_accuracy, class_shares, effective_classes, modes, nearest, recalls
 from fabulate.metrics.copies import Memorisation, authenticity, exact_copies, memorisation
-from fabulate.metrics.distances import (
-    Moments,
-    frechet_bias,
-    frechet_distance,
-    frechet_interval,
-    frechet_warning,
-    kernel_distance,
-    kernel_distances,
-)
+from fabulate.metrics.distances import Moments, frechet_distance, frechet_interval, frechet_warning, kernel_distance
 from fabulate.metrics.images import mse, psnr, ssim
 from fabulate.metrics.intervals import Estimate, checked
 from fabulate.metrics.latent import Smoothness, active_dimensions, active_units, smoothness
@@ -42,15 +26,12 @@ __all__ = [
     "class_shares",
     "density_coverage",
     "effective_classes",
-    "entropy",
     "exact_copies",
     "fidelity",
-    "frechet_bias",
     "frechet_distance",
     "frechet_interval",
     "frechet_warning",
     "kernel_distance",
-    "kernel_distances",
     "memorisation",
     "modes",
     "mse",

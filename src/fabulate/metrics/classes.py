@@ -45,16 +45,6 @@ def class_shares(images: Tensor, references: Tensor, labels: Tensor, classes: in
     return counts / len(images)
 
 
-def entropy(shares: Tensor) -> float:
-    """The entropy of class shares (K,) in nats: 0 for one class alone, log K for equal shares.
-
-    >>> entropy(torch.tensor([0.0, 1.0]))
-    0.0
-    """
-    shares = shares.double()
-    return max(0.0, -float(torch.special.xlogy(shares, shares).sum()))
-
-
 def effective_classes(shares: Tensor) -> float:
     """How many equally large classes have the entropy of these shares (K,): between 1 and K.
 
@@ -63,7 +53,7 @@ def effective_classes(shares: Tensor) -> float:
     >>> round(effective_classes(torch.tensor([0.5, 0.5, 0.0])), 9)
     2.0
     """
-    return exp(entropy(shares))
+    return exp(max(0.0, float(torch.special.entr(shares.double()).sum())))
 
 
 def modes(shares: Tensor, reference: Tensor, at_least: float = 0.1) -> int:

@@ -12,8 +12,8 @@ the sum of these: real, at least 0, and defined for singular covariances too.
 
 The distance is biased: two samples of one distribution are a distance apart, because their covariances are noisy. The
 bias falls as 1/n and depends on the model (Chong, Forsyth, "Effectively unbiased FID and Inception Score and where to
-find them", 2020, https://arxiv.org/abs/1911.07023), so numbers are compared only at equal n. `frechet_bias` says what
-two samples of one Gaussian show; about D/(2n) of the features' summed variance when all D vary alike.
+find them", 2020, https://arxiv.org/abs/1911.07023), so numbers are compared only at equal n. Two samples of
+one Gaussian show about D/(2n) of the features' summed variance when all D vary alike.
 
 The kernel distance is the squared maximum mean discrepancy of two sets of features, unbiased at any sample size.
 
@@ -79,8 +79,8 @@ def frechet_interval(a: Tensor, b: Tensor, *, resamples: int = 50, seed: int = 0
 
     Both sets are drawn anew from themselves, `resamples` times (the bootstrap). Each redraw adds the bias of a finite
     sample once more, so the redrawn distances lie too high, and only their deviation is used, about the plain value.
-    The interval holds what other samples of the same size would show; it does not remove their common bias, which
-    `frechet_bias` tells. For equal distributions it is too wide, up to about twice.
+    The interval holds what other samples of the same size would show; it does not remove their common bias. For equal
+    distributions it is too wide, up to about twice.
     Errors: as `frechet_distance`.
 
     >>> a = torch.arange(20.0)[:, None]
@@ -96,24 +96,6 @@ def frechet_interval(a: Tensor, b: Tensor, *, resamples: int = 50, seed: int = 0
         moments = [Moments._weighted(features, _redraw(len(features), chance)) for features in (a, b)]
         redrawn.append(_distance(*moments))
     return Estimate.about(plain, float(torch.tensor(redrawn, dtype=torch.float64).std()))
-
-
-def frechet_bias(a: Tensor | Moments, b: Tensor | Moments) -> float:
-    """What two samples as large as these show on average though they come from one Gaussian, to first order in 1/n.
-
-    With e_i the eigenvalues of their mean covariance it is (1/n_a + 1/n_b) times tr S for the means, and
-    (sum_ij e_i e_j / (e_i + e_j) + sum_i e_i / 2) / 2 for the covariances: from their variance e_i e_j / n and the
-    distance's second order, sum_ij dS_ij^2 / (e_i + e_j) / 2.
-
-    >>> a = Moments(1000, torch.zeros(1), torch.ones(1, 1))
-    >>> round(frechet_bias(a, a), 9)  # 2/n (1 + 1/2): mean, deviation
-    0.003
-    """
-    a, b = _moments(a, b)
-    e = torch.linalg.eigvalsh((a.cov + b.cov) / 2).clamp(min=0)
-    e = e[e > 0]
-    pairs = (e[:, None] * e / (e[:, None] + e)).sum()
-    return float((1 / a.n + 1 / b.n) * (e.sum() + (pairs + e.sum() / 2) / 2))
 
 
 def frechet_warning(n: int, dimensions: int) -> str:
