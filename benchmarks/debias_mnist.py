@@ -13,7 +13,6 @@ All images are 14x14. MNIST comes from $FABULATE_DATA/mnist or from the hub. Som
 import argparse
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -76,7 +75,7 @@ def run_coloured(seed: int) -> Rows:
     crude = densities.histogram(palette, train.y, 10)(palette)
     db_vae = densities.weights(crude, train.y, densities.log_prior_of(train.y, 10), "even")
     shows = {
-        "as it is": partial(proof.as_it_is, train),
+        "as it is": proof.as_it_is(train),
         "weights 1 / p(f | y), histogram (DB-VAE)": proof.by_weight(train, db_vae, seed),
         "weights p(f) / p(f | y), mixture": proof.by_weight(train, debiaser.weights_, debiaser.seed),
         "recoloured": proof.recoloured(train, debiaser),
@@ -109,9 +108,9 @@ def run_invariant(seed: int) -> Rows:
         f"  seed {seed}: recolours {debiaser.chosen_[0]}, which fails by {first.failure:.4f} bits, p = {first.p_value}"
     )
     taught = {
-        "as it is": (train, partial(proof.as_it_is, train), [*places, test]),
+        "as it is": (train, proof.as_it_is(train), [*places, test]),
         "recoloured": (train, proof.recoloured(train, debiaser), [*places, test]),
-        "gray images (oracle)": (gray(train), partial(proof.as_it_is, gray(train)), [gray(e) for e in (*places, test)]),
+        "gray images (oracle)": (gray(train), proof.as_it_is(gray(train)), [gray(e) for e in (*places, test)]),
     }
     found: Rows = {}
     for name, (images, show, parts) in taught.items():

@@ -35,8 +35,8 @@ def main(steps: int = 1000, classifier_steps: int = 300) -> dict[str, float]:
     print(f"{np.mean(colour != own):.1%} of the images have the colour of another digit; by weight {against:.0%}")
 
     found = {}
-    for name, show in proof.WAYS.items():
-        classifier = proof.teach(train, data.classes, show(train, debiaser), steps=classifier_steps)
+    for name, show in proof.ways(train, debiaser).items():
+        classifier = proof.teach(train, data.classes, show, steps=classifier_steps)
         found[name] = proof.tested(classifier, test, np.ones(len(test)), data.classes, None).overall.value
         print(f"{name:10} {found[name]:.1%} of the test images, whose colours tell nothing")
     return found

@@ -122,8 +122,9 @@ class Debiaser:
         return self
 
     def sampler(self, n: int | None = None) -> WeightedRandomSampler:
-        """For a `DataLoader` over the images that were learnt: n of them by weight."""
-        return densities.sampler(self.weights_, seed=self.seed, n=n)
+        """For a `DataLoader` over the images that were learnt: n of them (default: as many as there are) by weight."""
+        chance = generator(self.seed, "debias", "sampler")
+        return WeightedRandomSampler(self.weights_.tolist(), n or len(self.weights_), generator=chance)
 
     def weigh(self, images: Images) -> Numbers:
         """Weights that undo the bias of other images (N,), on average 1: their own, which may be another one."""

@@ -24,9 +24,8 @@ from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
-from torch.utils.data import WeightedRandomSampler
 
-from fabulate.seeds import generator, permutation
+from fabulate.seeds import permutation
 
 Numbers = npt.NDArray[np.float64]
 Labels = npt.NDArray[np.int64]
@@ -169,12 +168,3 @@ def log_prior_of(y: Labels, classes: int) -> Numbers:
     counts = np.maximum(np.bincount(y, minlength=classes), 0.5)
     shares: Numbers = np.log(counts / counts.sum())
     return shares
-
-
-def sampler(given: Numbers, *, seed: int = 0, n: int | None = None) -> WeightedRandomSampler:
-    """For `torch.utils.data.DataLoader(..., sampler=...)`: n images (default: as many as there are) drawn by weight.
-
-    >>> list(sampler(np.array([0.0, 1.0, 0.0])))
-    [1, 1, 1]
-    """
-    return WeightedRandomSampler(given.tolist(), n or len(given), generator=generator(seed, "debias", "sampler"))

@@ -17,7 +17,7 @@ import torch
 
 from fabulate.data import Images
 from fabulate.errors import CapabilityError, ConfigError
-from fabulate.models import GenerativeModel, family
+from fabulate.models import family
 from fabulate.models.base import Conditional, able
 from fabulate.prob import systematic
 from fabulate.seeds import generator
@@ -96,7 +96,14 @@ def fill(
         numbers = {pair: number for number, pair in enumerate(known)}
         y = np.array([numbers[pair] for pair in pairs], np.int64)
         titles = [f"{k}, {a}" for k, a in known]
-        model = learn(Images(images.x, y), titles, name, hyperparameters, seed, device, progress)
+        # Half of what the model sees is drawn evenly from all pairs: else it would see a rare one once in hundreds of
+        # steps, and have hardly a code of it to draw from.
+        evenly = 1 / (len(known) * np.array([counts[pair] for pair in pairs]))
+        shown = torch.from_numpy(KEPT / len(images) + (1 - KEPT) * evenly)
+        source = Selected(Images(images.x, y), systematic(shown, len(images), generator(seed, "debias", "pairs")))
+        values = {"steps": STEPS, **(hyperparameters or {}), "seed": seed, "conditional": True}
+        config, training = configure(name, str(values.pop("preset", "default")), values)
+        model = fit(name, config, training, source, images.shape, titles, device=device, progress=progress)
         for first in range(0, len(wanted), PORTION):
             part = torch.tensor(wanted[first : first + PORTION])
             made[first : first + len(part)] = to_uint8(model.sample(len(part), part, seed=seed, start=first)).cpu()
@@ -105,24 +112,3 @@ def fill(
     both = Images(np.concatenate([images.x, made]), all_y)
     absent = tuple(pair for pair in every if pair not in counts)
     return Filled(both, named, len(images), pair_weights(all_y, named), absent)
-
-
-def learn(
-    images: Images,
-    classes: Sequence[str],
-    name: str,
-    hyperparameters: Mapping[str, Any] | None,
-    seed: int,
-    device: str,
-    progress: Progress | None,
-) -> GenerativeModel:
-    """A conditional model of images of pairs, trained in memory; half of what it sees is drawn evenly from all pairs.
-
-    Otherwise it would see a rare pair once in hundreds of steps, and have hardly a code of it to draw from.
-    """
-    evenly = 1 / (len(classes) * np.bincount(images.class_numbers, minlength=len(classes))[images.class_numbers])
-    shown = torch.from_numpy(KEPT / len(images) + (1 - KEPT) * evenly)
-    source = Selected(images, systematic(shown, len(images), generator(seed, "debias", "pairs")))
-    values = {"steps": STEPS, **(hyperparameters or {}), "seed": seed, "conditional": True}
-    config, training = configure(name, str(values.pop("preset", "default")), values)
-    return fit(name, config, training, source, images.shape, classes, device=device, progress=progress)

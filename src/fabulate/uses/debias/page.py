@@ -6,7 +6,7 @@ Legend: N images, R rows, C H W image.
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, NotRequired
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -49,20 +49,9 @@ Proofs = Mapping[str, Accuracies]
 
 @with_config(ConfigDict(extra="ignore"))
 class Record(TypedDict):
-    """debias.json: what was made independent of the class, of which images, and what tests say."""
+    """debias.json, as far as it says whose a folder is."""
 
     kind: Literal["debias"]
-    source: str
-    independent: list[str]
-    """Names of factors; the attribute's file where it was given."""
-    images: int
-    advice: NotRequired[str]
-    verdicts: dict[str, str]
-    accuracy: dict[str, float]
-    """Of each way, over all test images."""
-    unbiased: dict[str, float]
-    """Where the bias is undone, by weights."""
-    worst_group: NotRequired[dict[str, float]]
 
 
 class Done(NamedTuple):
@@ -92,9 +81,7 @@ def run(
     takes 40 epochs, but 300 to 600 steps. Errors: as of `Debiaser.fit`,
     and `DataError` for tables that do not fit.
     """
-    told = progress or silent
-    classifier_steps = enough_steps(len(data.train), proof.STEPS) if classifier_steps is None else classifier_steps
-    check(data, classifier_steps)
+    told, classifier_steps = progress or silent, checked(data, classifier_steps)
     train, test, names = data.train, data.test, image_names(data)
     places = groups_of = None
     if environments is not None:
@@ -106,7 +93,7 @@ def run(
     proofs: dict[str, Accuracies] = {}
     weights, more = debiaser.weights_, {}
     if classifier_steps and test is not None:
-        ways = {way: (train, show(train, debiaser)) for way, show in proof.WAYS.items()}
+        ways = {way: (train, show) for way, show in proof.ways(train, debiaser).items()}
         wrong = proof.errors(
             *(train, data.classes), seed=debiaser.seed, steps=classifier_steps, progress=partial(told, "errors")
         )
@@ -144,9 +131,7 @@ def run_pairs(
 
     Errors: as of `filling.fill`, and `DataError` for a table that does not fit.
     """
-    told = progress or silent
-    classifier_steps = enough_steps(len(data.train), proof.STEPS) if classifier_steps is None else classifier_steps
-    check(data, classifier_steps)
+    told, classifier_steps = progress or silent, checked(data, classifier_steps)
     train, test, names = data.train, data.test, image_names(data)
     attributes = read_column(attribute, names, "attribute")
     own, others = attributes[: len(train)], attributes[len(train) :]
@@ -178,16 +163,21 @@ def run_pairs(
     return Done(summary, proofs, ("generated", "weights.csv", "debias.html"))
 
 
-def check(data: Data, classifier_steps: int) -> None:
-    """Refuse images that nothing could be told of in the end."""
+def checked(data: Data, steps: int | None) -> int:
+    """The steps of a classifier, as they are given or as many as are enough.
+
+    Errors: `ConfigError` for images that nothing could be told of in the end.
+    """
     if len(data.classes) < 2:
         raise ConfigError(
             f"{data.spec.source} has {'one class' if data.classes else 'no classes'}: a bias here is something that "
             "goes along with the class, so put the images of each class in a folder"
         )
     check_sides("the classifier", data.shape)
-    if classifier_steps:
+    steps = enough_steps(len(data.train), proof.STEPS) if steps is None else steps
+    if steps:
         data.tested()
+    return steps
 
 
 def proven(
@@ -213,8 +203,8 @@ def proven(
 
 
 def write_record(source: str, independent: list[str], weights: Numbers, proofs: Proofs, folder: Path) -> None:
-    """Write the numbers of a debiasing: they say whose the folder is."""
-    record: Record = {
+    """Write debias.json: what was made independent of the class, of which images, and what tests say, by way."""
+    record = {
         "kind": "debias",
         "source": source,
         "independent": independent,

@@ -19,7 +19,6 @@ Legend: N images, B batch, K classes.
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -48,9 +47,9 @@ Show = Callable[[int, torch.Tensor], Batch]
 """What a classifier sees: step, indices (B,) -> images (B, C, H, W) and classes (B,)."""
 
 
-def as_it_is(images: Images, step: int, indices: torch.Tensor) -> Batch:
+def as_it_is(images: Images) -> Show:
     """Images as they are."""
-    return images.batch(indices)
+    return lambda step, indices: images.batch(indices)
 
 
 def by_weight(images: Images, weights: Numbers, seed: int = 0) -> Show:
@@ -74,12 +73,13 @@ def recoloured(images: Images, debiaser: Debiaser) -> Show:
     return show
 
 
-WAYS: dict[str, Callable[[Images, Debiaser], Show]] = {
-    "plain": lambda images, debiaser: partial(as_it_is, images),
-    "weights": lambda images, debiaser: by_weight(images, debiaser.weights_, debiaser.seed),
-    "recolour": recoloured,
-}
-"""How a classifier may be taught, by name."""
+def ways(images: Images, debiaser: Debiaser) -> dict[str, Show]:
+    """How a classifier may be taught by what a debiaser found, by name."""
+    return {
+        "plain": as_it_is(images),
+        "weights": by_weight(images, debiaser.weights_, debiaser.seed),
+        "recolour": recoloured(images, debiaser),
+    }
 
 
 def teach(
@@ -124,7 +124,7 @@ def errors(
                 progress(before + step, 2 * each)
 
         learnt, left = (Images(images.pixels(rows), images.class_numbers[rows]) for rows in (other, own))
-        taught = teach(learnt, classes, partial(as_it_is, learnt), seed=seed, steps=each, progress=told)
+        taught = teach(learnt, classes, as_it_is(learnt), seed=seed, steps=each, progress=told)
         wrong[own] = (predict(taught, left) != torch.from_numpy(left.class_numbers)).numpy()
     return wrong
 
@@ -159,8 +159,6 @@ class Accuracies(NamedTuple):
     """Of each pair of class and group that has images enough."""
     right: npt.NDArray[np.bool_]
     """Which test images it found (N,)."""
-    weights: Numbers
-    """Of the test images (N,)."""
     members: dict[str, npt.NDArray[np.bool_]]
     """Of each of those pairs, which test images (N,)."""
 
@@ -194,9 +192,7 @@ def tested(
                 paired[f"{name}, {group}"], members[f"{name}, {group}"] = share(right[own]), own
     if not members:
         raise DataError(f"no pair of class and group has {LEAST} test images: give more, or fewer groups")
-    return Accuracies(
-        share(right), weighted_mean(right, weights).within(0.0, 1.0), named, paired, right, weights, members
-    )
+    return Accuracies(share(right), weighted_mean(right, weights).within(0.0, 1.0), named, paired, right, members)
 
 
 def share(right: np.ndarray) -> Estimate:
