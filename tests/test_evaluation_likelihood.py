@@ -30,10 +30,11 @@ from fabulate.models.families.ae import AE, AEConfig
 from fabulate.models.families.vae import VAE, VAEConfig
 from fabulate.models.families.vqvae import VQVAE
 from fabulate.nets import MLP
-from fabulate.prob import BIN, LEAD, DiscretisedLogistic, Gaussian
+from fabulate.prob import BIN, DiscretisedLogistic
 from fabulate.report import Row
 from fabulate.seeds import generator, seeded
 from fabulate.types import Batch, to_float, to_uint8
+from test_oracles import linear_vae
 from tiny import CLASSES, SMALL, Case, cases, make, pictures, within_five_errors
 
 LINEAR = MLP(hidden=())
@@ -71,39 +72,12 @@ def named(section: Findings, name: str) -> Row:
     return next(row for row in section.rows if row.name.startswith(name))
 
 
-def normal(*size: int, seed: int = 0) -> Tensor:
-    return torch.randn(*size, generator=generator(seed, "likelihood"), dtype=torch.float64)
-
-
 # A model whose p(x) is known: probabilistic PCA
 
 
-class LinearGaussian(Gaussian):
-    """x = raw + noise, without the sigmoid: with linear layers p(x) is then a Gaussian."""
-
-    def mean(self, raw: Tensor) -> Tensor:
-        return raw
-
-
 def ppca(wrong: float = 1.0) -> tuple[VAE, MultivariateNormal]:
-    """x = W z + b + s eps as a VAE, its exact p(x), and an encoder that is p(z | x) with deviations `wrong` times its.
-
-    p(z | x) = N(S W'(x - b) / s^2, S), S = (1 + W'W / s^2)^-1, diagonal for orthogonal columns of W.
-    """
-    model = VAE(VAEConfig(latent_dim=Z, network=LINEAR), SMALL).double()
-    model.likelihood = LinearGaussian().double()
-    with torch.no_grad():
-        model.likelihood.level.fill_(log(0.05) / LEAD)
-        noise = model.likelihood.logvar.exp()
-        w = torch.linalg.qr(normal(D, Z))[0] * torch.tensor([2.0, 1.0, 0.5], dtype=torch.float64)
-        b = 0.1 * normal(D, seed=1)
-        variance = 1 / (1 + (w.T @ w).diagonal() / noise)
-        m = variance[:, None] * w.T / noise  # (Z, D); the encoder sees (x + 1) / 2
-        model.decoder.layers[0].weight.copy_(w)
-        model.decoder.layers[0].bias.copy_(b)
-        model.encoder.layers[0].weight.copy_(torch.cat([2 * m, torch.zeros(Z, D)]))
-        model.encoder.layers[0].bias.copy_(torch.cat([-m @ (1 + b), variance.log() + 2 * log(wrong)]))
-    return model, MultivariateNormal(b, w @ w.T + noise * torch.eye(D, dtype=torch.float64))
+    """x = W z + b + s eps as a VAE, its exact p(x), and an encoder: p(z | x) with `wrong` times its deviations."""
+    return linear_vae(wrong, noise=0.05)
 
 
 @pytest.mark.usefixtures("float64")
@@ -150,16 +124,12 @@ def test_the_bound_rises_with_k_and_reaches_the_log_likelihood():
     assert (means.diff() > 5 * (errors[1:].square() + errors[:-1].square()).sqrt()).all()
     truth = exact.log_prob(x.flatten(1))
     assert (means <= truth + 5 * errors).all()
-    # log of a mean of k weights of mean 1 and variance v is -v / 2k on average, to first order
-    v = torch.tensor([wrong_weights(1.5)]).item()
+    # log of a mean of k weights of mean 1 and variance v is -v / 2k on average, to first order; that of p / q of Z
+    # Gaussians, q's deviation c times p's, is (c^2 / sqrt(2 c^2 - 1))^Z - 1
+    v = (1.5**2 / (2 * 1.5**2 - 1) ** 0.5) ** Z - 1
     one = model.score(x, k=5000)
     assert abs(one - truth) < v / 10_000 + 5 * (v / 5000) ** 0.5
     assert abs(one - truth) < 0.2
-
-
-def wrong_weights(c: float) -> float:
-    """The variance of p / q of Z Gaussians, q's deviation c times p's: (c^2 / sqrt(2 c^2 - 1))^Z - 1."""
-    return (c**2 / (2 * c**2 - 1) ** 0.5) ** Z - 1
 
 
 @pytest.mark.usefixtures("float64")

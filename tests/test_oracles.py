@@ -19,7 +19,7 @@ from fabulate.models.families.gan import GAMES, GAN, GANConfig, gradient_norms, 
 from fabulate.models.families.vae import VAE, VAEConfig
 from fabulate.nets import MLP, Conv
 from fabulate.nets.transforms import CHANGES, augment, colour, cutout, translation
-from fabulate.prob import Gaussian, kl_to_standard_normal
+from fabulate.prob import LEAD, Gaussian, kl_to_standard_normal
 from fabulate.seeds import generator, seeded
 from fabulate.training.loop import Learner
 from fabulate.types import Batch, ImageShape, unit
@@ -104,21 +104,22 @@ class LinearGaussian(Gaussian):
         return raw
 
 
-def linear_vae(posterior_scale: float = 1.0, **config: object) -> tuple[VAE, MultivariateNormal]:
+def linear_vae(posterior_scale: float = 1.0, noise: float = 1.0, **config: object) -> tuple[VAE, MultivariateNormal]:
     """x = W z + b + s eps with orthogonal columns in W, its exact p(x), and an encoder set to p(z | x).
 
     p(z | x) = N(S W'(x - b) / s^2, S), S = (1 + W'W / s^2)^-1, diagonal here. The encoder sees (x + 1) / 2.
-    A posterior_scale other than 1 makes its standard deviation wrong by this factor.
+    A posterior_scale other than 1 makes its standard deviation wrong by this factor; `noise` is s^2.
     """
     model = VAE(VAEConfig(latent_dim=Z, network=LINEAR, **config), SMALL)
     model.likelihood = LinearGaussian()
+    model.double()
     with torch.no_grad():
+        model.likelihood.level.fill_(log(noise) / LEAD)
         decoder, encoder = model.decoder.layers[0], model.encoder.layers[0]
         orthogonal, _ = torch.linalg.qr(normal(D, Z))
         w, b = orthogonal * torch.tensor([2.0, 1.0, 0.5]), 0.1 * normal(D, seed=1)
         decoder.weight.copy_(w)
         decoder.bias.copy_(b)
-        noise = model.likelihood.logvar.exp()
         variance = 1 / (1 + (w.T @ w).diagonal() / noise)  # (Z,)
         m = variance[:, None] * w.T / noise  # (Z, D)
         encoder.weight.copy_(torch.cat([2 * m, torch.zeros(Z, D)]))
@@ -146,19 +147,6 @@ def test_minus_the_loss_is_the_log_likelihood_less_the_posteriors_divergence(sca
     n = 40  # losses of 500 codes each
     losses = torch.stack([model.loss(Batch(x.expand(500, D).reshape(-1, *SMALL)))["loss"] for _ in range(n)]).detach()
     assert within_five_errors(-losses.mean(), elbo, losses.std() / n**0.5)
-
-
-def test_more_codes_tighten_the_bound_but_never_beyond_the_log_likelihood():
-    model, exact = linear_vae(posterior_scale=0.5)
-    x = exact.sample()
-    n = 4000  # bounds of one image, each with its own codes
-    batch = Batch(x.expand(n, D).reshape(-1, *SMALL))
-    with torch.no_grad():
-        bounds = torch.stack([model.bound(batch, k) for k in (1, 4, 16, 64)])  # (4, N)
-    means, errors = bounds.mean(1), bounds.std(1) / n**0.5
-    rises, rise_errors = means.diff(), (errors[1:].square() + errors[:-1].square()).sqrt()
-    assert (rises > 5 * rise_errors).all()
-    assert (means <= exact.log_prob(x) + 5 * errors).all()
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 1.0, 4.0])

@@ -17,7 +17,6 @@ model is another model, and only runs with several seeds tell how far they vary.
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from math import isnan, sqrt
 from pathlib import Path
 from statistics import NormalDist
@@ -82,6 +81,11 @@ class Verdict:
     behind: Mapping[str, Estimate]
     """Those that are worse than the best, and by how much."""
     words: str
+
+    @property
+    def aside(self) -> bool:
+        """Whether the number tells what a model is like, but not whether it is better."""
+        return self.better == "neither"
 
     @property
     def briefly(self) -> str:
@@ -151,7 +155,10 @@ def compare_runs(
         place = next((place for place, report in kept_ones.items() if report is not None), out / name)
         report = kept_ones[place]
         if report is None:
-            told = partial(_of_run, progress, name)
+
+            def told(what: str, done: int, total: int, name: str = name) -> None:
+                progress(f"{name}: {what}", done, total)
+
             report = evaluate(run, data, device=device, progress=told, **measuring)
             write_report(report, place)
         reports[name] = report
@@ -166,10 +173,6 @@ def shown(name: str, model: GenerativeModel, data: Data, seed: int) -> Image.Ima
     if isinstance(shape, SequenceShape):
         return model.show(seed=seed, title=name)
     return picture(name, *sampled(model, data, SHOWN, seed), data.classes)
-
-
-def _of_run(progress: Stages, name: str, what: str, done: int, total: int) -> None:
-    progress(f"{name}: {what}", done, total)
 
 
 def unequal_names(runs: Sequence[Path]) -> list[str]:
@@ -324,7 +327,7 @@ def page(comparison: Comparison, pictures: Mapping[str, Image.Image], links: Map
     names = [Cell(name, report.family, link=links.get(name, "")) for name, report in reports.items()]
 
     def numbers(judged: bool) -> Table:
-        rows = [cells(verdict, list(reports)) for verdict in comparison.verdicts if judged != aside(verdict)]
+        rows = [cells(verdict, list(reports)) for verdict in comparison.verdicts if judged != verdict.aside]
         return Table(["measure", *names, "verdict"], rows)
 
     cost = [costs(report) for report in reports.values()]
@@ -342,11 +345,6 @@ def page(comparison: Comparison, pictures: Mapping[str, Image.Image], links: Map
         ],
         footer=[CAVEAT],
     )
-
-
-def aside(verdict: Verdict) -> bool:
-    """Whether a number tells what a model is like, but not whether it is better."""
-    return verdict.better == "neither"
 
 
 def cells(verdict: Verdict, names: list[str]) -> list[str | Cell]:
@@ -393,7 +391,7 @@ def table(comparison: Comparison) -> Table:
     """Numbers and verdicts for the console."""
     rows = []
     for verdict in comparison.verdicts:
-        if not aside(verdict):
+        if not verdict.aside:
             values = [verdict.values.get(name) for name in comparison.reports]
             rows.append(
                 [verdict.metric, *("" if row is None else number(row.value.value) for row in values), verdict.briefly]

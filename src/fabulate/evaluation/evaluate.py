@@ -3,7 +3,6 @@
 A section is a function from a `Subject` to a `Findings`. One that cannot measure something says why instead.
 """
 
-import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
@@ -24,8 +23,8 @@ from fabulate.evaluation.codes import latent, reconstruction
 from fabulate.evaluation.fidelity import MEMORISATION, fidelity, memorisation
 from fabulate.evaluation.likelihood import likelihood
 from fabulate.evaluation.report import Report, Settings
-from fabulate.evaluation.sequences import Measured, of_sequences
-from fabulate.evaluation.subject import Findings, Subject
+from fabulate.evaluation.sequences import of_sequences
+from fabulate.evaluation.subject import Findings, Measured, Subject, timed
 from fabulate.features import features_for
 from fabulate.models import GenerativeModel
 from fabulate.samples import Order
@@ -92,15 +91,10 @@ def evaluate(
         trained=model.record,
         data=data.name,
         settings=asked,
-        reference=found.reference,
-        real=found.real,
-        features=found.features,
         sampling_seconds=found.seconds["samples"],
-        seconds=found.seconds,
         versions={"fabulate": version("fabulate"), "torch": version("torch"), "numpy": np.__version__},
         date=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        warnings=found.warnings,
-        sections=found.sections,
+        **found._asdict(),
     )
 
 
@@ -117,24 +111,17 @@ def of_images(
     """What is measured of images. `own`: whether the model was trained on these."""
     n, seed = asked.n, asked.seed
     seconds: dict[str, float] = {}
-
-    def timed(name: str, began: float) -> None:
-        seconds[name] = round(time.perf_counter() - began, 3)
-
-    began = time.perf_counter()
-    of = features_for(data, features, device=model.device, progress=partial(told, "features"))
-    timed("features", began)
-    began = time.perf_counter()
-    samples, y = sampled(model, data, n, seed, compile, say, partial(told, "samples"))
-    timed("samples", began)
+    with timed(seconds, "features"):
+        of = features_for(data, features, device=model.device, progress=partial(told, "features"))
+    with timed(seconds, "samples"):
+        samples, y = sampled(model, data, n, seed, compile, say, partial(told, "samples"))
     subject = Subject(model=model, data=data, samples=samples, y=y, features=of, seed=seed)
     sections = []
     for name, section in SECTIONS.items():
         told(name, 0, 1)
-        began = time.perf_counter()
         foreign = name == "memorisation" and not own
-        sections.append(FOREIGN if foreign else section(subject, asked, partial(told, name)))
-        timed(name, began)
+        with timed(seconds, name):
+            sections.append(FOREIGN if foreign else section(subject, asked, partial(told, name)))
     return Measured(subject.named, len(subject.real), of.describe(), seconds, warnings(subject, own), tuple(sections))
 
 

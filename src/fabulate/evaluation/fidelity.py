@@ -1,10 +1,8 @@
 """Are samples as good as real images, as varied, and new?
 
-Two distances between the clouds of features (Fréchet: Heusel et al. 2017, https://arxiv.org/abs/1706.08500; kernel:
-Bińkowski, Sutherland, Arbel, Gretton, "Demystifying MMD GANs", 2018, https://arxiv.org/abs/1801.01401) say how far
-apart they are, four shares say in which way: precision and density whether samples look real, recall and coverage
-whether they reach everything real (Kynkäänniemi et al. 2019, https://arxiv.org/abs/1904.06991; Naeem, Oh, Uh, Choi,
-Yoo 2020, https://arxiv.org/abs/2002.09797).
+Two distances between the clouds of features (`metrics/distances.py`) say how far apart they are, four shares
+(`metrics/manifold.py`) in which way: precision and density whether samples look real, recall and coverage whether they
+reach everything real.
 
 None of these numbers means anything alone: all depend on the features and on how many images were compared. So each
 stands between two anchors computed in the same way: training images in the place of samples, and uniform noise.

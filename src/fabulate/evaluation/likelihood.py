@@ -32,11 +32,10 @@ from fabulate.errors import ConfigError
 from fabulate.evaluation.subject import NO_CLASSES, Chunk, Findings, Subject, Subset, counter
 from fabulate.metrics.intervals import Estimate
 from fabulate.models.base import able
-from fabulate.models.capabilities import Evidence, HasBound, HasLikelihood, ImportanceWeighted
+from fabulate.models.capabilities import Evidence, HasBound, HasLikelihood, ImportanceWeighted, dequantised
 from fabulate.prob import BIN, bits_per_dim
 from fabulate.report import Row
-from fabulate.seeds import generator
-from fabulate.types import Progress, to_float
+from fabulate.types import Progress
 
 TITLE = "Likelihood"
 SLOWER = 10  # so many times fewer images, where each takes many passes through the network
@@ -119,10 +118,10 @@ def bounded(
     subject: Subject, model: HasBound, held_out: Subset, trained: Subset | None, k: int, progress: Progress | None
 ) -> Findings:
     """The section of a model that knows a lower bound of p(x)."""
-    dequantised = model.measure == "density"
+    continuous = model.measure == "density"
     tighter = isinstance(model, ImportanceWeighted)
     few = held_out.first(max(len(held_out) // SLOWER, AT_LEAST)) if tighter else held_out
-    total = len(held_out) + len(few) * (tighter + dequantised) + (0 if trained is None else len(trained))
+    total = len(held_out) + len(few) * (tighter + continuous) + (0 if trained is None else len(trained))
     done = counter(progress, total)
     terms = Evidence(*held_out.each(partial(evidence, model), done).T)
     tightest = few.each(partial(bound, model, k), done) if tighter else terms.bound
@@ -147,8 +146,8 @@ def bounded(
         rows.append(
             bits_row(*(-nats.double() / (subject.data.shape.size * log(2)) for nats in (tightest, terms.bound)))
         )
-    if dequantised:
-        noisy = few.each(lambda chunk: bound(model, k, dequantise(chunk)), done)
+    if continuous:
+        noisy = few.each(lambda chunk: bound(model, k, chunk._replace(x=dequantised(chunk.x, chunk.seed))), done)
         rows.append(bits_row(*(bits_per_dim(nats.double(), subject.data.shape.size) for nats in (noisy, terms.bound))))
     if trained is not None:
         seen = Evidence(*trained.each(partial(evidence, model), done).T)
@@ -167,13 +166,6 @@ def bound(model: HasBound, k: int, chunk: Chunk) -> Tensor:
     if isinstance(model, ImportanceWeighted):
         return model.score(chunk.x, chunk.y, k=k, seed=chunk.seed)
     return model.score(chunk.x, chunk.y)
-
-
-def dequantise(chunk: Chunk) -> Chunk:
-    """The images as floats with uniform noise about each pixel, as wide as a pixel's step."""
-    x = to_float(chunk.x)
-    noise = torch.rand(x.shape, generator=generator(chunk.seed, "dequantise"), dtype=x.dtype)
-    return chunk._replace(x=x + BIN * (noise - 0.5))
 
 
 def bits_row(bits: Tensor, rough: Tensor | None = None) -> Row:

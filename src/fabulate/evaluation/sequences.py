@@ -11,10 +11,9 @@ texts nobody copied: the test part. Variety is the share of different n-grams, b
 Legend: N sequences, T places.
 """
 
-import time
 from collections.abc import Sequence
 from math import log, sqrt
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -22,7 +21,7 @@ from torch import Tensor
 from fabulate.data import Data
 from fabulate.data.media import medium
 from fabulate.errors import ConfigError
-from fabulate.evaluation.subject import Findings
+from fabulate.evaluation.subject import Findings, Measured, timed
 from fabulate.metrics.intervals import Estimate
 from fabulate.models import GenerativeModel
 from fabulate.models.counting import Counts
@@ -36,36 +35,21 @@ GRAM = 5  # symbols of the n-grams that variety is told by
 PORTION = 64
 
 
-class Measured(NamedTuple):
-    """What a report says of one medium."""
-
-    reference: str
-    real: int
-    features: dict[str, Any]
-    seconds: dict[str, float]
-    warnings: tuple[str, ...]
-    sections: tuple[Findings, ...]
-
-
 def of_sequences(model: GenerativeModel, data: Data, n: int, seed: int, told: Stages) -> Measured:
     """What is measured of texts or tunes. Errors: `ConfigError` for a model without a likelihood of symbols."""
     if not isinstance(model, AR):
         raise ConfigError(f"{model.family} has no likelihood of symbols")
     real = data.train if data.test is None else data.test
     seconds: dict[str, float] = {}
-    began = time.perf_counter()
     told("likelihood", 0, 1)
-    sections = [likelihood(model, data, seed)]
-    seconds["likelihood"] = round(time.perf_counter() - began, 3)
-    began = time.perf_counter()
+    with timed(seconds, "likelihood"):
+        predicted = likelihood(model, data, seed)
     told("samples", 0, 1)
-    drawn = min(n, SAMPLES)
-    texts = model.sample(drawn, seed=seed)
-    seconds["samples"] = round(time.perf_counter() - began, 3)
-    began = time.perf_counter()
+    with timed(seconds, "samples"):
+        texts = model.sample(min(n, SAMPLES), seed=seed)
     told("copies", 0, 1)
-    sections.append(originality(model, data, texts, seed))
-    seconds["copies"] = round(time.perf_counter() - began, 3)
+    with timed(seconds, "copies"):
+        copied = originality(model, data, texts, seed)
     warning = "These sequences have no test part: a model that copies them looks best here. Hold some out."
     return Measured(
         f"training {model.shape.medium}" if data.test is None else f"test {model.shape.medium}",
@@ -73,7 +57,7 @@ def of_sequences(model: GenerativeModel, data: Data, n: int, seed: int, told: St
         {"name": "symbols"},
         seconds,
         (warning,) if data.test is None else (),
-        tuple(sections),
+        (predicted, copied),
     )
 
 

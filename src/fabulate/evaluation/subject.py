@@ -6,9 +6,11 @@ how many it took. The choice is addressed: the same seed chooses the same images
 Legend: N images, C H W image.
 """
 
+import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from PIL import Image
@@ -51,6 +53,25 @@ class Findings:
         pictures = [Figure(image, caption) for caption, image in self.pictures.items()]
         blocks = Rows(self.rows), Notes(self.sentences), Figures(pictures), Absent(list(self.absent.items()))
         return Section(self.title, blocks)
+
+
+class Measured(NamedTuple):
+    """What a report says of one medium."""
+
+    reference: str
+    real: int
+    features: dict[str, Any]
+    seconds: dict[str, float]
+    warnings: tuple[str, ...]
+    sections: tuple[Findings, ...]
+
+
+@contextmanager
+def timed(seconds: dict[str, float], name: str) -> Iterator[None]:
+    """Notes how long the block takes."""
+    began = time.perf_counter()
+    yield
+    seconds[name] = round(time.perf_counter() - began, 3)
 
 
 class Chunk(NamedTuple):

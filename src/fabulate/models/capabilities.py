@@ -200,6 +200,13 @@ class ImportanceWeighted(HasBound):
         """The importance-weighted lower bound of log p(x) with k codes per image, in nats (N,)."""
 
 
+def dequantised(x: Tensor, seed: int) -> Tensor:
+    """Images, uint8 or in [-1, 1], as floats with uniform noise about each pixel, as wide as a pixel's step."""
+    x = to_float(x)
+    noise = torch.rand(x.shape, generator=generator(seed, "dequantise"), dtype=x.dtype).to(x.device)
+    return x + BIN * (noise - 0.5)
+
+
 class HasLikelihood(Scores):
     """The model knows p(x): exactly, or as `method` says."""
 
@@ -217,9 +224,8 @@ class HasLikelihood(Scores):
     @torch.no_grad()
     def bits_per_dim(self, x: Tensor, y: Labels = None, *, seed: int = 0) -> Tensor:
         """Bits that each number of an image costs (N,): an upper bound for uint8 images, by uniform dequantisation."""
-        x = to_float(x)
-        noise = torch.rand(x.shape, generator=generator(seed, "dequantise"), dtype=x.dtype).to(x.device)
-        return bits_per_dim(self.log_prob(x + BIN * (noise - 0.5), y), x[0].numel())
+        x = dequantised(x, seed)
+        return bits_per_dim(self.log_prob(x, y), x[0].numel())
 
     def score(self, x: Tensor, y: Labels = None) -> Tensor:
         with torch.no_grad():

@@ -31,9 +31,7 @@ from fabulate.seeds import generator
 
 PAIRS = 2048  # of decoded images on which Jacobian directions rest, or one code's where it has more numbers
 LARGEST_CODE = 1024  # beyond it a code is an image of its own, and no few directions hold what varies
-STEP = (
-    0.1  # of a finite difference, in standard deviations of the code: a slope that is meant, not an infinitesimal one
-)
+STEP = 0.1  # of a finite difference, in standard deviations of the code: a slope that is meant
 
 
 class Directions(NamedTuple):
@@ -125,9 +123,13 @@ def difference(first: Tensor, second: Tensor) -> Tensor:
 def morph(model: HasLatent, codes: Tensor, direction: Tensor, strengths: Tensor) -> Tensor:
     """Images (N, S, C, H, W) of codes (N, Z) moved along a direction (1, Z) by strengths (S,).
 
-    Errors: `CapabilityError` for a class-conditional model, see `check_unconditional`.
+    Errors: `CapabilityError` for a class-conditional model, whose codes leave the class out.
     """
-    check_unconditional(model)
+    if model.classes:
+        raise CapabilityError(
+            "a class-conditional model is told the class beside the code, so no direction of the code changes it; "
+            "decode a code with another class instead, or train without --conditional"
+        )
     return decode_rows(model, codes[:, None] + strengths[:, None] * direction, None)
 
 
@@ -154,13 +156,4 @@ def check_size(model: HasLatent, codes: Tensor) -> None:
         raise CapabilityError(
             f"a code of this {model.family} has {codes.shape[1]:,} numbers: no few directions hold what varies in it; "
             f"families with short codes: {', '.join(short)}"
-        )
-
-
-def check_unconditional(model: HasLatent) -> None:
-    """Errors: `CapabilityError` for a class-conditional model, whose codes leave the class out."""
-    if model.classes:
-        raise CapabilityError(
-            "a class-conditional model is told the class beside the code, so no direction of the code changes it; "
-            "decode a code with another class instead, or train without --conditional"
         )

@@ -79,19 +79,10 @@ class Saved(ModelHubMixin, library_name="fabulate", tags=["image-generation", "g
         return tensors_hash(model.state_dict())
 
     @classmethod
-    def from_pretrained(
-        cls,
-        pretrained_model_name_or_path: str | Path,
-        *,
-        revision: str | None = None,
-        cache_dir: str | Path | None = None,
-        force_download: bool = False,
-        local_files_only: bool = False,
-        token: str | bool | None = None,
-        **_: Any,
-    ) -> Self:
+    def from_pretrained(cls, pretrained_model_name_or_path: str | Path, **hub: Any) -> Self:
         """The model of a folder or of a hub repository (OWNER/NAME); called on `GenerativeModel`, of any family.
 
+        `hub`: what huggingface_hub's `hf_hub_download` takes, such as `revision`, `token` and `local_files_only`.
         The mixin's own would read config.json unchecked.
         Errors: `RunError` when there is no model or it is damaged, saying what was found.
         """
@@ -100,17 +91,7 @@ class Saved(ModelHubMixin, library_name="fabulate", tags=["image-generation", "g
         def find(name: str) -> Path:
             if Path(where).is_dir():
                 return Path(where) / name
-            return Path(
-                hf_hub_download(
-                    where,
-                    name,
-                    revision=revision,
-                    cache_dir=cache_dir,
-                    force_download=force_download,
-                    local_files_only=local_files_only,
-                    token=token,
-                )
-            )
+            return Path(hf_hub_download(where, name, **hub))
 
         try:
             return build(read_json(find(CONFIG), Description), find(WEIGHTS), where=where, expected=cls)
