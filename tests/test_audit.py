@@ -1,6 +1,7 @@
 """May samples be handed out: copies that are planted are found, honest images are not, and members are told apart."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,7 @@ import torch
 from sklearn.metrics import roc_auc_score, roc_curve
 
 import fabulate
-from fabulate.cli import main
-from fabulate.data import Data, Images, load_data
+from fabulate.data import Data, Images
 from fabulate.errors import ConfigError, DataError
 from fabulate.files import digest
 from fabulate.metrics.membership import auc, tpr_at
@@ -22,14 +22,9 @@ from fabulate.uses.audit import examine
 from fabulate.uses.audit.examine import chance_of
 from fabulate.uses.audit.near_copies import Copies, nearness, planted, thumbnails
 from pages import loads
-from tiny import small
+from tiny import ends, small
 
 KINDS = ["exact", "noise", "brightness", "mirrored", "shifted", "cropped", "JPEG"]
-
-
-@pytest.fixture(scope="module")
-def digits() -> Data:
-    return load_data("digits")
 
 
 def blobs(n: int, seed: int, side: int = 24) -> torch.Tensor:
@@ -138,13 +133,8 @@ def run(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_held_out_images_as_samples_may_be_handed_out_and_copies_not(digits: Data, run: Path, tmp_path: Path) -> None:
     assert digits.test is not None
-    half = Data(
-        **{
-            **vars(digits),
-            "train": Images(digits.train.x[:1000], digits.train.y[:1000]),
-            "test": Images(digits.train.x[1000:1400], digits.train.y[1000:1400]),
-        }
-    )
+    train, test = (Images(digits.train.x[rows], digits.train.y[rows]) for rows in (slice(1000), slice(1000, 1400)))
+    half = replace(digits, train=train, test=test)
     model = fabulate.load(run)
     honest = torch.from_numpy(np.concatenate([digits.train.x[1400:], digits.test.x]))
     done = audit.run(model, half, tmp_path / "honest", samples=honest, features="pixels", device="cpu")
@@ -168,7 +158,7 @@ def test_held_out_images_as_samples_may_be_handed_out_and_copies_not(digits: Dat
 @pytest.mark.usefixtures("whole")
 def test_a_model_that_memorised_gives_its_images_away(digits: Data, tmp_path: Path) -> None:
     """An autoencoder trained for long on few images knows them by its error; one of few steps does not."""
-    few = Data(**{**vars(digits), "train": Images(digits.train.x[:60], digits.train.y[:60])})
+    few = replace(digits, train=Images(digits.train.x[:60], digits.train.y[:60]))
     grades = []
     for steps in (5, 500):
         options: dict[str, Any] = {"validation": 0, "latent_dim": 64, "quiet": True}
@@ -194,23 +184,21 @@ def test_families_without_a_quick_score_are_audited(
 
 def test_too_few_images_held_out_are_refused(digits: Data, run: Path, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="at least 100 of them, and digits has 0 test images"):
-        audit.run(run, Data(**{**vars(digits), "test": None}), tmp_path)
+        audit.run(run, replace(digits, test=None), tmp_path)
     with pytest.raises(ConfigError, match="the samples are of"):
         audit.run(run, digits, tmp_path, samples=torch.zeros(3, 1, 4, 4, dtype=torch.uint8))
 
 
 def test_the_command_audits_samples_of_a_folder(run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    main(["sample", str(run), "-n", "40", "--out", str(tmp_path / "drawn")])
-    main(
-        ["audit", str(run), "--samples", str(tmp_path / "drawn"), "--features", "pixels", "--out", str(tmp_path / "a")]
-    )
+    words = ("--features", "pixels", "--out", tmp_path / "a")
+    assert ends("sample", run, "-n", 40, "--out", tmp_path / "drawn") == 0
+    assert ends("audit", run, "--samples", tmp_path / "drawn", *words) == 0
     out = capsys.readouterr().out
     assert "May these images be handed out?" in out and "nearest sample, by thumbnails" in out
     assert loads(tmp_path / "a" / "audit.html")
     told = json.loads((tmp_path / "a" / "audit.json").read_text())
     assert told["samples"]["n"] == 40 and told["kind"] == "audit"
-    with pytest.raises(SystemExit):  # what is there stays
-        main(["audit", str(run), "-n", "8", "--features", "pixels", "--out", str(tmp_path / "a")])
+    assert ends("audit", run, "-n", 8, *words) == 2  # what is there stays
     assert json.loads((tmp_path / "a" / "audit.json").read_text()) == told
-    main(["audit", str(run), "-n", "8", "--features", "pixels", "--out", str(tmp_path / "a"), "--overwrite"])
+    assert ends("audit", run, "-n", 8, *words, "--overwrite") == 0
     assert json.loads((tmp_path / "a" / "audit.json").read_text())["samples"]["n"] == 8

@@ -234,14 +234,14 @@ def test_the_information_by_which_a_factor_fails_is_that_of_theory() -> None:
 
 
 def test_environments_show_which_factor_is_the_bias() -> None:
-    parts = [shapes(600, seed, share) for seed, share in ((1, 0.95), (2, 0.6))]
+    parts = [shapes(400, seed, share) for seed, share in ((1, 0.95), (2, 0.6))]
     train = Images(*(np.concatenate([getattr(images, part) for images, _ in parts]) for part in ("x", "y")))
-    where = np.repeat([0, 1], 600)
-    debiaser = Debiaser(steps=200).fit(train, environments=where)
+    where = np.repeat([0, 1], 400)
+    debiaser = Debiaser(steps=120).fit(train, environments=where)
     assert debiaser.chosen_ == ("palette",)
     assert debiaser.factors_[0].p_value is not None and debiaser.factors_[0].p_value < 1e-6
     with pytest.raises(ConfigError, match="there is no bias that environments could show"):
-        Debiaser(steps=40).fit(shapes(600)[0], environments=np.random.default_rng(0).integers(0, 2, 600))
+        Debiaser(steps=20).fit(shapes(300)[0], environments=np.random.default_rng(0).integers(0, 2, 300))
 
 
 # All together

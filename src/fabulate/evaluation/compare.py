@@ -9,9 +9,6 @@ which for equal half-widths h is the usual one, +- sqrt(2) h. Of many numbers so
 kernel distance, in which all of an image has a part, decide over all. So that in 95 of 100 comparisons of equal models
 neither of them differs, their intervals are made as wide as the number of comparisons asks (Bonferroni), and likewise,
 by themselves, those of all other numbers, which say in which way models differ.
-
-What all this knows of is the chance of drawing images. The chance of training is another: a second seed of the same
-model is another model, and only runs with several seeds tell how far they vary.
 """
 
 import os
