@@ -1,5 +1,6 @@
 """Streams of parquet shards: every image once, exact resumption, bounded memory, and what is wrong with images told."""
 
+import csv
 import json
 import shutil
 
@@ -12,15 +13,16 @@ import torch
 import fabulate
 from data_files import encoded, picture
 from fabulate.cli import main
-from fabulate.config import Training, from_json, to_json
-from fabulate.data import load_data, parquet, stream
+from fabulate.config import DataSpec, Training, from_json, override, to_json
+from fabulate.data import load_data, once, parquet, read_once, stream
 from fabulate.errors import DataError, MixedSizesError
+from fabulate.evaluation import evaluate
 from fabulate.models import family
 from fabulate.nets import MLP
 from fabulate.pictures import to_image
 from fabulate.processes import Processes
 from fabulate.training.loop import Learner
-from fabulate.types import order_of
+from fabulate.types import ImageShape, order_of
 
 NAMES = tuple("0123456789")
 
@@ -301,7 +303,9 @@ def test_the_command_line_trains_on_a_stream(name, folder, tmp_path, capsys):
         assert (out / "reconstructions.png").exists()
         main(["reconstruct", str(out)])
         main(["traverse", str(out), "--n", "4"])
-        refused(["evaluate", str(out)], capsys)
+        main(["evaluate", str(out), "-n", "60", "--features", "pixels", "--out", str(tmp_path / "report")])
+        assert (tmp_path / "report" / "index.html").exists()
+        refused(["compare", str(out), str(out)], capsys)
 
 
 def test_other_verbs_say_what_to_do_with_a_stream(folder, tmp_path, capsys):
@@ -313,6 +317,115 @@ def test_other_verbs_say_what_to_do_with_a_stream(folder, tmp_path, capsys):
     options = {"steps": 2, "evaluate_every": 1, "quiet": True}
     with pytest.raises(DataError, match="leave out `stream:`"):
         fabulate.train("ae", f"stream:{folder}", out=tmp_path / "judged", **options)
+
+
+def test_images_are_met_once_each_under_their_names(broken, monkeypatch):
+    monkeypatch.setattr(once, "PORTION", 30)
+    table = pq.read_table(broken / "train.parquet")
+    pq.write_table(table, broken / "train.parquet", row_group_size=10**6)  # one row group: portions are smaller
+    images = read_once(DataSpec(source=f"stream:{broken}", size=8, channels=1), ImageShape(1, 8, 8))
+    for _ in range(2):  # going through them anew begins anew
+        portions = list(images)
+        assert max(len(part.x) for part in portions) == 30 and len(images) == 220
+        names = [name for part in portions for name in part.names]
+        unread = {f"train.parquet[{i}]" for i in (1, 51, 52, 101)}  # 9x8 is brought to the size
+        rows = {f"train.parquet[{i}]" for i in range(200)} | {f"test.parquet[{i}]" for i in range(20)}
+        assert {*names} == rows - unread and len(names) == 216
+        assert dict(images.broken).keys() == unread and "4 of 220 images cannot be read" in images.warning
+    x, classes = np.concatenate([part.x for part in portions]), [c for part in portions for c in part.classes]
+    place = names.index("train.parquet[57]")
+    assert (x[place] == np.asarray(picture(57))).all() and classes[place] == "7"
+
+
+def test_too_many_images_that_cannot_be_read_end_a_pass(broken):
+    spec = DataSpec(source=f"stream:{broken}", size=8, channels=1, limit_broken=0.01)
+    with pytest.raises(DataError, match=r"4 of 220 images cannot be read, more than the limit of 1%"):
+        list(read_once(spec, ImageShape(1, 8, 8)))
+    for path in broken.glob("*.parquet"):
+        write(path, [b"no image"] * 30, [0] * 30)
+    with pytest.raises(DataError, match="60 of 60 images cannot be read"):
+        list(read_once(override(spec, {"limit_broken": 1.0}), ImageShape(1, 8, 8)))
+
+
+def test_a_stream_is_evaluated_as_the_folder_is(folder):
+    streamed, held = load_data(f"stream:{folder}"), load_data(folder)
+    model = family("vae")(family("vae").presets["tutorial"].model, held.shape)
+    found, expected = [evaluate(model, data, n=60, features="pixels", images=20) for data in (streamed, held)]
+    assert {name: row.value for name, row in found.rows.items()} == {
+        name: row.value for name, row in expected.rows.items()
+    }
+    assert len(found.rows) > 15 and found.warnings == expected.warnings
+
+
+def test_of_a_large_stream_whole_row_groups_stand_for_all(folder, monkeypatch):
+    monkeypatch.setattr(stream, "GATHERED", 200)
+    data = load_data(f"stream:{folder}")
+    some = stream.in_memory(data)
+    assert len(some.train) == 200 and some.test is data.test and some.fingerprint == data.fingerprint
+    everything = data.train.pixels(torch.arange(700))
+    places = [np.flatnonzero((everything == x).all((1, 2, 3)))[0] for x in some.train.x]
+    assert len({place // 50 for place in places}) == 4  # 50 images each
+    assert (some.train.y == data.train.y[places]).all()
+    assert (stream.in_memory(load_data(f"stream:{folder}")).train.x == some.train.x).all()
+    model = family("vae")(family("vae").presets["tutorial"].model, data.shape)
+    (sentence,) = evaluate(model, data, n=60, features="pixels", images=20).warnings
+    assert "200 of the 700 training images stand for all" in sentence
+
+
+@pytest.fixture(scope="module")
+def detector(folder, tmp_path_factory):
+    """A detector of the digits of the folder."""
+    out = tmp_path_factory.mktemp("detector") / "normal"
+    main(["outliers", "fit", str(folder), "--out", str(out)])
+    return out
+
+
+def test_a_stream_is_ranked_as_the_folder_is(folder, detector, tmp_path, capsys):
+    def scored(source, out):
+        main(["outliers", "score", str(detector), source, "--out", str(tmp_path / out)])
+        return capsys.readouterr().out
+
+    assert scored(f"stream:{folder}", "streamed").splitlines()[0] == scored(str(folder), "held").splitlines()[0]
+    texts = [(tmp_path / out / "outliers.csv").read_text() for out in ("streamed", "held")]
+    streamed, held = [list(csv.DictReader(text.splitlines())) for text in texts]
+    assert len(streamed) == 790
+    columns = ("rank", "class", "score", "p_value", "outlier")
+    assert [[row[name] for name in columns] for row in streamed] == [[row[name] for name in columns] for row in held]
+    pages = [(tmp_path / out / "outliers.html").read_text() for out in ("streamed", "held")]
+    assert pages[0].count("<figure>") == pages[1].count("<figure>") > 64
+    # A table for programs: the same in the order of the rows.
+    assert "790 images" in scored(f"stream:{folder}", "table.parquet")
+    table = pq.read_table(tmp_path / "table.parquet").to_pylist()
+    assert [row["image"] for row in table[:700:350]] == ["data/train-0-of-2.parquet[0]", "data/train-1-of-2.parquet[0]"]
+    by_name = {row["image"]: row for row in streamed}
+    for row in table:
+        other = by_name[row["image"]]
+        assert row["score"] == pytest.approx(float(other["score"]), rel=1e-5) and row["class"] == other["class"]
+        assert row["p_value"] == pytest.approx(float(other["p_value"]), rel=1e-5)
+        assert row["outlier"] == (other["outlier"] == "yes")
+    assert sum(row["outlier"] for row in table) == sum(row["outlier"] == "yes" for row in held) > 0
+
+
+def test_a_table_is_not_written_over_nor_among_the_images(folder, detector, tmp_path, capsys):
+    out = tmp_path / "table.parquet"
+    out.write_bytes(b"mine")
+    for place, words in ((out, "exists; give --overwrite"), (folder / "table.parquet", "where the images come from")):
+        with pytest.raises(SystemExit, match="2"):
+            main(["outliers", "score", str(detector), f"stream:{folder}", "--out", str(place)])
+        assert words in " ".join(capsys.readouterr().err.split())
+    assert out.read_bytes() == b"mine"
+    with pytest.raises(SystemExit, match="2"):
+        main(["outliers", "score", str(detector), f"stream:{tmp_path}", "--out", str(tmp_path.parent / "t.parquet")])
+    assert "table.parquet cannot be read" in capsys.readouterr().err
+    main(["outliers", "score", str(detector), f"stream:{folder}", "--out", str(out), "--overwrite"])
+    assert pq.read_table(out).num_rows == 790
+
+
+def test_broken_images_are_told_and_left_out_of_a_table(broken, tmp_path, capsys):
+    main(["outliers", "fit", f"{broken}", "--size", "8", "--out", str(tmp_path / "run")])
+    main(["outliers", "score", str(tmp_path / "run"), f"stream:{broken}", "--out", str(tmp_path / "t.parquet")])
+    assert "4 of 220 images cannot be read and are left out: train.parquet[1]" in capsys.readouterr().err
+    assert pq.read_table(tmp_path / "t.parquet").num_rows == 216
 
 
 def test_images_in_memory_keep_the_order_they_had(digits):

@@ -23,7 +23,7 @@ import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from io import StringIO
+from io import TextIOWrapper
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO, TYPE_CHECKING, Annotated, Any, TypeVar
 
@@ -178,11 +178,17 @@ def sync_folder(folder: Path) -> None:
 
 def write_table(path: Path, names: Iterable[str], rows: Iterable[Iterable[str | float]]) -> None:
     """Write a CSV file with a heading, atomically; numbers to six digits, and text never as a spreadsheet's formula."""
-    text = StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow([cell(name) for name in names])
-    writer.writerows([value if isinstance(value, int) else cell(value) for value in row] for row in rows)
-    write_file(path, lambda file: file.write(text.getvalue().encode(errors="surrogateescape")))
+
+    def write(file: IO[bytes]) -> None:
+        text = TextIOWrapper(file, "utf-8", "surrogateescape", newline="")
+        try:
+            writer = csv.writer(text, lineterminator="\n")
+            writer.writerow([cell(name) for name in names])
+            writer.writerows([value if isinstance(value, int) else cell(value) for value in row] for row in rows)
+        finally:
+            text.detach()  # or it would close the file
+
+    write_file(path, write)
 
 
 def cell(value: str | float) -> str:

@@ -57,7 +57,7 @@ def evaluate(argv: list[str]) -> None:
     out = flags.out or flags.run / "report"
     model = load(flags.run, flags.device)
     replaceable_folder(out, flags.overwrite, JSON, Head)
-    data = images_for(flags.run, model, flags.data, sequences=True)
+    data = images_for(flags.run, model, flags.data, streams=True, sequences=True)
     outside(out, data.spec.source)
     check(model, data, flags.measuring.n)
     with stages() as progress:

@@ -13,18 +13,20 @@ import tyro
 from pydantic import Field
 
 from fabulate.cli.parsing import parse
-from fabulate.cli.shared import Count, Device, Flat, counting, images_and_folder, stages, told, where
+from fabulate.cli.shared import Count, Device, Flat, counting, images_and_folder, load_images, stages, told, where
 from fabulate.config import PositiveInt, Reading, nearest, spec, to_json
-from fabulate.data import Data, image_names
+from fabulate.data import Data, image_names, read_once
+from fabulate.data.stream import PREFIX
 from fabulate.errors import ConfigError
-from fabulate.files import read_lines
-from fabulate.types import SequenceShape
+from fabulate.files import outside, read_lines, replaceable_folder, vacant_file
+from fabulate.types import ImageShape, SequenceShape
 from fabulate.uses.outliers import OutlierDetector, load_detector, ranking, save_detector, sequences
 from fabulate.uses.outliers.conformal import percent
 from fabulate.uses.outliers.saving import CONFIG, Mark, spec_of
 from fabulate.uses.outliers.scores import Kind, named
 
 SOME = 5  # names that are told
+TABLE = ".parquet"  # what the name of a file ends in that is written in the place of a folder
 T = TypeVar("T")
 
 USAGE = """\
@@ -72,12 +74,16 @@ class Fitting:
 
 @spec
 class Scoring:
-    """Rank all images of SOURCE, the strangest first. Writes outliers.csv and a page with heat maps."""
+    """Rank all images of SOURCE, the strangest first. Writes outliers.csv and a page with heat maps.
+
+    `--out NAME.parquet` writes a table instead, one row an image in the order of SOURCE. With stream:FOLDER parquet
+    files are judged as they are read, however many.
+    """
 
     run: tyro.conf.Positional[Path]
     """A folder that `fabulate outliers fit` wrote."""
     source: tyro.conf.Positional[str]
-    """The images to judge: a folder, a name such as mnist, an .npz file."""
+    """The images to judge: a folder, a name such as mnist, an .npz file, or stream:FOLDER of parquet files."""
     limit_broken: Annotated[float, Field(ge=0, le=1)] = 0.1
     """Largest share of unreadable files that may be set aside."""
     false_alarm: Annotated[float, Field(gt=0, lt=1)] | None = None
@@ -85,9 +91,9 @@ class Scoring:
     n: Count = 64
     """How many of the strangest images the page shows."""
     out: Path | None = None
-    """The folder to write (default: RUN/SOURCE)."""
+    """The folder to write (default: RUN/SOURCE), or a file NAME.parquet."""
     overwrite: bool = False
-    """Replace an existing ranking."""
+    """Replace an existing ranking, or file."""
 
 
 def outliers(argv: list[str]) -> None:
@@ -188,28 +194,46 @@ def score(argv: list[str]) -> None:
         images = sequences.spec_of(flags.run, flags.source, flags.limit_broken)
     else:
         images = spec_of(detector, flags.run, flags.source, flags.limit_broken)
-    data, out = images_and_folder(
-        images,
-        flags.out,
-        lambda data: flags.run / data.name,
-        flags.overwrite,
-        ranking.RECORD,
-        ranking.Record,
-        sequences=of_sequences,
+    if flags.out is not None:
+        place(flags.out, flags)
+    streamed = flags.source.startswith(PREFIX) and not of_sequences
+    data: Any = (
+        read_once(images, ImageShape(*detector.shape_)) if streamed else load_images(images, sequences=of_sequences)
     )
+    out = place(flags.out or flags.run / data.name, flags)
+    name = str(flags.run)
     with stages() as progress:
-        if of_sequences:
-            told = partial(progress, "judging")
-            ranked = sequences.run(detector, data, out, name=str(flags.run), n=flags.n, progress=told)
+        told_of = partial(progress, "judging")
+        if out.suffix == TABLE and of_sequences:
+            found, n = ranking.write_parquet(out, [sequences.judged(detector, data, name)[0]])
+        elif out.suffix == TABLE:
+            found, n = ranking.write_parquet(out, (part for part, _ in ranking.judge(detector, data, told_of)))
         else:
-            ranked = ranking.run(detector, data, out, name=str(flags.run), n=flags.n, progress=progress)
-    found, n = int(ranked.outliers.sum()), len(ranked.scores)
+            ranked = (
+                sequences.run(detector, data, out, name=name, n=flags.n, progress=told_of)
+                if of_sequences
+                else ranking.run(detector, data, out, name=name, n=flags.n, progress=progress)
+            )
+            found, n = int(ranked.outliers.sum()), len(ranked.scores)
+    if streamed and data.warning:
+        told(data.warning)
     print(
         f"{found:,} of {n:,} {data.shape.medium} are outliers; of normal {data.shape.medium} "
         f"{percent(detector.false_alarm_)} would be"
     )
+    if out.suffix == TABLE:
+        where("table", out)
+        return
     where("ranking", out / "outliers.csv")
     where("page", out / "outliers.html")
+
+
+def place(out: Path, flags: Scoring) -> Path:
+    """Where the results may be written: a folder, or a parquet file. Errors: `RunError`."""
+    outside(out, flags.source)
+    if out.suffix == TABLE:
+        return vacant_file(out, flags.overwrite)
+    return replaceable_folder(out, flags.overwrite, ranking.RECORD, ranking.Record)
 
 
 def warned(work: Callable[[], T]) -> T:

@@ -5,7 +5,7 @@ checked first, and `data.report` says what was found, converted and set aside.
 """
 
 from fabulate.data.images import Data, Images, Resident, resident
-from fabulate.data.loading import image_names, load_data, load_spec, read_image
+from fabulate.data.loading import image_names, load_data, load_spec, read_image, read_once
 from fabulate.data.report import Report, render
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "load_data",
     "load_spec",
     "read_image",
+    "read_once",
     "render",
     "resident",
 ]

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 
 
 IN_ORDER_ONLY = (
-    "the images are streamed: they are read in the order of training only. `fabulate train`, `data`, `reconstruct` and "
-    "`traverse` can do with that; for all else leave out `stream:`, so that they are decoded once and kept, or give "
-    "--data a folder with some of the files"
+    "the images are streamed: they are read in the order of training only. `fabulate train`, `data`, `reconstruct`, "
+    "`traverse`, `evaluate` and `outliers score` can do with that; for all else leave out `stream:`, so that they are "
+    "decoded once and kept, or give --data a folder with some of the files"
 )
 
 

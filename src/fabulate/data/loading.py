@@ -30,6 +30,7 @@ from fabulate.data.images import Data, Images, Sequences, Stored
 from fabulate.data.intake import check_broken, held_out, spread, take_in
 from fabulate.data.listing import Listing, numbered_names
 from fabulate.data.media import MEDIA
+from fabulate.data.once import Once
 from fabulate.data.parquet import Shards, images_in, in_folder, parquet, read_footers
 from fabulate.data.reading import UnreadableError
 from fabulate.data.report import ImageReport
@@ -179,10 +180,19 @@ def _ranged(listing: Listing, spec: DataSpec, progress: Progress | None) -> Data
     return override(spec, {"range": written_range(*found)})
 
 
-def _streamed(spec: DataSpec, progress: Progress | None) -> Data:
+def read_once(spec: DataSpec, shape: ImageShape) -> Once:
+    """All images of a `stream:` source, one way through, brought to a shape. Errors: `DataError`, as `load_data`."""
+    return Once(*_found(spec), spec, shape)
+
+
+def _found(spec: DataSpec) -> tuple[str, Shards]:
     if spec.range == "auto":
         raise DataError("stream: does not look at all images, as --range auto would have to; give --range LOW:HIGH")
-    name, shards = find_stream(spec.source.removeprefix(stream.PREFIX))
+    return find_stream(spec.source.removeprefix(stream.PREFIX))
+
+
+def _streamed(spec: DataSpec, progress: Progress | None) -> Data:
+    name, shards = _found(spec)
     stored = stream.look(shards, spec, progress)
     return Data(**stored._asdict(), spec=spec, fingerprint=_fingerprint(shards.fingerprint, spec), name=name)
 

@@ -27,6 +27,7 @@ from fabulate.errors import DataError
 from fabulate.files import digest, file_digest
 
 _AT_ONCE = 8  # files whose footers are read at a time: on the hub each costs a second of waiting
+_PAGES = 1 << 20  # bytes of a column that are read at a time where a file is gone through once
 _AHEAD = 1000  # images whose row groups are held while all are decoded one after the other
 _SPLIT = re.compile(r"(?:^|[^a-z])(train|test|val|valid|validation)(?:ing)?(?=[^a-z]|$)")
 
@@ -119,14 +120,14 @@ def reason_of(error: BaseException) -> str:
 
 
 @contextmanager
-def _opened(shard: Shard) -> Iterator[Any]:
-    """The file as pyarrow reads it; what goes wrong is told with the file's name."""
+def _opened(shard: Shard, buffer: int = 0) -> Iterator[Any]:
+    """The file as pyarrow reads it; what goes wrong is told with the file's name. `buffer`: bytes at a time, or all."""
     import pyarrow as pa  # type: ignore[import-untyped]  # has no stubs
     import pyarrow.parquet as pq  # type: ignore[import-untyped]  # has no stubs
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
     try:
-        with shard.open() as file, pq.ParquetFile(file) as parquet:
+        with shard.open() as file, pq.ParquetFile(file, buffer_size=buffer, pre_buffer=not buffer) as parquet:
             yield parquet
     except (OSError, ValueError, HTTPError, pa.ArrowException) as error:
         raise DataError(f"{shard.name} cannot be read: {reason_of(error)}. Is it whole? Was it changed?") from error
@@ -267,6 +268,23 @@ def read_images(group: Group, columns: Columns) -> Any:
     with _opened(group.shard) as parquet:
         table = parquet.read_row_group(group.number, columns=[columns.image], use_threads=False)
         return pc.struct_field(table.column(0), "bytes")
+
+
+def read_rows(shard: Shard, columns: Columns, most: int) -> Iterator[tuple[Any, list[Label | None]]]:
+    """All encoded images of a file, at most so many at a time, and their labels: its pages are read one after another.
+
+    So little is held though a row group may be as large as its file.
+    """
+    import pyarrow.compute as pc
+
+    named = [columns.image] if columns.label is None else [columns.image, columns.label]
+    with _opened(shard, _PAGES) as parquet:
+        for batch in parquet.iter_batches(most, columns=named, use_threads=False):
+            labels = [None] * len(batch) if columns.label is None else batch.column(columns.label).to_pylist()
+            yield (
+                pc.struct_field(batch.column(columns.image.removesuffix(".bytes")), "bytes"),
+                [None if value == -1 else label_of(value) for value in labels],
+            )
 
 
 def read_labels(groups: Sequence[Group], columns: Columns) -> list[Label | None]:

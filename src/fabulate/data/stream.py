@@ -17,6 +17,7 @@ import warnings
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import pairwise
 from threading import Lock
 from typing import Any
@@ -29,7 +30,7 @@ from torch import Tensor
 from fabulate.config import DataSpec
 from fabulate.data.arrays import scale
 from fabulate.data.decode import Decoded, decode
-from fabulate.data.images import IN_ORDER_ONLY, Images, Stored
+from fabulate.data.images import IN_ORDER_ONLY, Data, Images, Stored
 from fabulate.data.intake import WORKERS, check_broken, cropped, frequencies, mixed, per_class, sizes_of
 from fabulate.data.listing import Labels, Pixels, number
 from fabulate.data.parquet import Columns, Group, Reader, Shards, read_images, read_labels
@@ -46,7 +47,8 @@ CERTAIN = 1000  # images that must have been seen before a share of them is held
 LOOKS, PLACES = 256, 16  # images looked at beforehand, in as many row groups
 TESTED = 10_000  # test images, at most, in
 TEST_BYTES = 256 << 20  # these many bytes of pixels
-_PORTION = 500  # test images decoded together
+GATHERED, GATHERED_BYTES = 60_000, 512 << 20  # training images that stand for all, and bytes of them, at most
+_PORTION = 500  # images decoded together that are then held
 
 
 class Stream(Images, Ordered):
@@ -211,7 +213,9 @@ def look(shards: Shards, spec: DataSpec, progress: Progress | None = None) -> St
     classes, train_y, test_y, warnings = number(*labels, names=shards.columns.names)
     stream = Stream(train, shards.columns, shape, train_y, spec)
     tests = Stream(test, shards.columns, shape, test_y, spec) if test else None
-    held, unread = (None, []) if tests is None else _held(tests, progress)
+    held, unread = (
+        (None, []) if tests is None else _held(tests, torch.arange(_most(tests, TESTED, TEST_BYTES)), progress)
+    )
     tested = (len(held) if held else 0) + len(unread)
     if tests is not None and tested < len(tests):
         notes.append(f"the test part is the first {tested:,} of {len(tests):,} test images")
@@ -277,18 +281,37 @@ def _sample(groups: list[Group], shards: Shards, spec: DataSpec) -> tuple[list[D
     return sound, broken
 
 
-def _held(stream: Stream, progress: Progress | None) -> tuple[Images, list[tuple[str, str]]]:
-    """The first images of a part, decoded, without those that cannot be used: of these the names and reasons."""
-    n = min(len(stream), TESTED, max(1, TEST_BYTES // stream.shape.size))
-    x = np.empty((n, *stream.shape), np.uint8)
-    for first in range(0, n, _PORTION):
-        last = min(first + _PORTION, n)
-        x[first:last] = stream.pixels(torch.arange(first, last))
+def gathered(stream: Stream, progress: Progress | None = None) -> Images:
+    """Images of a stream to be read in any order: all, or 60,000 of row groups that are picked at random, always alike.
+
+    They stand in the order of the files, without those that cannot be read. `progress`: (images decoded, in all).
+    """
+    most = _most(stream, GATHERED, GATHERED_BYTES)
+    picked = permutation(len(stream.groups), "gathered").tolist()
+    rows = torch.cat([torch.arange(stream.starts[group], stream.starts[group + 1]) for group in picked])
+    return _held(stream, rows[:most].sort().values, progress)[0]
+
+
+def in_memory(data: Data, progress: Progress | None = None) -> Data:
+    """Data whose images can be read in any order: of streamed ones those that are `gathered`."""
+    return replace(data, train=gathered(data.train, progress)) if isinstance(data.train, Stream) else data
+
+
+def _most(stream: Stream, n: int, nbytes: int) -> int:
+    return min(len(stream), n, max(1, nbytes // stream.shape.size))
+
+
+def _held(stream: Stream, rows: Tensor, progress: Progress | None) -> tuple[Images, list[tuple[str, str]]]:
+    """Some images of a part (N,), decoded, without those that cannot be used: of these the names and reasons."""
+    x = np.empty((len(rows), *stream.shape), np.uint8)
+    for first in range(0, len(rows), _PORTION):
+        last = min(first + _PORTION, len(rows))
+        x[first:last] = stream.pixels(rows[first:last])
         if progress is not None:
-            progress(last, n)
-    sound = [i for i in range(n) if i not in stream.broken]
-    unread = [(stream.name(i), stream.broken[i]) for i in range(n) if i in stream.broken]
-    return Images(x[sound], None if stream.y is None else stream.y[sound]), unread
+            progress(last, len(rows))
+    sound = [place for place, i in enumerate(rows.tolist()) if i not in stream.broken]
+    unread = [(stream.name(i), stream.broken[i]) for i in rows.tolist() if i in stream.broken]
+    return Images(x[sound], None if stream.y is None else stream.y[rows.numpy()[sound]]), unread
 
 
 def _about(stream: Stream, looked: int) -> list[str]:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from fabulate.compiling import Say
 from fabulate.config import Compile
 from fabulate.data import Data, load_spec
+from fabulate.data.stream import in_memory
 from fabulate.errors import ConfigError, DataError
 from fabulate.evaluation.classes import classes
 from fabulate.evaluation.codes import latent, reconstruction
@@ -61,7 +62,8 @@ def evaluate(
     """Measure what a model's samples are worth: its report.
 
     `run`: a run folder, a model folder or a model. `data`: default the images of the run; the training images of
-    others are taken for the model's own unless its run says otherwise. `n`: samples, and at most as many real images.
+    others are taken for the model's own unless its run says otherwise; of streamed ones at most 60,000 stand for all.
+    `n`: samples, and at most as many real images.
     `features`: what `features_for` takes. `k`: codes of each image in the importance-weighted bound, and `images`: how
     many have their likelihood computed, where the family has one. `device`: where a run's model is put. `compile`:
     whether samples are drawn by compiled networks, of which `say` takes a sentence. `progress`: called with (what is
@@ -75,6 +77,7 @@ def evaluate(
     config = None if isinstance(run, GenerativeModel) or not is_run(Path(run)) else read_config(Path(run))
     data = data or trained_on(run)
     check(model, data, n)
+    data = in_memory(data, partial(told, "reading images"))
     asked = settings(data, n, features, seed, k, images)
     own = config is None or config["data"]["fingerprint"] == data.fingerprint
     shape: Any = data.shape
@@ -205,6 +208,12 @@ def warnings(subject: Subject, own: bool) -> tuple[str, ...]:
     if not own:
         found.append(
             "These are not the images the model was trained on: distances tell the two sets of images apart too."
+        )
+    data = subject.data
+    if len(data.train) < data.report.train:
+        found.append(
+            f"These images are streamed. {len(data.train):,} of the {data.report.train:,} training images stand for "
+            "all: a copy of another is not seen."
         )
     if warning := subject.features.describe().get("warning"):
         found.append(str(warning))

@@ -1,22 +1,27 @@
 """All images of a source from the strangest to the most normal: a table, numbers, and a page with heat maps.
 
+Images are judged some at a time, and no more of them are held than the page shows. A table in a parquet file is written
+as they are judged, in the order of the source, so that nothing is held at all.
+
 Legend: N images, C H W image.
 """
 
 import re
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from typing_extensions import TypedDict
 
 from fabulate.data import Data, image_names
+from fabulate.data.once import PORTION, Once, Portion
 from fabulate.errors import ConfigError
-from fabulate.files import own_folder, write_json, write_table
+from fabulate.files import own_folder, write_file, write_json, write_table
 from fabulate.pictures import Pixels, grid, in_colour
 from fabulate.report import Block, Facts, Figure, Figures, Notes, Page, Section, Table, plots, write_page
 from fabulate.types import Progress, Stages, silent
@@ -26,13 +31,22 @@ from fabulate.uses.outliers.heat import COLD, HOTTEST, painted
 
 Numbers = npt.NDArray[np.float64]
 RECORD = "outliers.json"
-PORTION = 500  # images judged between two moves of the bar
 NORMALS = 8  # images above the threshold that are shown behind the outliers, at least
 FAR = 4  # times the threshold: whatever scores below that is drawn there
 LEGEND = (
     "The strangest first. Below each image the same in gray, red where it departs from what a model of normal images "
     f"makes of it: from {COLD:g} times what normal images do (no red) to {HOTTEST:g} times (full red)."
 )
+
+
+class Judged(NamedTuple):
+    """Some items, and what a detector says of them: scores (N,), p-values (N,), and which are outliers (N,)."""
+
+    names: Sequence[str]
+    classes: Sequence[str]
+    scores: Numbers
+    p_values: Numbers
+    outliers: npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +62,8 @@ class Ranking:
     scores: Numbers
     p_values: Numbers
     outliers: npt.NDArray[np.bool_]
+    images: Mapping[int, Pixels] = field(default_factory=dict)
+    """Those that a page shows (C, H, W), by their numbers."""
 
 
 class Record(TypedDict):
@@ -63,37 +79,80 @@ class Record(TypedDict):
     scores: list[str]
 
 
-def rank(detector: OutlierDetector, data: Data, progress: Progress | None = None) -> Ranking:
-    """Judge all images of a data set, training and test part. `progress`: called with (images judged, all images).
+def portions(data: Data | Once) -> Iterator[Portion]:
+    """All images, training ones first, some at a time."""
+    if isinstance(data, Once):
+        yield from data
+        return
+    names, classes, first = image_names(data), classes_of(data), 0
+    for part in (data.train,) if data.test is None else (data.train, data.test):
+        for rows in torch.split(torch.arange(len(part)), PORTION):
+            last = first + len(rows)
+            yield Portion([*names[first:last]], classes[first:last], part.pixels(rows))
+            first = last
 
-    Errors: as `OutlierDetector.score_samples`.
+
+def judge(
+    detector: OutlierDetector, data: Data | Once, progress: Progress | None = None
+) -> Iterator[tuple[Judged, Pixels]]:
+    """What a detector says of some images after another, and these images (B, C, H, W).
+
+    `progress`: called with (images judged, all images). Errors: as `OutlierDetector.score_samples`.
     """
-    x, parts = pixels(data), []
-    for first in range(0, len(x), PORTION):
-        parts.append(detector.score_samples(x[first : first + PORTION]))
+    count, done = len(data) if isinstance(data, Once) else sum(len(part) for part in (data.train, data.test or ())), 0
+    for names, classes, x in portions(data):
+        scores = detector.score_samples(x)
+        yield Judged(names, classes, scores, detector.p_values_of(scores), scores < detector.threshold_), x
+        done += len(x)
         if progress is not None:
-            progress(min(first + PORTION, len(x)), len(x))
-    scores = np.concatenate(parts)
-    return ranked(data, scores, detector.p_values_of(scores), detector.threshold_)
+            progress(done, count)
 
 
-def ranked(data: Data, scores: npt.NDArray[np.float64], p_values: npt.NDArray[np.float64], threshold: float) -> Ranking:
-    """The items of a data set, training ones first, by a detector's scores (N,) of them; below the threshold lie
-    outliers."""
-    classes = [
+def rank(detector: OutlierDetector, data: Data | Once, n: int = 0, progress: Progress | None = None) -> Ranking:
+    """Judge all images, and keep the images that a page of `n` shows. `progress` and errors: as of `judge`."""
+    parts: list[Judged] = []
+    kept: list[tuple[float, int, Pixels]] = []  # their scores and numbers
+    first = 0
+    for judged, x in judge(detector, data, progress):
+        parts.append(judged)
+        new = zip(judged.scores.tolist(), range(first, first + len(x)), x, strict=True)
+        kept = strangest([*kept, *new], detector.threshold_, n)
+        first += len(x)
+    return ranked(parts, {number: image for _, number, image in kept})
+
+
+def strangest(images: list[tuple[float, int, Pixels]], threshold: float, n: int) -> list[tuple[float, int, Pixels]]:
+    """Of images with scores and numbers those that a page may show: n below the threshold, n or 8 above it."""
+    if not n:
+        return []
+    ordered = sorted(images, key=lambda image: image[:2])
+    below = sum(score < threshold for score, _, _ in ordered)
+    chosen = ordered[: min(below, n)] + ordered[below : below + max(n, NORMALS)]
+    return [(score, number, image.copy()) for score, number, image in chosen]  # a view would hold all of its portion
+
+
+def ranked(parts: Sequence[Judged], images: Mapping[int, Pixels] | None = None) -> Ranking:
+    """All items that were judged, in the order of their scores."""
+    scores = np.concatenate([part.scores for part in parts])
+    return Ranking(
+        order=np.argsort(scores, kind="stable"),
+        names=tuple(name for part in parts for name in part.names),
+        classes=tuple(name for part in parts for name in part.classes),
+        scores=scores,
+        p_values=np.concatenate([part.p_values for part in parts]),
+        outliers=np.concatenate([part.outliers for part in parts]),
+        images=images or {},
+    )
+
+
+def classes_of(data: Data) -> list[str]:
+    """The name of each item's class, training items first; "" where it has none."""
+    return [
         "" if part.y is None else data.classes[part.y[i]]
         for part in (data.train, data.test)
         if part is not None
         for i in range(len(part))
     ]
-    return Ranking(
-        order=np.argsort(scores, kind="stable"),
-        names=image_names(data),
-        classes=tuple(classes),
-        scores=scores,
-        p_values=p_values,
-        outliers=scores < threshold,
-    )
 
 
 def pixels(data: Data) -> Pixels:
@@ -139,14 +198,14 @@ def groups_of(names: Sequence[str], pattern: re.Pattern[str]) -> list[str]:
 
 
 def run(
-    detector: OutlierDetector, data: Data, out: Path, *, name: str, n: int = 64, progress: Stages | None = None
+    detector: OutlierDetector, data: Data | Once, out: Path, *, name: str, n: int = 64, progress: Stages | None = None
 ) -> Ranking:
     """Judge all images of a source and write outliers.csv, outliers.json and outliers.html, with `n` of the strangest.
 
     `name`: what the detector is called on the page. Errors: as of `OutlierDetector.score_samples`.
     """
     told = progress or silent
-    ranking = rank(detector, data, partial(told, "judging images"))
+    ranking = rank(detector, data, n, partial(told, "judging images"))
     page = ranking_page(name, detector, data, ranking, n, partial(told, "drawing heat maps"))
     own_folder(out)
     written(ranking, record(detector, data, ranking), out)
@@ -154,7 +213,27 @@ def run(
     return ranking
 
 
-def record(detector: Any, data: Data, ranking: Ranking) -> Record:
+def write_parquet(path: Path, parts: Iterable[Judged]) -> tuple[int, int]:
+    """Write a parquet file with a row for each item, as they come: how many are outliers, and how many there are."""
+    import pyarrow as pa  # type: ignore[import-untyped]  # has no stubs
+    import pyarrow.parquet as pq  # type: ignore[import-untyped]  # has no stubs
+
+    kinds = {"image": pa.string(), "class": pa.string(), "score": pa.float64(), "p_value": pa.float64()}
+    schema = pa.schema({**kinds, "outlier": pa.bool_()})
+    outliers = count = 0
+
+    def write(file: Any) -> None:
+        nonlocal outliers, count
+        with pq.ParquetWriter(file, schema) as writer:
+            for part in parts:
+                writer.write_table(pa.table([pa.array(column) for column in part], schema=schema))
+                outliers, count = outliers + int(part.outliers.sum()), count + len(part.scores)
+
+    write_file(path, write)
+    return outliers, count
+
+
+def record(detector: Any, data: Data | Once, ranking: Ranking) -> Record:
     """What a detector, of images or of sequences, found."""
     return {
         "kind": "ranking",
@@ -178,14 +257,14 @@ def written(ranking: Ranking, told: Record, out: Path) -> None:
 
 
 def ranking_page(
-    name: str, detector: OutlierDetector, data: Data, ranking: Ranking, n: int, progress: Progress | None = None
+    name: str, detector: OutlierDetector, data: Data | Once, ranking: Ranking, n: int, progress: Progress | None = None
 ) -> Page:
     """What was asked of the detector called `name`, what was found, and `n` of the strangest images."""
     found, scores = int(ranking.outliers.sum()), ranking.scores
     below = ranking.order[: min(found, n)]
     above = ranking.order[found : found + max(n - found, NORMALS)]
     shown = [*below.tolist(), *above.tolist()]
-    figures = cards(detector, data, ranking, shown, progress)
+    figures = cards(detector, ranking, shown, progress)
     left = f"; {found - len(below):,} more are in outliers.csv" if found > len(below) else ""
     line = (
         f"Threshold: score {detector.threshold_:.4g}. The {found:,} images before this line score lower and are called "
@@ -233,12 +312,11 @@ def calibrating(detector: OutlierDetector) -> str:
     return f"{n:,}" if n == groups else f"{n:,} in {groups:,} groups"
 
 
-def cards(
-    detector: OutlierDetector, data: Data, ranking: Ranking, shown: list[int], progress: Progress | None
-) -> list[Figure]:
+def cards(detector: OutlierDetector, ranking: Ranking, shown: list[int], progress: Progress | None) -> list[Figure]:
     """Each image above its heat map, with its name, class and score."""
     found = []
-    for i, image in zip(shown, pixels(data)[shown], strict=True):
+    for i in shown:
+        image = ranking.images[i]
         heat = painted(image[None], detector.heat_maps(image[None]))[0]
         picture = grid(np.stack([in_colour(image[None])[0], heat]), columns=1)
         words = [ranking.classes[i], f"score {ranking.scores[i]:.4g}, p {ranking.p_values[i]:.2g}"]

@@ -24,7 +24,7 @@ from torch import Tensor
 from typing_extensions import TypedDict
 
 from fabulate.config import DataSpec, PositiveInt, data_spec, override
-from fabulate.data import Data
+from fabulate.data import Data, image_names
 from fabulate.data.media import medium
 from fabulate.errors import DataError, RunError
 from fabulate.files import own_folder, read_json, write_json
@@ -37,7 +37,7 @@ from fabulate.training import configure
 from fabulate.training import fit as train
 from fabulate.types import Progress, SequenceShape, Tensors, silent
 from fabulate.uses.outliers import conformal
-from fabulate.uses.outliers.ranking import Ranking, ranked, record, written
+from fabulate.uses.outliers.ranking import Judged, Ranking, classes_of, ranked, record, written
 from fabulate.uses.outliers.saving import CONFIG, FORMAT, KIND
 
 Numbers = npt.NDArray[np.float64]
@@ -196,22 +196,31 @@ def strings_of(data: Data) -> list[str]:
     return [text for part in parts for text in medium(data.shape).items(torch.from_numpy(part.x), data.shape)]
 
 
+def judged(detector: SequenceDetector, data: Data, name: str) -> tuple[Judged, list[list[tuple[str, float]]]]:
+    """What a detector says of all sequences of a data set, and each one's symbols with the nats that they cost.
+
+    Errors: `DataError` for another medium than the one that was learnt; `name` is what the detector is called there.
+    """
+    shape: Any = detector.model.shape
+    if data.shape.medium != shape.medium:
+        raise DataError(f"{name} learnt {shape.medium}, and {data.spec.source} has {data.shape.medium}")
+    scores, symbols = detector.judge(strings_of(data))
+    p_values = detector.p_values_of(scores)
+    return Judged(image_names(data), classes_of(data), scores, p_values, scores < detector.threshold_), symbols
+
+
 def run(
     detector: SequenceDetector, data: Data, out: Path, *, name: str, n: int = 64, progress: Progress | None = None
 ) -> Ranking:
     """Judge all sequences of a source and write outliers.csv, .json and .html, with `n` of the strangest.
 
-    Errors: `DataError` for another medium than the one that was learnt.
+    Errors: as of `judged`.
     """
-    shape: Any = detector.model.shape
-    if data.shape.medium != shape.medium:
-        raise DataError(f"{name} learnt {shape.medium}, and {data.spec.source} has {data.shape.medium}")
     told = progress or silent
-    strings = strings_of(data)
     told(0, 1)
-    scores, symbols = detector.judge(strings)
+    found, symbols = judged(detector, data, name)
     told(1, 1)
-    ranking = ranked(data, scores, detector.p_values_of(scores), detector.threshold_)
+    ranking = ranked([found])
     own_folder(out)
     written(ranking, record(detector, data, ranking), out)
     write_page(out / "outliers.html", page(name, detector, data, ranking, symbols, n))
