@@ -144,7 +144,7 @@ def test_samples_that_were_cut_off_are_ours_to_replace_and_not_taken_for_whole(t
         raise KeyboardInterrupt
 
     with monkeypatch.context() as power:
-        power.setattr("fabulate.samples.showing.save_png", cut)
+        power.setattr("fabulate.samples.writing.save_png", cut)
         with pytest.raises(KeyboardInterrupt):
             write_samples(model, tmp_path, 3, seed=1, overwrite=True)
     with pytest.raises(RunError, match="is not empty"):

@@ -76,7 +76,6 @@ def augment(argv: list[str]) -> None:
 
 
 def table(made: Synthetic) -> Table:
-    """What became of the samples of each class."""
     rows = [[name, *(f"{count:,}" for count in tally)] for name, tally in made.tallies.items()]
     return Table(["class", "wanted", "drawn", "kept", "another class", "unlike its own", "copies"], rows)
 

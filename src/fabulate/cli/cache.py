@@ -78,7 +78,6 @@ def clear(flags: Clear) -> None:
 
 
 def size(items: list[store.Item]) -> str:
-    """What items take on the disk."""
     return decimal(sum(item.nbytes for item in items))
 
 

@@ -65,6 +65,5 @@ def export(argv: list[str]) -> None:
 
 
 def tell(graphs: list[Written]) -> None:
-    """Say how far graphs are from the model."""
     for each in graphs:
         print(f"{each.part} differs from the model by at most {each.difference:.1e}, as onnxruntime computes it")

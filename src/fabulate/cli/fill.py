@@ -16,7 +16,7 @@ from fabulate.errors import ConfigError, DataError
 from fabulate.evaluation.gallery import need
 from fabulate.files import own_folder, vacant_folder
 from fabulate.models.capabilities import Fills
-from fabulate.samples.showing import show
+from fabulate.samples.writing import show
 from fabulate.training import load
 from fabulate.types import ImageShape, SequenceShape
 
@@ -105,7 +105,6 @@ def masked(path: Path, shape: ImageShape) -> Tensor:
 
 
 def kept(words: str, shape: SequenceShape) -> Tensor:
-    """The places START:END."""
     start, colon, end = words.partition(":")
     if not colon or not all(word.isdecimal() or not word for word in (start, end)):
         raise ConfigError(f"--keep is START:END, such as 0:64; given {words!r}")
@@ -117,7 +116,6 @@ def kept(words: str, shape: SequenceShape) -> Tensor:
 
 
 def one_voice(word: str, shape: SequenceShape) -> Tensor:
-    """One voice."""
     names = VOICES if shape.voices == len(VOICES) else ()
     numbers = [str(i + 1) for i in range(shape.voices)]
     if word not in (*names, *numbers):

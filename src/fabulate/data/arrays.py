@@ -268,7 +268,6 @@ def digits() -> Listing:
 
 
 def array(x: AnyArray) -> Listing:
-    """List an array in memory."""
     images = channels_first(x, "the array")
     kind = () if x.dtype == np.uint8 else (x.dtype.str,)
     numbers = np.ascontiguousarray(images).data if x.dtype.kind in "biuf" else b""  # others are refused later

@@ -81,7 +81,6 @@ class Stream(Images, Ordered):
 
     @property
     def shape(self) -> ImageShape:
-        """Channels, height and width of one image."""
         return self._shape
 
     @property

@@ -5,7 +5,7 @@ without knowing of each other: each draws a part (`--start 300000 -n 100000`), a
 it has seen that none is missing, overlapping, or drawn by another model.
 """
 
-from fabulate.samples.order import ENOUGH_CALLS, Order, faster
-from fabulate.samples.writing import Manifest, Places, join, write_npz, write_samples
+from fabulate.samples.order import ENOUGH_CALLS, Order, Places, faster
+from fabulate.samples.writing import Manifest, join, write_npz, write_samples
 
 __all__ = ["ENOUGH_CALLS", "Manifest", "Order", "Places", "faster", "join", "write_npz", "write_samples"]

@@ -1,11 +1,13 @@
-"""Samples as they were asked for: which, of which classes, by compiled networks or not; drawn a batch at a time.
+"""Samples as they were asked for: which, of which classes, called what, by compiled networks or not; drawn in batches.
 
 Sample i of a seed depends on the model, the seed and i alone, and on no batch.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, NotRequired, cast
+from itertools import chain
+from pathlib import Path
+from typing import Any, NotRequired, cast, overload
 
 import numpy as np
 from pydantic import ConfigDict, with_config
@@ -14,6 +16,7 @@ from typing_extensions import TypedDict
 
 from fabulate.compiling import Say, announced, compiled
 from fabulate.config import Compile, override, to_json
+from fabulate.data.media import medium
 from fabulate.errors import ConfigError
 from fabulate.files import Name, folder_names
 from fabulate.models import GenerativeModel
@@ -121,6 +124,46 @@ class Order:
         changed = {name: place for name, place in folders(self.model.classes).items() if name != place}
         more = {"start": self.start or None, "compiled": self.compiled or None, "folders": changed or None}
         return cast(Head, head | {key: value for key, value in more.items() if value is not None})
+
+
+class Places(Sequence[Path]):
+    """Where images go: folder/NUMBER.png, or folder/CLASS/NUMBER.png; each is made when it is asked for."""
+
+    def __init__(self, folder: Path, order: Order) -> None:
+        self.folder, self.order, self.width = folder, order, width(order.end)
+        self.within = list(folders(order.model.classes).values())
+        self.ending = medium(order.model.shape).ending
+
+    def __len__(self) -> int:
+        return self.order.n
+
+    @overload
+    def __getitem__(self, i: int) -> Path: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[Path]: ...
+    def __getitem__(self, i: int | slice) -> Path | list[Path]:
+        numbers = range(self.order.start, self.order.end)[i]
+        if isinstance(numbers, range):
+            return [self.folder / name for k in numbers for name in self.names(k, k + 1)]
+        return self.folder / next(self.names(numbers, numbers + 1))
+
+    def __iter__(self) -> Iterator[Path]:
+        return (self.folder / name for name in self.all_names())
+
+    def names(self, first: int, last: int) -> Iterator[str]:
+        """Of samples first .. last - 1, within the folder, with forward slashes."""
+        labels = self.order.labels(first, last)
+        within = [""] * (last - first) if labels is None else [f"{self.within[c]}/" for c in labels.tolist()]
+        return (f"{place}{i:0{self.width}}{self.ending}" for i, place in enumerate(within, first))
+
+    def all_names(self) -> Iterator[str]:
+        """Of all of them, in order."""
+        return chain.from_iterable(self.names(first, last) for first, last in self.order.spans())
+
+
+def width(end: int) -> int:
+    """How many digits the numbers in names have, of samples before `end`."""
+    return max(5, len(str(end - 1)))
 
 
 def pays(model: GenerativeModel, n: int, choice: Compile, sampling: Mapping[str, Any] | None = None) -> bool:

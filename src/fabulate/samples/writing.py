@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import chain, islice
 from pathlib import Path
-from typing import IO, Any, NamedTuple, overload
+from typing import IO, Any, NamedTuple
 from zipfile import ZIP_DEFLATED, BadZipFile, ZipFile
 
 import numpy as np
@@ -37,9 +37,9 @@ from fabulate.files import (
 )
 from fabulate.models import GenerativeModel
 from fabulate.models.base import SHOWN, Labels
-from fabulate.pictures import Pixels
-from fabulate.samples.order import MANIFEST, PICTURE, Head, Order, folders
-from fabulate.samples.showing import show
+from fabulate.pictures import Pixels, save_png
+from fabulate.report import Figure, Figures, Page, Section, Sound, Sounds, write_page
+from fabulate.samples.order import MANIFEST, PICTURE, Head, Order, Places, folders, width
 from fabulate.types import ImageShape, Progress
 
 DRAWING = ".fabulate-drawing"  # there while images are drawn: a folder with it is ours, and not whole
@@ -56,48 +56,8 @@ class Manifest(Head):
     images: list[Name]
 
 
-class Places(Sequence[Path]):
-    """Where images go: folder/NUMBER.png, or folder/CLASS/NUMBER.png; each is made when it is asked for."""
-
-    def __init__(self, folder: Path, order: Order) -> None:
-        self.folder, self.order, self.width = folder, order, width(order.end)
-        self.within = list(folders(order.model.classes).values())
-        self.ending = medium(order.model.shape).ending
-
-    def __len__(self) -> int:
-        return self.order.n
-
-    @overload
-    def __getitem__(self, i: int) -> Path: ...
-    @overload
-    def __getitem__(self, i: slice) -> list[Path]: ...
-    def __getitem__(self, i: int | slice) -> Path | list[Path]:
-        numbers = range(self.order.start, self.order.end)[i]
-        if isinstance(numbers, range):
-            return [self.folder / name for k in numbers for name in self.names(k, k + 1)]
-        return self.folder / next(self.names(numbers, numbers + 1))
-
-    def __iter__(self) -> Iterator[Path]:
-        return (self.folder / name for name in self.all_names())
-
-    def names(self, first: int, last: int) -> Iterator[str]:
-        """Of samples first .. last - 1, within the folder, with forward slashes."""
-        labels = self.order.labels(first, last)
-        within = [""] * (last - first) if labels is None else [f"{self.within[c]}/" for c in labels.tolist()]
-        return (f"{place}{i:0{self.width}}{self.ending}" for i, place in enumerate(within, first))
-
-    def all_names(self) -> Iterator[str]:
-        """Of all of them, in order."""
-        return chain.from_iterable(self.names(first, last) for first, last in self.order.spans())
-
-
 def told_of(model: GenerativeModel) -> str:
     return f"{model.shape.medium} of {model.shape}"
-
-
-def width(end: int) -> int:
-    """How many digits the numbers in names have, of samples before `end`."""
-    return max(5, len(str(end - 1)))
 
 
 def write_samples(
@@ -172,6 +132,31 @@ def finish(
     legend = f"{len(shown):,} of {head['n']:,} samples, seed {head['seed']}"
     show(folder, f"{about}: samples", legend, its, first, shown, y, head["classes"])
     write_file(folder / MANIFEST, lambda file: file.writelines(map(str.encode, lines(head, chain(first, names)))))
+
+
+def show(
+    folder: Path,
+    about: str,
+    legend: str,
+    its: Medium,
+    names: Sequence[str],
+    items: Sequence[Any],
+    y: np.ndarray | None = None,
+    classes: Sequence[str] = (),
+    kind: str = "fabulate sample",
+) -> None:
+    """Write grid.png, which shows items and their classes y (N,), and index.html, which plays them.
+
+    `names`: of their files in the folder. The page needs no network, and is written only where items sound.
+    """
+    picture = its.sheet(items, about, legend, y, classes)
+    save_png(picture, folder / PICTURE)
+    heard = [found for item, name in zip(items, names, strict=True) if (found := its.heard(item, name))]
+    if not heard:
+        return
+    shown = Figures([Figure(picture, "Time to the right, pitch upwards.")])
+    sections = [Section("All of them", [shown]), Section("To listen to", [Sounds([Sound(*one) for one in heard])])]
+    write_page(folder / "index.html", Page(kind=kind, title=about, about=about, sections=sections))
 
 
 def lines(head: Head, names: Iterable[str]) -> Iterator[str]:

@@ -255,7 +255,6 @@ class RunFolder:
             )
 
     def report(self, row: dict[str, Any]) -> None:
-        """Append one line to the log."""
         with self.writing():
             append_line(self.log, json.dumps(row))
 

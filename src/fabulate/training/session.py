@@ -176,7 +176,6 @@ class Session:
             raise
 
     def report(self, **what: Any) -> Report:
-        """Write a line of the log."""
         learner = self.learner
         where = {"step": learner.step, "epoch": round(learner.epoch, 3), "seconds": round(learner.seconds, 3)}
         self.folder.report(row := {**where, **what})
@@ -288,7 +287,6 @@ class Session:
         return row
 
     def tell_messages(self) -> None:
-        """Say what the learner has to tell."""
         while self.learner.messages:
             self.display.say(self.learner.messages.pop(0))
 
@@ -310,7 +308,6 @@ class Session:
         return time.monotonic() - self.saved_at >= SAVE_SECONDS
 
     def save(self) -> None:
-        """Write a checkpoint."""
         self.warn(self.folder.save(self.learner.state()))
         self.saved_at = time.monotonic()
 
@@ -375,7 +372,6 @@ class Session:
                     save_png(picture, self.folder.path / f"{name}.png")
 
     def curves(self) -> None:
-        """Draw how the losses went."""
         with self.folder.writing():
             log, title = read_log(self.folder.path), f"{self.folder.path.name}: how the training went"
             save_curves(log, self.folder.path / "curves.png", title, self.learner.model.units)

@@ -120,7 +120,6 @@ class Validation:
         return {"first": self.first, "latest": self.latest, "best": self.best, "since": self.since}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Continue from a state."""
         self.first, self.latest, self.since = state["first"], state["latest"], state["since"]
         self.best = None if state["best"] is None else tuple(state["best"])
 

@@ -173,7 +173,6 @@ def chords_of(string: str) -> tuple[Fraction, list[Chord]]:
 
 
 def text_of(step: Fraction, chords: Sequence[Chord]) -> str:
-    """The piece, written."""
     silent = rest(step)
     told = [" ".join((HELD if held else "") + name_of(pitch) for pitch, held in chord) or silent for chord in chords]
     return f"L:1/{step.denominator} {' | '.join(told)}"

@@ -140,7 +140,6 @@ def rolls(pieces: Sequence[Piece], title: str, legend: str) -> Image.Image:
 
 
 def roll(draw: ImageDraw.ImageDraw, piece: Piece, left: int, top: int, wide: int, high: int) -> None:
-    """Draw a piece as a piano roll."""
     pitches = [note.pitch for note in piece.notes]
     low, span = min(pitches) - 1, max(12, max(pitches) - min(pitches) + 2)
     across = wide / max(1e-9, piece.end)

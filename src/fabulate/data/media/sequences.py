@@ -283,12 +283,10 @@ def split(found: Found, running: bool) -> tuple[Found, Found, str]:
 
 
 def pick(found: Found, rows: Sequence[int]) -> Found:
-    """Some of the items."""
     return Found([found.names[i] for i in rows], [found.strings[i] for i in rows], [found.labels[i] for i in rows])
 
 
 def joined(a: Found, b: Found) -> Found:
-    """The items of both."""
     return Found([*a.names, *b.names], [*a.strings, *b.strings], [*a.labels, *b.labels])
 
 

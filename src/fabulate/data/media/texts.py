@@ -156,7 +156,6 @@ def bytes_of(place: Path) -> bytes:
 
 
 def lines(place: Path) -> Found:
-    """Each line of a file."""
     found = Found()
     for i, line in enumerate(bytes_of(place).removesuffix(b"\n").split(b"\n"), 1):
         found.add(f"{place.name}:{i}", line)
