@@ -183,12 +183,6 @@ def test_labels_of_numpy_are_labels(model, y):
         assert torch.equal(model.encode(stack(2), several), model.encode(stack(2), 1))
 
 
-def test_the_librarys_own_labels_are_labels(digits):
-    cls = family("vae")
-    model = cls(cls.presets["default"].model, digits.shape, digits.classes).eval()
-    assert model.encode(digits.train.x[:5], digits.train.y[:5]).shape[0] == 5
-
-
 @pytest.mark.parametrize("y", [2, np.int64(-1), 1.0, np.float32(1), "cat", True])
 def test_what_is_no_class_is_refused(model, y):
     with pytest.raises(ConfigError, match="there is no class"):

@@ -134,17 +134,6 @@ def test_train_tells_where_everything_is(tmp_path, capsys):
     assert "training.lr was 0.003, now 0.5" in capsys.readouterr().err
 
 
-def test_a_preset_is_a_default_that_flags_change(tmp_path):
-    words = ["--preset", "tutorial", "--steps", "2", "--latent-dim", "3", "--out", tmp_path]
-    assert ends("train", "vae", *words) == 0
-    config = json.loads((tmp_path / "config.json").read_text())
-    assert config["model"]["likelihood"] == "bernoulli"
-    assert config["model"]["latent_dim"] == 3
-    assert config["training"]["steps"] == 2
-    assert config["training"]["epochs"] is None
-    assert config["training"]["schedule"] == "constant"
-
-
 def test_a_mistyped_run_is_told_at_once_with_the_nearest(runs, capsys):
     """And not looked for on the hub, where RUNS/NAME could be OWNER/NAME."""
     with pytest.MonkeyPatch.context() as patch:

@@ -102,7 +102,11 @@ def test_sample_knows_a_runs_own_flags_before_it_and_behind(words, flow, tmp_pat
 @pytest.mark.parametrize(
     ("words", "model", "training"),
     [
-        (["--preset=tutorial", "--steps", "2"], {"likelihood": "bernoulli"}, {"steps": 2, "epochs": None}),
+        (
+            ["--preset=tutorial", "--steps", "2", "--latent-dim", "3"],
+            {"likelihood": "bernoulli", "latent_dim": 3},
+            {"steps": 2, "epochs": None, "schedule": "constant"},
+        ),
         (["--preset", "conv", "--preset", "tutorial"], {"likelihood": "bernoulli"}, {"epochs": 10.0}),
         (["--network", "conv", "--network", "mlp", "--network.hidden", "8"], {"kind": "mlp"}, {}),
         (["--out=--steps", "--batch_size=4"], {}, {"steps": 5000, "epochs": 200.0}),

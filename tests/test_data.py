@@ -180,11 +180,6 @@ def test_fewer_than_ten_images_fewer_than_a_batch_one_image(folder):
     assert len(data.train) == 1 and "one training image only" in notes(data)
 
 
-def test_images_of_one_pixel(folder):
-    fill(folder, 3, height=1, width=1)
-    assert load_data(folder).train.x.shape == (3, 1, 1, 1)
-
-
 def test_extensions_other_files_hidden_files_and_empty_class_folders(folder):
     for i, name in enumerate(["a.PNG", "b.JpG", "c.jpeg", "d.BMP", "e.Gif", "f.WEBP", "g.tif", "h.TIFF", "i.ppm"]):
         save(picture(i), folder / "cats" / name)

@@ -318,15 +318,6 @@ def test_gradients_lie_in_memory_as_the_parameters_do():
             assert gradient is None or gradient.stride() == parameter.stride()
 
 
-def test_a_part_of_the_loss_has_a_part_of_the_gradient():
-    lesson = learner("ae")
-    batch = lesson.images.batch(torch.arange(10))
-    whole, quarter = (gradients(lesson.players["model"], lesson.parameters["model"], batch, n) for n in (1, 4))
-    for one, other in zip(whole.gradients, quarter.gradients, strict=True):
-        torch.testing.assert_close(one / 4, other)
-    assert torch.equal(whole.terms["loss"], quarter.terms["loss"])
-
-
 def test_tiny_numbers_count_as_zero_within_the_block_only():
     tiny = torch.tensor(1e-39)
     assert tiny * 1 != 0

@@ -259,13 +259,6 @@ def test_an_npz_written_in_parts_is_numpys_own():
         assert ours.getvalue() == numpys.getvalue()
 
 
-def test_labels_of_an_npz_are_those_of_its_images(tmp_path):
-    model = make(Case("vae", "mlp", ("cat", "dog", "horse")))
-    arrays = np.load(write_npz(model, tmp_path / "a.npz", 7, batch_size=2))
-    assert arrays["labels"].tolist() == [0, 1, 2, 0, 1, 2, 0]
-    assert arrays["labels"].dtype == np.int64
-
-
 def test_numbers_are_as_long_as_the_whole_needs(tmp_path):
     """As if one had drawn them: the names of a part's images are shorter where its last number is."""
     model = make(Case("vae", "mlp"))
