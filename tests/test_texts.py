@@ -1,10 +1,12 @@
 """Texts: what is read, what is set aside and why, and the whole way from a file to samples as .txt."""
 
 import json
+import sys
 
 import pytest
 import torch
 
+import fabulate
 from fabulate.data import load_data
 from fabulate.data.media import medium
 from fabulate.errors import ConfigError, DataError
@@ -165,3 +167,68 @@ def test_a_long_line_is_no_trouble_in_windows(tmp_path):
     (tmp_path / "book.txt").write_text("abcde " * 50_000)
     data = load_data(tmp_path / "book.txt", window=1000)
     assert len(data.train) + len(data.test) == 300 and not data.report.set_aside
+
+
+# Pieces of words
+
+ANIMALS = ("cat", "dog", "fish", "horse", "tiger", "zebra")
+VERSES = [f"the {one} {verb} the {other}" for one in ANIMALS for verb in ("sees", "hears") for other in ANIMALS]
+
+
+def pieces(tmp_path, tokens, **options):
+    pytest.importorskip("tokenizers", reason="tokenizers is not here: pip install 'fabulate[tokens]'")
+    (tmp_path / "verses.txt").write_text("\n".join(VERSES))
+    return load_data(tmp_path / "verses.txt", tokens=tokens, **options)
+
+
+def test_pieces_are_so_many_as_asked_for_spell_every_text_and_make_it_shorter(tmp_path):
+    data, characters = pieces(tmp_path, 40), load_data(tmp_path / "verses.txt")
+    symbols = data.shape.symbols
+    assert len(symbols) == 41 and {*characters.shape.symbols} <= {*symbols} and " the" in symbols
+    short, long = (each.train.stored(torch.arange(len(each.train))).x for each in (data, characters))
+    assert medium(data.shape).items(short, data.shape) == medium(data.shape).items(long, characters.shape)
+    assert (short > 0).sum() < 0.5 * (long > 0).sum()
+    assert data.fingerprint != characters.fingerprint
+    again = pieces(tmp_path, 40)
+    assert again.shape == data.shape and again.fingerprint == data.fingerprint
+
+
+def test_the_longest_piece_that_fits_is_next_and_a_strange_character_is_one():
+    its = medium(SequenceShape(9, ("", "a", "ab", "abc", "b", "c")))
+    assert its.spelled("abcabx", ("", "a", "ab", "abc", "b", "c"), 1) == ["abc", "ab", "x"]
+    with pytest.raises(ConfigError, match="has not learnt 'x'"):
+        its.encoded(["abcabx"], SequenceShape(9, ("", "a", "ab", "abc", "b", "c")))
+
+
+def test_running_text_is_cut_into_windows_of_so_many_pieces(tmp_path):
+    pytest.importorskip("tokenizers")
+    (tmp_path / "book.txt").write_text(" ".join(VERSES * 4))
+    data = load_data(tmp_path / "book.txt", tokens=60, window=16)
+    x = data.train.stored(torch.arange(len(data.train))).x
+    assert data.shape.length == 16 and (x > 0).all()  # no window ends early
+    text = "".join(medium(data.shape).items(x, data.shape))
+    assert " ".join(VERSES * 4).startswith(text) and len(text) > 0.8 * len(" ".join(VERSES * 4))
+
+
+def test_pieces_that_cannot_be_are_refused_in_words(tmp_path, monkeypatch):
+    (tmp_path / "verses.txt").write_text("\n".join(VERSES))
+    with pytest.raises(ConfigError, match=r"--tokens 3 are fewer than the \d+ characters"):
+        load_data(tmp_path / "verses.txt", tokens=3)
+    with pytest.raises(DataError, match="digits has no texts, so it takes no --window, no --column and no --tokens"):
+        load_data("digits", tokens=50)
+    monkeypatch.setitem(sys.modules, "tokenizers", None)
+    with pytest.raises(ConfigError, match=r"pip install 'fabulate\[tokens\]'"):
+        load_data(tmp_path / "verses.txt", tokens=50)
+
+
+def test_a_report_on_pieces_counts_characters_too(tmp_path):
+    data = pieces(tmp_path, 40)
+    small = {"steps": 3, "batch_size": 8, "transformer": {"width": 16, "layers": 1}}
+    model = fabulate.train("ar", data, out=tmp_path / "run", quiet=True, **small)
+    rows = fabulate.evaluate(tmp_path / "run", data).rows
+    own = -model.log_prob(data.test.stored(torch.arange(len(data.test))).x).double()
+    texts = medium(data.shape).items(data.test.stored(torch.arange(len(data.test))).x, data.shape)
+    characters = sum(len(text) + 1 for text in texts)
+    assert rows["Nats per character"].value.value == pytest.approx(float(own.sum()) / characters, rel=1e-4)
+    assert rows["Nats per symbol"].value.value > rows["Nats per character"].value.value
+    assert model.sample(2, begin="the cat").shape == (2, *data.shape.dims)

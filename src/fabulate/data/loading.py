@@ -67,6 +67,7 @@ def load_data(
     range: str | None = None,
     max_megapixels: float = 200,
     window: int | None = None,
+    tokens: int | None = None,
     column: str | None = None,
     progress: Progress | None = None,
 ) -> Data:
@@ -75,8 +76,8 @@ def load_data(
     `source`: a string or path as in `DataSpec.source`, or an array (N, H, W), (N, H, W, C) or (N, C, H, W). `size`:
     N for a square, (height, width) or "HEIGHTxWIDTH"; `fit`: how images of other proportions get there, "crop", "pad"
     or "stretch"; `channels`: 1 to 4, with alpha when even. `range`: "LOW:HIGH", the values that become black and white
-    in images of more than 8 bits, or "auto": what is found. `window`, `column`: how texts are read. `progress`: called
-    now and then with (images decoded, images in all).
+    in images of more than 8 bits, or "auto": what is found. `window`, `tokens`, `column`: how texts are read.
+    `progress`: called now and then with (images decoded, images in all).
     Errors: `DataError` when the source cannot be found or read, holds images of mixed sizes, or more than the share
     `limit_broken` of unreadable ones; `ConfigError` for options out of bounds.
 
@@ -86,7 +87,7 @@ def load_data(
     """
     held = isinstance(source, np.ndarray)
     options: dict[str, Any] = {"size": size, "fit": fit, "channels": channels, "limit_broken": limit_broken}
-    options |= {"range": range, "max_megapixels": max_megapixels, "window": window, "column": column}
+    options |= {"range": range, "max_megapixels": max_megapixels, "window": window, "tokens": tokens, "column": column}
     spec = override(DataSpec(), {"source": "array" if held else str(source), **options})
     return _loaded(array(source), spec, progress) if isinstance(source, np.ndarray) else load_spec(spec, progress)
 
@@ -98,8 +99,8 @@ def load_spec(spec: DataSpec, progress: Progress | None = None) -> Data:
     for its in MEDIA.values():
         if (data := its.load(spec)) is not None:
             return data
-    if spec.window is not None or spec.column is not None:
-        raise DataError(f"{spec.source} has no texts, so it takes no --window and no --column")
+    if any(value is not None for value in (spec.window, spec.column, spec.tokens)):
+        raise DataError(f"{spec.source} has no texts, so it takes no --window, no --column and no --tokens")
     return _loaded(find(spec.source), spec, progress)
 
 

@@ -70,9 +70,9 @@ def likelihood(model: AR, data: Data, seed: int) -> Findings:
         counts = Counts(len(model.shape.symbols), COUNTS)
         counts.fit([masked(data, rows) for rows in torch.split(torch.arange(len(data.train)), 1000)])
     rows = torch.arange(len(test))
-    own, alone, places = scored(model, counts, data, test, rows)
+    own, alone, places, characters = scored(model, counts, data, test, rows)
     some = permutation(len(data.train), seed, "evaluate", "train")[: len(test)]
-    of_train, _, train_places = scored(model, counts, data, data.train, some)
+    of_train, _, train_places, _ = scored(model, counts, data, data.train, some)
     value, by_counting = per_symbol(own, places), per_symbol(alone, places)
     gain = per_symbol(alone - own, places)
     uniform = log(len(model.shape.symbols) - (1 if getattr(test, "running", False) else 0))
@@ -94,6 +94,9 @@ def likelihood(model: AR, data: Data, seed: int) -> Findings:
         Row(name="Gain over counting (nats per symbol)", value=gain, better="higher"),
         Row(name="Nats per sequence", value=Estimate.of_mean(own), better="lower"),
     ]
+    if not torch.equal(characters, places) and model.shape.voices == 1:
+        words = "of each text as it is spelled in pieces; other spellings would add a little to its probability"
+        found.insert(0, Row(name="Nats per character", value=per_symbol(own, characters), better="lower", words=words))
     if (v := model.shape.voices) > 1:
         steps = (places - 1) / v  # the end is no step, and what it costs is shared by all
         words = "a step is a whole chord, of all voices; the first one and the end of the piece are counted"
@@ -129,9 +132,14 @@ def masked(data: Data, rows: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def scored(model: AR, counts: Counts, data: Data, of: Any, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Nats of sequences by the model and by counting, and how many symbols each has: three of (N,)."""
-    found: list[tuple[Tensor, Tensor, Tensor]] = []
+def scored(model: AR, counts: Counts, data: Data, of: Any, rows: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Nats of sequences by the model and by counting, how many symbols each has, and how many characters: (N,) each.
+
+    The end counts as one of both.
+    """
+    found: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+    assert isinstance(model.shape, SequenceShape)
+    lengths = torch.tensor([max(1, len(symbol)) for symbol in model.shape.symbols], dtype=torch.float64)
     for part in torch.split(rows, PORTION):
         x, y = of.stored(part)
         x = x.flatten(1)
@@ -143,7 +151,7 @@ def scored(model: AR, counts: Counts, data: Data, of: Any, rows: Tensor) -> tupl
             joined = torch.cat([before[:, half:], x[:, :half]], 1)
             first = (part == 0)[:, None]
             parts = [(x, half), (torch.where(first, x, joined), x.shape[1] - half)]
-        own, alone, places = (torch.zeros(len(part), dtype=torch.float64) for _ in range(3))
+        own, alone, places, characters = (torch.zeros(len(part), dtype=torch.float64) for _ in range(4))
         for sequences, start in parts:
             counted = model.counting(sequences.long())
             counted[:, :start] = False
@@ -153,9 +161,10 @@ def scored(model: AR, counts: Counts, data: Data, of: Any, rows: Tensor) -> tupl
             own -= (model.log_probs(sequences.view(-1, *model.shape.dims), names).cpu().double() * counted).sum(1)
             alone -= (log_p.cpu().double() * counted).sum(1)
             places += counted.sum(1)
-        found.append((own, alone, places))
-    own, alone, places = (torch.cat(column) for column in zip(*found, strict=True))
-    return own, alone, places
+            characters += (lengths[sequences.long()] * counted).sum(1)
+        found.append((own, alone, places, characters))
+    own, alone, places, characters = (torch.cat(column) for column in zip(*found, strict=True))
+    return own, alone, places, characters
 
 
 def per_symbol(nats: Tensor, places: Tensor) -> Estimate:

@@ -70,6 +70,8 @@ class ChordMedium(SoundingMedium):
 
     def load(self, spec: DataSpec) -> Data | None:
         place = self.found(spec.source)
+        if spec.tokens is not None and (place.suffix.lower() == ".json" or spec.source in self.sources):
+            raise DataError("--tokens is for texts and tunes; the symbols of pieces are notes")
         if place.is_file() and place.suffix.lower() == ".json":
             parts, notes = from_json(place, spec.window)
         elif place.is_dir() and (files := [f for f in walked(place) if f.suffix.lower() in (".mid", ".midi")]):
@@ -84,7 +86,7 @@ class ChordMedium(SoundingMedium):
     def voices(self, strings: Sequence[str]) -> int:
         return max(len(chord) for string in strings for chord in chords_of(string)[1])
 
-    def alphabet(self, strings: Sequence[str]) -> list[str]:
+    def alphabet(self, strings: Sequence[str], tokens: int | None = None) -> list[str]:
         steps, pieces = zip(*map(chords_of, strings), strict=True)
         notes = {note for piece in pieces for chord in piece for note in chord}
         pitches = [pitch for pitch, _ in notes] or [60]
@@ -92,7 +94,7 @@ class ChordMedium(SoundingMedium):
         kinds = ("", HELD) if any(held for _, held in notes) else ("",)
         return [rest(steps[0]), *(kind + name_of(pitch) for kind in kinds for pitch in reach)]
 
-    def spelled(self, string: str, voices: int) -> list[str]:
+    def spelled(self, string: str, symbols: Sequence[str], voices: int) -> list[str]:
         step, chords = chords_of(string)
         silent = rest(step)
         rows = [[(HELD if held else "") + name_of(pitch) for pitch, held in chord] for chord in chords]

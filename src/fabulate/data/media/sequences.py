@@ -128,9 +128,21 @@ class SequenceMedium(Medium):
             )
         return place
 
-    def spelled(self, string: str, voices: int) -> Sequence[str]:
-        """The symbols of a string in their order, as many at each place as there are voices."""
-        return string
+    def spelled(self, string: str, symbols: Sequence[str], voices: int) -> Sequence[str]:
+        """The symbols of a string in their order, as many at each place as there are voices.
+
+        Where symbols have several characters, the longest one that fits is next; a character that no symbol begins with
+        stands for itself.
+        """
+        longest = max(map(len, symbols))
+        if longest == 1:
+            return string
+        known, found, at = {*symbols}, [], 0
+        while at < len(string):
+            pieces = (string[at : at + length] for length in range(longest, 0, -1))
+            found.append(next((piece for piece in pieces if piece in known), string[at]))
+            at += len(found[-1])
+        return found
 
     def written(self, symbols: Sequence[str], shape: SequenceShape) -> str:
         """The string of symbols, up to the end."""
@@ -140,9 +152,10 @@ class SequenceMedium(Medium):
         """How many symbols stand at each place of these strings."""
         return 1
 
-    def alphabet(self, strings: Sequence[str]) -> Sequence[str]:
-        """The symbols for these strings, without the end."""
-        return sorted({character for string in strings for character in string})
+    def alphabet(self, strings: Sequence[str], tokens: int | None = None) -> Sequence[str]:
+        """The symbols for these strings, without the end; `tokens`: so many, pieces of words among them."""
+        characters = sorted({character for string in strings for character in string})
+        return characters if tokens is None else vocabulary(strings, characters, tokens)
 
     def given(self, x: Any, shape: SequenceShape) -> Tensor:
         """Symbols (N, T), of strings or of such symbols. Errors: `ConfigError` for symbols the model does not know."""
@@ -165,7 +178,7 @@ class SequenceMedium(Medium):
         known = {symbol: i for i, symbol in enumerate(shape.symbols)}
         x = np.zeros((len(strings), shape.size), np.int16)
         for row, string in zip(x, strings, strict=True):
-            symbols = self.spelled(string, shape.voices)
+            symbols = self.spelled(string, shape.symbols, shape.voices)
             if strange := sorted({*symbols} - known.keys()):
                 raise ConfigError(f"the model has not learnt {', '.join(map(repr, strange[:5]))} (in {string[:40]!r})")
             if len(symbols) > shape.size:
@@ -197,32 +210,42 @@ class SequenceMedium(Medium):
         check_broken(aside, n, asked.limit_broken, f"{self.name} cannot be used")
         if not parts[0].names:
             raise DataError(f"{asked.source} has no {self.name}: there is nothing in it but white space")
-        fingerprint = key((self.name, FORM, [(part.strings, part.labels) for part in parts], running, asked.window))
+        about = (self.name, FORM, [(part.strings, part.labels) for part in parts], running, asked.window)
+        fingerprint = key(about if asked.tokens is None else (*about, asked.tokens))
         empty = sum(part.empty for part in parts)
         said = [*notes, *([f"{counted(empty, 'empty item')} left out"] if empty else [])]
-        said.append(self.symbols_told)
+        said += [self.symbols_told] if asked.tokens is None else []
         train, test = parts[0], parts[1] if len(parts) > 1 else Found()
         if not test.names:
             train, test, sentence = split(train, running)
             said.append(sentence)
             if not running:  # what has symbols that no other item has is learnt from, or it would be lost
-                own, voices = {*self.alphabet(train.strings)}, self.voices(train.strings)
-                known = [own.issuperset(self.spelled(string, voices)) for string in test.strings]
+                own, voices = self.alphabet(train.strings), self.voices(train.strings)
+                known = [{*own}.issuperset(self.spelled(string, own, voices)) for string in test.strings]
                 rare = pick(test, [i for i, are in enumerate(known) if not are])
                 train, test = joined(train, rare), pick(test, [i for i, are in enumerate(known) if are])
         numbered = number(train.labels, test.labels)
-        symbols, voices = ("", *self.alphabet(train.strings)), self.voices(train.strings)
-        if len(symbols) > RARE:
+        symbols, voices = ("", *self.alphabet(train.strings, asked.tokens)), self.voices(train.strings)
+        if asked.tokens is not None and running and asked.window is not None:
+            train, test = (self.windows(part, symbols, asked.window) for part in (train, test))
+            numbered = number(train.labels, test.labels)
+        if asked.tokens is not None:
+            said.append(
+                f"symbols are the {len(symbols) - 1:,} pieces that byte-pair merging finds; the longest fits first"
+            )
+        elif len(symbols) > RARE:
             said.append(f"an alphabet of {len(symbols) - 1:,} symbols makes the network's last layer large")
         test, test_y, strange = self.known_to(symbols, voices, test, numbered.test)
         if strange:
             told = ", ".join(f"{symbol!r} ({times:,})" for symbol, times in strange.most_common(10))
             said.append(f"test items with symbols that training lacks are left out: {told}")
-        lengths = sorted(len(self.spelled(string, voices)) // voices for string in (*train.strings, *test.strings))
-        longest = lengths[-1]
+        lengths = sorted(
+            len(self.spelled(string, symbols, voices)) // voices for string in (*train.strings, *test.strings)
+        )
+        longest, unit = lengths[-1], self.unit if asked.tokens is None else "tokens"
         shape = SequenceShape(longest if running else longest + 1, symbols, voices, self.name)
         if not in_memory(2 * shape.size * (len(train.names) + len(test.names))):
-            raise DataError(f"{n:,} {self.name} of up to {longest:,} {self.unit} do not fit the memory; see --window")
+            raise DataError(f"{n:,} {self.name} of up to {longest:,} {unit} do not fit the memory; see --window")
         both = [
             Sequences(self.encoded(part.strings, shape), y, symbols, self.name, running, tuple(part.names))
             for part, y in ((train, numbered.train), (test, test_y))
@@ -231,7 +254,7 @@ class SequenceMedium(Medium):
         report = SequenceReport(
             noun=self.name,
             shape=str(shape),
-            lengths=f"{lengths[0]:,} to {longest:,} {self.unit}, half of them up to {lengths[len(lengths) // 2]:,}",
+            lengths=f"{lengths[0]:,} to {longest:,} {unit}, half of them up to {lengths[len(lengths) // 2]:,}",
             alphabet=f"{len(symbols) - 1}" + (f": {self.separator.join(symbols)!r}" if len(symbols) < 120 else ""),
             found=n,
             kept=n - len(aside),
@@ -257,6 +280,15 @@ class SequenceMedium(Medium):
             name=name,
         )
 
+    def windows(self, found: Found, symbols: Sequence[str], window: int) -> Found:
+        """One text's windows anew, of so many symbols each; what is left at the end is left out."""
+        spelled, cut = self.spelled("".join(found.strings), symbols, 1), Found()
+        for start in range(0, len(spelled) - window + 1, window):
+            cut.names.append(f"{found.names[0].partition('@')[0]}@{start}")
+            cut.strings.append("".join(spelled[start : start + window]))
+            cut.labels.append(None)
+        return cut
+
     def known_to(
         self, symbols: Sequence[str], voices: int, test: Found, y: Labels | None
     ) -> tuple[Found, Labels | None, Counter[str]]:
@@ -265,10 +297,30 @@ class SequenceMedium(Medium):
         strange: Counter[str] = Counter()
         rows = []
         for i, string in enumerate(test.strings):
-            others = [symbol for symbol in self.spelled(string, voices) if symbol not in known]
+            others = [symbol for symbol in self.spelled(string, symbols, voices) if symbol not in known]
             strange.update(others)
             rows += [] if others else [i]
         return pick(test, rows), None if y is None else y[rows], strange
+
+
+def vocabulary(strings: Sequence[str], characters: Sequence[str], tokens: int) -> list[str]:
+    """So many pieces of strings, their characters among them, by merging the most frequent pair again and again.
+
+    Sennrich, Haddow, Birch, "Neural machine translation of rare words with subword units", 2016,
+    https://arxiv.org/abs/1508.07909. No piece goes beyond a word and the space before it.
+    Errors: `ConfigError` for fewer than there are characters, or where the package `tokenizers` is missing.
+    """
+    if tokens < len(characters):
+        raise ConfigError(f"--tokens {tokens:,} are fewer than the {len(characters):,} characters of these texts")
+    try:
+        from tokenizers import Regex, Tokenizer, models, pre_tokenizers, trainers
+    except ImportError as error:
+        raise ConfigError("--tokens needs the package tokenizers: pip install 'fabulate[tokens]'") from error
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex(r" ?[^\s]+|\s"), "isolated")
+    trainer = trainers.BpeTrainer(vocab_size=tokens, initial_alphabet=[*characters], show_progress=False)
+    tokenizer.train_from_iterator(strings, trainer)
+    return sorted({*tokenizer.get_vocab(), *characters})
 
 
 def split(found: Found, running: bool) -> tuple[Found, Found, str]:
