@@ -209,8 +209,8 @@ class DataSpec(Reading):
     """Of running text: items are windows of so many characters (default: each line, file or row is an item); of pieces
     for several voices: of so many steps."""
     tokens: PositiveInt | None = None
-    """Of texts and tunes: symbols are so many pieces of words (byte-pair merging) instead of characters; a window has so
-    many of them."""
+    """Of texts and tunes: symbols are so many pieces of words (byte-pair merging) instead of characters; windows count
+    them."""
     column: str | None = None
     """Of a .csv or .parquet: the column of the texts (default: the only one that has any)."""
 

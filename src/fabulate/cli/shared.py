@@ -159,6 +159,8 @@ class OtherImages:
     """Images of more millions of pixels are set aside unread."""
     window: PositiveInt | None = None
     """Of running text: items are windows of so many characters."""
+    tokens: PositiveInt | None = None
+    """Of texts and tunes: pieces of words that are symbols."""
     column: str | None = None
     """Of a .csv or .parquet: the column of the texts."""
 
