@@ -27,6 +27,7 @@ PAIRS = {
     metrics.frechet_distance: ("a", "b"),
     metrics.frechet_interval: ("a", "b"),
     metrics.kernel_distance: ("a", "b"),
+    metrics.monge_distance: ("a", "b"),
     metrics.precision_recall: ("real", "fake"),
     metrics.density_coverage: ("real", "fake"),
     metrics.fidelity: ("real", "fake"),

@@ -1,4 +1,4 @@
-"""Precision, recall, density, coverage: another implementation, samplers with known faults, and the six together."""
+"""Precision, recall, density, coverage: another implementation, samplers with known faults, and the seven together."""
 
 from math import sqrt
 
@@ -14,6 +14,7 @@ from fabulate.metrics import (
     frechet_interval,
     kernel_distance,
     manifold,
+    monge_distance,
     precision_recall,
 )
 from fabulate.metrics.manifold import nearest_rows, radii
@@ -126,10 +127,11 @@ def test_six_numbers_at_once_are_those_of_each_function_in_their_order():
     assert fidelity(real, fake, seed=4) == {
         "frechet_distance": frechet_interval(real, fake, seed=4),
         "kernel_distance": kernel_distance(real, fake, seed=4),
+        "monge_distance": monge_distance(real, fake, seed=4),
         **precision_recall(real, fake)._asdict(),
         **density_coverage(real, fake)._asdict(),
     }
-    assert list(fidelity(real, fake)) == ["frechet_distance", "kernel_distance", *FOUR]
+    assert list(fidelity(real, fake)) == ["frechet_distance", "kernel_distance", "monge_distance", *FOUR]
 
 
 @pytest.mark.parametrize(("compute", "k"), [(precision_recall, 3), (density_coverage, 5), (fidelity, 5)])

@@ -1,8 +1,8 @@
 """Are samples as good as real images, as varied, and new?
 
-Two distances between the clouds of features (`metrics/distances.py`) say how far apart they are, four shares
-(`metrics/manifold.py`) in which way: precision and density whether samples look real, recall and coverage whether they
-reach everything real.
+Three distances between the clouds of features (`metrics/distances.py`, `metrics/sliced.py`) say how far apart they are,
+four shares (`metrics/manifold.py`) in which way: precision and density whether samples look real, recall and coverage
+whether they reach everything real.
 
 None of these numbers means anything alone: all depend on the features and on how many images were compared. So each
 stands between two anchors computed in the same way: training images in the place of samples, and uniform noise.
@@ -41,6 +41,11 @@ SHOWN, COLUMNS = 49, 7  # images of each picture: two stand side by side on a pa
 NAMES: dict[str, tuple[str, Better, str]] = {
     "frechet_distance": ("Fréchet distance", "lower", "squared distance of the features' means and covariances"),
     "kernel_distance": ("Kernel distance", "lower", "squared distance in a kernel's space; unbiased in n"),
+    "monge_distance": (
+        "MIND",
+        "lower",
+        "sliced Wasserstein distance of the features, times 3 D; of 5,000 images at most",
+    ),
     "precision": ("Precision", "higher", "share of samples that lie where real images lie"),
     "recall": ("Recall", "higher", "share of real images that lie where samples lie"),
     "density": ("Density", "higher", "how densely samples lie where real images lie; may exceed 1"),

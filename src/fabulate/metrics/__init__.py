@@ -1,6 +1,6 @@
 """Metrics: tensors in, numbers out, each with an interval where chance has a say.
 
-Images are compared by features (N, D), in float64. `fidelity` computes the six numbers most asked for in one go.
+Images are compared by features (N, D), in float64. `fidelity` computes the seven numbers most asked for in one go.
 """
 
 from fabulate.metrics.classes import balanced_accuracy, class_shares, effective_classes, modes, nearest, recalls
@@ -10,6 +10,7 @@ from fabulate.metrics.images import mse, psnr, ssim
 from fabulate.metrics.intervals import Estimate, checked
 from fabulate.metrics.latent import Smoothness, active_dimensions, active_units, smoothness
 from fabulate.metrics.manifold import DensityCoverage, PrecisionRecall, density_coverage, fidelity, precision_recall
+from fabulate.metrics.sliced import monge_distance
 
 __all__ = [
     "DensityCoverage",
@@ -34,6 +35,7 @@ __all__ = [
     "kernel_distance",
     "memorisation",
     "modes",
+    "monge_distance",
     "mse",
     "nearest",
     "precision_recall",

@@ -35,6 +35,7 @@ from torch import Tensor
 
 from fabulate.metrics.distances import frechet_interval, kernel_distance
 from fabulate.metrics.intervals import Estimate, checked
+from fabulate.metrics.sliced import monge_distance
 
 K_PRECISION = 3  # each paper's own k
 K_DENSITY = 5
@@ -142,9 +143,9 @@ def density_coverage(real: Tensor, fake: Tensor, k: int = K_DENSITY) -> DensityC
 def fidelity(
     real: Tensor, fake: Tensor, *, k: int = K_PRECISION, k_density: int = K_DENSITY, seed: int = 0
 ) -> dict[str, Estimate]:
-    """All six distances and shares of fakes (M, D) against real images (N, D), computing each distance once.
+    """All seven distances and shares of fakes (M, D) against real images (N, D), computing each distance once.
 
-    Keys, in this order: frechet_distance, kernel_distance, precision, recall, density, coverage.
+    Keys, in this order: frechet_distance, kernel_distance, monge_distance, precision, recall, density, coverage.
     Errors: `DataError` for fewer than max(k, k_density) + 1 rows, unequal D or numbers that are not finite.
 
     >>> real = torch.arange(10.0)[:, None]
@@ -156,6 +157,7 @@ def fidelity(
     return {
         "frechet_distance": frechet_interval(real, fake, seed=seed),
         "kernel_distance": kernel_distance(real, fake, seed=seed),
+        "monge_distance": monge_distance(real, fake, seed=seed),
         **precision._asdict(),
         **density._asdict(),
     }
