@@ -17,6 +17,7 @@ from fabulate.seeds import generator
 from fabulate.uses.rare import adaptive
 from fabulate.uses.rare.adaptive import Round, contradicted, promise
 from fabulate.uses.rare.event import unseen
+from fabulate.uses.rare.pareto import RELIED, fitted, pareto_k
 from fabulate.uses.rare.proposal import (
     Defended,
     Nominal,
@@ -485,3 +486,29 @@ def test_a_proposal_blind_to_seen_failures_promises_little():
     seen = Round(x, x[:, 0].abs(), torch.ones(len(x)), torch.full((len(x),), log(len(x))), torch.zeros(len(x)))
     blind, both = (promise([seen], Defended(q, 4, 0.1), 2.5) for q in (Shifted(4, 2.5), Both(4, 2.5)))
     assert both > 50 * blind
+
+
+@pytest.mark.parametrize("k", [-0.3, 0.2, 0.5, 0.9])
+def test_k_of_a_generalised_pareto_sample_is_its_own(k: float) -> None:
+    n, runs = 400, 40
+    found = [fitted(np.sort(stats.genpareto.rvs(k, size=n, random_state=i))) for i in range(runs)]
+    assert abs(np.mean(found) - k) < 5 * np.std(found) / sqrt(runs) + 0.02  # and a bias of the order 1 / n
+    deviation = (1 + k) / sqrt(n)  # of the best estimate, by the law's information
+    assert 0.6 * deviation < np.std(found) < 1.6 * deviation
+
+
+def test_pareto_k_tells_weights_with_a_variance_from_others_in_any_unit() -> None:
+    chance = np.random.default_rng(0).uniform(size=5000)
+    assert pareto_k(chance) < 0 < 0.15 < pareto_k(chance**-0.3) < 0.5 < RELIED < pareto_k(chance**-1.2)
+    assert pareto_k(1e-9 * chance**-0.3) == pytest.approx(pareto_k(chance**-0.3), rel=1e-6)
+    assert pareto_k(np.ones(100)) == 0 and np.isnan(pareto_k(np.ones(20)))
+
+
+def test_weights_that_few_points_carry_are_warned_of() -> None:
+    """In 50 dimensions Gaussians fitted to a tenth of the points miss a plane, and the error that they tell is none."""
+    event = rare.estimate(lambda x: x.sum(1) / sqrt(50), 50, 5.0, calls=10_000, method="cross-entropy")
+    assert event.interval[1] < stats.norm.sf(5) or event.probability < 0.1 * stats.norm.sf(5)
+    assert event.pareto_k > RELIED and any("Pareto k" in words for words in event.warnings)
+    good = rare.estimate(lambda x: x.sum(1) / sqrt(8), 8, 4.0, calls=8_000)
+    assert good.pareto_k < RELIED and not good.warnings
+    assert np.isnan(rare.estimate(lambda x: x[:, 0], 2, 2.0, calls=2_000, method="subset").pareto_k)

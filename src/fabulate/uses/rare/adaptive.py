@@ -37,6 +37,7 @@ from fabulate.seeds import generator
 from fabulate.types import Progress, silent
 from fabulate.uses.rare.calls import Calls
 from fabulate.uses.rare.event import RareEvent, interval, unseen
+from fabulate.uses.rare.pareto import RELIED, heavy, pareto_k
 from fabulate.uses.rare.proposal import Defended, Fit, Nominal, Proposal, subspace_mixture
 from fabulate.uses.rare.scouts import failed_scouts, scouting, scouts
 
@@ -175,7 +176,8 @@ def combined(
     parts = [float(share) / n * value for share, n, value in zip(trust, sizes, values, strict=True)]
     probability = float(sum(part.sum() for part in parts))
     variance = sum(float(part.var()) * n for part, n in zip(parts, sizes, strict=True))
-    effective = effective_size(torch.cat(parts))
+    weighed = torch.cat(parts)
+    effective, k = effective_size(weighed), pareto_k(weighed[weighed > 0].numpy())
     draws = sum(plain)
     seen = sum(int(bad[:n].sum()) for bad, n in zip(failed, plain, strict=True))
 
@@ -189,6 +191,8 @@ def combined(
         low, high = interval(probability, sqrt(variance), effective)
         if effective < TRUSTED:
             warnings.append(f"the estimate rests on {effective:.0f} effective failures: the true error may be larger")
+        if k > RELIED:
+            warnings.append(heavy(k))
         able = [
             value
             for share, value in zip(trust, values, strict=True)
@@ -220,6 +224,7 @@ def combined(
         interval=(low, high),
         calls=calls,
         effective_samples=effective,
+        pareto_k=k,
         levels=tuple(levels),
         warnings=tuple(warnings),
         proposal=last,

@@ -29,6 +29,7 @@ from fabulate.seeds import generator
 from fabulate.types import Progress, silent
 from fabulate.uses.rare.calls import Calls
 from fabulate.uses.rare.event import RareEvent, interval, unseen
+from fabulate.uses.rare.pareto import RELIED, heavy, pareto_k
 from fabulate.uses.rare.proposal import Defended, Nominal
 
 SHARE = 0.1  # conditional probability of a level; the best of a round
@@ -188,7 +189,8 @@ def cross_entropy(
     values = (-proposal.log_ratio(x)).exp() * (g > threshold)
     probability, error = float(values.mean()), float(values.std()) / sqrt(rest)
     effective = effective_size(values) if probability else 0.0
-    warnings = []
+    k = pareto_k(values[values > 0].numpy())
+    warnings = [heavy(k)] if k > RELIED else []
     if not (levels and levels[-1] >= threshold):
         warnings.append(f"level {(levels or [float('nan')])[-1]:.4g} was reached, not the threshold {threshold:.4g}")
     if not probability:
@@ -201,6 +203,7 @@ def cross_entropy(
         interval=interval(probability, error, effective) if probability else (0.0, 1.0),
         calls=calls,
         effective_samples=effective,
+        pareto_k=k,
         levels=tuple(levels),
         warnings=tuple(warnings),
         proposal=Defended(proposal, dim, DEFENCE),

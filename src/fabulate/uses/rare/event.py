@@ -1,7 +1,7 @@
 """What an estimate of a rare event is: a probability with its interval, and words where it cannot be trusted."""
 
 from dataclasses import dataclass, field
-from math import exp
+from math import exp, nan
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +25,9 @@ class RareEvent:
     """Points that g was asked for."""
     effective_samples: float
     """The effective sample size of the failures: (sum of weights)^2 / sum of squared weights."""
+    pareto_k: float = nan
+    """Of the failures' weights: up to 0.7 the error can be relied on (`pareto.py`); nan where they are too few to tell,
+    and where a method weighs nothing."""
     levels: tuple[float, ...]
     """The thresholds proposals were fitted at, up to the one that was asked for if it was reached."""
     warnings: tuple[str, ...] = ()

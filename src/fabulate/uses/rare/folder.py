@@ -21,6 +21,7 @@ from fabulate.models.capabilities import HasBound, HasLatent, HasLikelihood, Sco
 from fabulate.pictures import place_png, save_png, sheet
 from fabulate.report import Facts, Figure, Figures, Notes, Page, Section, number, plots, write_page
 from fabulate.types import Stages, silent, to_float
+from fabulate.uses.rare.pareto import RELIED
 from fabulate.uses.rare.simulator import Score, Simulator
 from fabulate.uses.rare.tail import Tail, tail
 
@@ -109,6 +110,7 @@ def write_tail(found: Tail, model: GenerativeModel, folder: Path, what: str, see
         "standard_error": event.standard_error,
         "interval": event.interval,
         "effective_samples": event.effective_samples,
+        "pareto_k": event.pareto_k if isfinite(event.pareto_k) else None,
         "calls": event.calls,
         "calls_in_all": found.calls,
         "warnings": event.warnings,
@@ -154,6 +156,12 @@ def numbers(found: Tail, words: str) -> list[tuple[str, str]]:
             f"{reduction:,.1f} over plain Monte Carlo" if isfinite(reduction) else "no error to compare",
         ),
         ("effective sample size", f"{event.effective_samples:,.0f} behind the probability"),
+        (
+            "Pareto k",
+            f"{event.pareto_k:.2f} of the weights; up to {RELIED} errors can be relied on"
+            if isfinite(event.pareto_k)
+            else "too few weights to tell",
+        ),
         ("images", f"{len(found.images):,}, from {found.ancestors:,} different draws"),
     ]
 
