@@ -23,6 +23,7 @@ from fabulate.uses.rare.proposal import (
     Nominal,
     SubspaceMixture,
     TMixture,
+    expectation_maximisation,
     fit_t_mixture,
     noise_edges,
     signal_subspace,
@@ -512,3 +513,11 @@ def test_weights_that_few_points_carry_are_warned_of() -> None:
     good = rare.estimate(lambda x: x.sum(1) / sqrt(8), 8, 4.0, calls=8_000)
     assert good.pareto_k < RELIED and not good.warnings
     assert np.isnan(rare.estimate(lambda x: x[:, 0], 2, 2.0, calls=2_000, method="subset").pareto_k)
+
+
+def test_a_component_that_loses_its_few_points_is_given_up_whatever_their_number():
+    """As few points as a component has numbers: with K components one may be left with none."""
+    z, group = torch.randn(25, 12, dtype=torch.float64, generator=generator(0, "few")), torch.zeros(25).long()
+    group[12:] = 2  # nobody is of group 1
+    assert expectation_maximisation(z, group, 5) is None
+    assert expectation_maximisation(z, torch.zeros(25).long(), 5) is not None

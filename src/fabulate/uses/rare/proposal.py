@@ -260,7 +260,7 @@ def expectation_maximisation(z: Tensor, group: Tensor, freedom: int) -> TMixture
     few = 2 * (size + 1)
     for _ in range(EM_ROUNDS):
         counts = member.sum(1)
-        if counts.min() < few < len(z):
+        if len(counts) > 1 and counts.min() < few:
             return None
         heavy = member * pull
         centres = heavy @ z / heavy.sum(1, keepdim=True)
