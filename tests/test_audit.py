@@ -132,7 +132,6 @@ def run(digits: Data, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_held_out_images_as_samples_may_be_handed_out_and_copies_not(digits: Data, run: Path, tmp_path: Path) -> None:
-    assert digits.test is not None
     train, test = (Images(digits.train.x[rows], digits.train.y[rows]) for rows in (slice(1000), slice(1000, 1400)))
     half = replace(digits, train=train, test=test)
     model = fabulate.load(run)

@@ -38,7 +38,6 @@ QUICK = {"preset": "default", "steps": 20, "batch_size": 32, "latent_dim": 4}
 def labelled(counts: dict[str, int], seed: int = 0) -> Images:
     """Waves, brighter with each class, so many of each."""
     source = pictures(SMALL, len(counts) * max(counts.values()), CLASSES, seed)
-    assert source.y is not None
     rows = np.concatenate([np.flatnonzero(source.y.numpy() == k)[:n] for k, n in enumerate(counts.values())])
     return Images(source.x.numpy()[rows], source.y.numpy()[rows])
 
@@ -56,7 +55,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A user's own folder: a sub-folder for each class, no test part."""
     own = tmp_path_factory.mktemp("folder") / "own"
     images = labelled(COUNTS)
-    assert images.y is not None
     for i, (x, k) in enumerate(zip(images.x, images.y, strict=True)):
         (own / CLASSES[k]).mkdir(parents=True, exist_ok=True)
         Image.fromarray(x[0]).save(own / CLASSES[k] / f"{i}.png")
@@ -87,18 +85,16 @@ def made(finished: Path, tmp_path: Path) -> Path:
 def test_every_class_keeps_its_share_for_the_test_and_no_image_is_in_both_parts(data: Data) -> None:
     for share in (0.0, 0.1, 0.4):
         cut = split(data, share)
-        assert cut.train.y is not None and cut.test.y is not None
         assert len(cut.train) + len(cut.test) == sum(COUNTS.values())
         for k, n in enumerate(COUNTS.values()):
             assert (cut.test.y == k).sum() >= max(1, share * n)
         # Images of this source are all different, so digests tell them apart.
         assert not set(digests(cut.train)) & set(digests(cut.test))
-        assert set(digests(cut.test)) >= set(digests(data.test))  # type: ignore[arg-type]
+        assert set(digests(cut.test)) >= set(digests(data.test))
         assert cut.held_out == split(data, share).held_out and len(set(cut.held_out)) == len(cut.held_out)
 
 
 def test_a_source_that_keeps_enough_is_cut_as_it_is(data: Data) -> None:
-    assert data.test is not None
     own = replace(data, test=labelled(dict.fromkeys(COUNTS, 30), seed=1))
     cut = split(own)
     assert cut.held_out == () and cut.train is own.train and cut.test is own.test
@@ -114,7 +110,7 @@ def test_a_class_of_one_image_cannot_be_cut(data: Data) -> None:
 
 def test_test_images_that_equal_a_training_image_are_left_out() -> None:
     images = labelled(COUNTS)
-    again = Images(images.x[[3, 3, 5]], images.y[[3, 3, 5]])  # type: ignore[index]
+    again = Images(images.x[[3, 3, 5]], images.y[[3, 3, 5]])
     left = untouched(again, set(digests(Images(images.x[:4]))))
     np.testing.assert_array_equal(left.x, images.x[[5]])
 
@@ -149,7 +145,7 @@ def test_balanced_batches_show_each_class_as_often_and_every_image() -> None:
     images = labelled(COUNTS)
     shown = Balanced(images.x, images.y)
     y = shown.batch(torch.arange(len(shown))).y
-    assert y is not None and torch.bincount(y).tolist() == [60, 60, 60]
+    assert torch.bincount(y).tolist() == [60, 60, 60]
     assert set(shown.rows.tolist()) == set(range(len(images)))
     assert torch.bincount(shown.rows).max() == 60 / 12
 
@@ -195,7 +191,7 @@ def test_a_model_that_copies_makes_nothing(known: Filters) -> None:
     with pytest.raises(
         DataError, match=r"no sample passes the filters \(cat: 0 of 5 made from 256 samples; .*, 256 copy"
     ):
-        rejection_sampling(Stubborn(), known, {"cat": 5, "dog": 0}, CLASSES)  # type: ignore[arg-type]
+        rejection_sampling(Stubborn(), known, {"cat": 5, "dog": 0}, CLASSES)
 
 
 # The folder

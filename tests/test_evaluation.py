@@ -21,7 +21,7 @@ from fabulate.evaluation.evaluate import check, sampled
 from fabulate.evaluation.fidelity import LEVEL, POWER, fidelity, least_noticed, memorisation
 from fabulate.evaluation.report import page, write
 from fabulate.evaluation.subject import Subject
-from fabulate.features import ClassifierFeatures, Features, features_for
+from fabulate.features import Features, features_for
 from fabulate.features.base import Pixels
 from fabulate.metrics import copies
 from fabulate.metrics.intervals import Estimate
@@ -37,9 +37,6 @@ from tiny import SMALL, Case, ends, make, pictures, small
 @pytest.fixture(scope="module")
 def few(digits: Data) -> Data:
     """The digits with fewer images: 400 to train on, 30 held out."""
-    assert digits.test is not None
-    assert digits.train.y is not None
-    assert digits.test.y is not None
     train = Images(digits.train.x[:400].copy(), digits.train.y[:400].copy())
     test = Images(digits.test.x[:30].copy(), digits.test.y[:30].copy())
     return replace(digits, train=train, test=test, fingerprint="few")
@@ -173,7 +170,6 @@ def test_without_test_images_the_report_says_so_and_compares_with_others_than_th
 @pytest.mark.usefixtures("briefly")
 def test_real_images_as_samples_teach_what_real_images_teach(few: Data, seeing: Features) -> None:
     perfect = subject(few, torch.zeros(400, *few.shape, dtype=torch.uint8), seeing).perfect
-    assert few.train.y is not None
     y = torch.from_numpy(few.train.y[perfect.numpy()])
     section = classes(subject(few, torch.from_numpy(few.train.pixels(perfect)), seeing, y))
     rows = {row.name: row for row in section.rows}
@@ -188,8 +184,6 @@ def test_real_images_as_samples_teach_what_real_images_teach(few: Data, seeing: 
 
 
 def test_a_collapsed_generator_is_told_which_classes_are_gone(few: Data, seeing: Features) -> None:
-    assert isinstance(seeing, ClassifierFeatures)
-    assert few.train.y is not None
     sevens = torch.from_numpy(few.train.x[few.train.y == 7])
     section = classes(subject(few, sevens, seeing))
     assert section.cards[0].verdict == "no"
@@ -203,16 +197,14 @@ def test_samples_teach_a_classifier_of_sides_beyond_64(few: Data) -> None:
     def wide(images: Images) -> Images:
         return Images(np.pad(images.x, ((0, 0), (0, 0), (0, 0), (0, 58))), images.y)
 
-    assert few.test is not None
     data = replace(few, train=wide(few.train), test=wide(few.test), fingerprint="wide")
-    assert max(data.shape) == 66 and data.train.y is not None
+    assert max(data.shape) == 66
     rows, _, absent = score(subject(data, torch.from_numpy(data.train.x), Pixels(), torch.from_numpy(data.train.y)))
     assert [row.name for row in rows] == [SCORE] and not absent
 
 
 def test_a_classifier_is_not_believed_about_what_it_does_not_know(few: Data, seeing: Features) -> None:
     """Gray images with a hint of the digits, of which it has seen none."""
-    assert few.train.y is not None
     dim = torch.from_numpy(few.train.x // 4 + 96)
     believed, doubted = (
         classes(subject(few, images, seeing)).sentences[0] for images in (torch.from_numpy(few.train.x), dim)
@@ -224,7 +216,6 @@ def test_a_classifier_is_not_believed_about_what_it_does_not_know(few: Data, see
 def test_a_conditional_model_is_asked_for_classes_as_often_as_they_are(
     few: Data, told_classes: GenerativeModel
 ) -> None:
-    assert few.train.y is not None
     _, y = sampled(told_classes, few, len(few.train), seed=0)
     assert y is not None
     assert torch.equal(torch.bincount(y), torch.from_numpy(np.bincount(few.train.y)))

@@ -126,11 +126,9 @@ def test_a_way_against_itself_differs_by_nothing_and_swapping_turns_the_sign() -
 def test_ways_learn_from_what_they_say(data: Data, made: Path) -> None:
     found = splits(data, read(made))
     real, synthetic = found.real, found.synthetic
-    assert real.y is not None and synthetic.y is not None
     ways = Recipe(0.5, "randaugment").baselines()
     for name, way in ways.items():
         images = way.images(real, synthetic, 0)
-        assert images.y is not None
         np.testing.assert_array_equal(images.x[: len(real)], real.x)
         more = np.bincount(images.y, minlength=10) - np.bincount(real.y, minlength=10)
         own = np.bincount(synthetic.y, minlength=10)
@@ -166,7 +164,7 @@ def test_smote_draws_on_lines_between_images_of_a_class() -> None:
     real = Images(np.concatenate([line, 255 - line[:1]]), np.array([0, 0, 0, 1]))
     synthetic = Images(np.zeros((30, 1, 8, 8), np.uint8), np.repeat([0, 1], [20, 10]))
     grown = smote(real, synthetic, 0)
-    assert grown.y is not None and np.bincount(grown.y).tolist() == [23, 11]
+    assert np.bincount(grown.y).tolist() == [23, 11]
     new = grown.x[4:24]
     assert (new == new[:, :1, :1, :1]).all() and len(np.unique(new[:, 0, 0, 0])) > 5
     assert (grown.x[24:] == real.x[3]).all()  # the only image of its class
@@ -286,7 +284,6 @@ def test_it_says_what_one_point_would_take() -> None:
 def test_images_of_a_class_that_was_nearly_absent_are_found_to_help() -> None:
     """Two dogs of one kind, and then 40 as they are: nothing done to the two can make up for them."""
     waves = pictures(SMALL, 200, ("cat", "dog"))
-    assert waves.y is not None
     x, y = waves.x.numpy(), waves.y.numpy()
     cats, dogs = np.flatnonzero(y == 0), np.flatnonzero(y == 1)
     odd = x[dogs[:2]] // 2  # as dark as cats are
@@ -302,7 +299,6 @@ def test_images_of_a_class_that_was_nearly_absent_are_found_to_help() -> None:
 def test_images_that_add_nothing_are_found_not_to_help(data: Data) -> None:
     """Copies of real images in the place of synthetic ones, of a common class: nothing to learn from them."""
     cut = split(data)
-    assert cut.train.y is not None
     own = np.flatnonzero(cut.train.y == 9)[:20]
     proof = prove(cut.train, Images(cut.train.x[own], cut.train.y[own]), cut.test, data.classes, seeds=2, steps=8)
     assert verdict(proof).word in ("no", "only a little")

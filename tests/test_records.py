@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +22,6 @@ from fabulate.evaluation.report import Report, Settings, kept
 from fabulate.evaluation.subject import Findings
 from fabulate.files import LARGEST_JSON, replaceable_folder, write_json
 from fabulate.metrics.intervals import Estimate
-from fabulate.models import GenerativeModel
 from fabulate.report import Card, Row
 from fabulate.uses.augment import folder as augmented
 from fabulate.uses.augment.folder import split
@@ -98,9 +97,9 @@ def made(tmp_path: Path, images: Data) -> Path:
     """A folder as `fabulate augment` leaves it."""
     folder, cut = tmp_path / "made", split(images)
     augmented.claim(folder, images, cut, overwrite=False)
-    some = Images(images.train.x[:6], cast(Any, images.train.y)[:6])
+    some = Images(images.train.x[:6], images.train.y[:6])
     paths = augmented.write_part(folder, "synthetic", some, images.classes)
-    files = {path: (images.classes[k], i) for i, (path, k) in enumerate(zip(paths, cast(Any, some.y), strict=True))}
+    files = {path: (images.classes[k], i) for i, (path, k) in enumerate(zip(paths, some.y, strict=True))}
     about = {
         "classes": list(images.classes),
         "model": {"family": "vae", "sha256": "0" * 64, "sampling": {}, "trained": {}},
@@ -250,7 +249,7 @@ def some_report() -> Report:
 
 def test_no_damage_of_metrics_json_ends_in_a_traceback(tmp_path):
     report = some_report()
-    model = cast(GenerativeModel, SimpleNamespace(weights_hash=lambda: "0" * 64))
+    model = SimpleNamespace(weights_hash=lambda: "0" * 64)
     file = tmp_path / "metrics.json"
     assert kept(tmp_path, model, report.settings) is None
     write_json(file, report.to_json())
