@@ -144,54 +144,16 @@ def test_codes_are_followed_by_an_ode_where_samples_are_drawn_by_chance():
     assert not torch.equal(model.sample(2), model.sample(2, solver="ipndm"))
 
 
-@pytest.mark.parametrize(
-    ("amount", "low", "high"),
-    [
-        (lambda s: 1 / (1 + 10 * s), 0.1 / 1.8, 0.1),  # half the detail at a level of 0.1, which is wanted
-        (lambda s: 0.4, LOWEST, LOWEST),  # never enough: images are soft
-        (lambda s: 1.0, flow_file.COARSEST, flow_file.COARSEST),
-    ],
-)
-def test_walks_end_where_samples_have_the_images_detail(monkeypatch, amount, low, high):
-    model, pattern = best(), normal(1, *SMALL)
-    images = Tensors((0.5 * pattern).expand(40, -1, -1, -1))
-    monkeypatch.setattr(model, "denoiser", lambda y, guidance: lambda u, s: float(amount(s)) * pattern.expand_as(u))
-    before = torch.get_rng_state()
-    model.fit_latents(images)
-    assert low <= float(model.sigma_min) * (1 + 1e-6) and float(model.sigma_min) <= high * (1 + 1e-6)
-    assert torch.equal(torch.get_rng_state(), before)
-
-
-def test_the_true_denoiser_walks_on_to_its_images_detail():
-    model = best()
-    model.fit_latents(Tensors(STD * normal(500, *SMALL)))
-    assert float(model.sigma_min) < STD / 4  # there the mean image lacks a thirtieth of the detail
-    images = model.sample(64, evaluations=60)
-    assert abs(float(images.std()) / STD - 1) < 0.06
-
-
-def test_the_last_level_is_the_models_unless_asked_otherwise_and_never_that_of_an_ode():
+def test_a_random_walk_goes_straight_to_the_image_from_the_level_asked_for_and_an_ode_goes_on():
     levels: list[float] = []
-    answer = best().denoiser(None)
-    model = best()
-    model.sigma_min.fill_(0.125)
-
-    def watched(y, guidance):
-        return lambda u, s: (levels.append(float(s)), answer(u, s))[1]
-
-    model.denoiser = watched
+    model = best(sampling=FlowSampling(sigma_min=0.125))
+    answer = model.denoiser(None)
+    model.denoiser = lambda y, guidance: lambda u, s: (levels.append(float(s)), answer(u, s))[1]
     for sampling, last in (({}, 0.125), ({"sigma_min": 0.05}, 0.05), ({"solver": "ipndm"}, LOWEST)):
         levels.clear()
         model.sample(2, **sampling)
         assert levels[0] == pytest.approx(HIGHEST) and levels[-1] == pytest.approx(last) and len(levels) == 20
-    kept = Flow(FlowConfig(network=UNet(width=8)), SMALL)
-    kept.sigma_min.fill_(0.25)
-    saved = kept.state_dict()
-    kept.load_state_dict(saved)
-    assert float(kept.sigma_min) == 0.25
-    saved.pop("sigma_min")  # of a model from before
-    kept.load_state_dict(saved)
-    assert float(kept.sigma_min) == pytest.approx(LOWEST)
+    assert FlowConfig().sampling.sigma_min == LOWEST  # as models from before there was a choice are drawn from
 
 
 def test_guidance_without_classes_is_refused_in_words():

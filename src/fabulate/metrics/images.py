@@ -66,22 +66,6 @@ def ssim(x: Tensor, y: Tensor) -> Tensor:
     return (light * structure).mean((1, 2, 3))
 
 
-def detail(x: Tensor) -> Tensor:
-    """How much images (N, C, H, W) change from pixel to pixel: the root mean square of d^2 / dh^2 d^2 / dw^2.
-
-    The second difference along both sides hears the highest frequencies alone: noise in full, slopes and edges along
-    either side not at all. Sides are at least 3. Scaled so that noise of standard deviation 1 has 1.
-
-    >>> torch.manual_seed(0)  # doctest: +ELLIPSIS
-    <torch._C.Generator object at ...>
-    >>> round(float(detail(torch.randn(8, 3, 64, 64))), 1), float(detail(torch.arange(64.0).view(1, 1, 8, 8)))
-    (1.0, 0.0)
-    """
-    down = x[:, :, 2:] - 2 * x[:, :, 1:-1] + x[:, :, :-2]
-    both = down[..., 2:] - 2 * down[..., 1:-1] + down[..., :-2]
-    return both.square().mean().sqrt() / 6  # the squares of 1 -2 1 add up to 6 in each direction
-
-
 def _pixels(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Both in [0, 1], float64."""
     if x.shape != y.shape or x.ndim != 4:

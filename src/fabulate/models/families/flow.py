@@ -31,9 +31,8 @@ import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor
 
-from fabulate.config import NonNegativeFloat, PositiveFloat, PositiveInt, Preset, Training, spec
-from fabulate.metrics.images import detail
-from fabulate.models.base import TILE, Labels, evaluating
+from fabulate.config import NonNegativeFloat, PositiveInt, Preset, Training, spec
+from fabulate.models.base import Labels, evaluating
 from fabulate.models.capabilities import Encodes, Fills, HasLikelihood
 from fabulate.models.denoising import Denoising
 from fabulate.models.filling import STEPS, inpainted
@@ -53,10 +52,9 @@ from fabulate.samplers import (
     transport,
 )
 from fabulate.seeds import generator
-from fabulate.types import Batch, BatchSource, ImageShape, some_of
+from fabulate.types import Batch, ImageShape
 
 NUMERICAL = 0.01  # error of a pixel by the steps from an image to its code and back
-COARSEST = 0.3  # level above which no walk ends: there a whole image is still undecided
 REVERSE = [*reversed(grid(24)[:-1])]  # levels from an image to its noise; each step takes two evaluations
 
 
@@ -71,9 +69,9 @@ class FlowSampling:
     """Of the network for each image (guidance takes two at once)."""
     guidance: NonNegativeFloat = 1.0
     """How much the class counts: 0 ignores it, 1 is p(x | class), more exaggerates it."""
-    sigma_min: PositiveFloat | None = None
-    """Noise level from which a random solver goes straight to the image: a higher one leaves less grain, and fewer fine
-    details (default: the one at which samples have as much fine detail as training images)."""
+    sigma_min: Annotated[float, Field(gt=0, le=1)] = LOWEST
+    """Noise level from which a random solver goes straight to the image: a higher one (0.1) leaves less grain after a
+    short training, and fewer fine details after a long one."""
 
 
 @spec
@@ -134,7 +132,7 @@ class Flow(Denoising, Encodes, HasLikelihood, Fills, family="flow"):
                 error="target",
                 times="uniform",
                 space=Pixels(),
-                sampling=FlowSampling(solver="ancestral", evaluations=250, sigma_min=LOWEST),
+                sampling=FlowSampling(solver="ancestral", evaluations=250),
             ),
             Training(
                 epochs=10, steps=None, batch_size=128, lr=2e-4, schedule="constant", ema=0.9999, clip=1.0, validation=0
@@ -144,15 +142,12 @@ class Flow(Denoising, Encodes, HasLikelihood, Fills, family="flow"):
 
     config: FlowConfig
     sampling: FlowSampling
-    sigma_min: Tensor
-    """See `FlowSampling.sigma_min`; what training images ask for."""
     passes = 2 * (len(REVERSE) - 1)
 
     method = f"by following the ODE in {len(REVERSE) - 1} Heun steps, its divergence estimated with one random probe"
 
     def __init__(self, config: FlowConfig, shape: ImageShape, classes: tuple[str, ...] = ()) -> None:
         super().__init__(config, shape, classes)
-        self.register_buffer("sigma_min", torch.tensor(LOWEST))
         if self.space.method:
             self.method = f"{self.method}; {self.space.method}"
 
@@ -171,9 +166,6 @@ class Flow(Denoising, Encodes, HasLikelihood, Fills, family="flow"):
             sizes = {"width": 32 if long <= 32 else 64, "patch": 1 if long <= 16 else 2 if long <= 32 else 4}
             network = {**network, **{name: network[name] or size for name, size in sizes.items()}}
         return {**saved, "error": "target", "network": network}
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False) -> Any:
-        return super().load_state_dict({"sigma_min": torch.tensor(LOWEST), **state_dict}, strict, assign)
 
     def loss(self, batch: Batch) -> dict[str, Tensor]:
         """The mean squared error of the predicted target, or of the velocity that follows from it."""
@@ -242,40 +234,10 @@ class Flow(Denoising, Encodes, HasLikelihood, Fills, family="flow"):
     def walk(self, z: Tensor, y: Tensor | None, noise: Noise) -> Tensor:
         """From codes (N, Z) to images in [-1, 1] by the solver of samples."""
         solver = SOLVERS[self.sampling.solver]
-        lowest = (self.sampling.sigma_min or float(self.sigma_min)) if solver.random else LOWEST
+        lowest = self.sampling.sigma_min if solver.random else LOWEST
         levels = list(grid(steps_within(solver, self.sampling.evaluations), lowest, rho=solver.rho))
         u = solver.walk(self.denoiser(y, self.sampling.guidance), self.images(z) * HIGHEST, levels, noise)
         return self.space.decode(u).clamp(-1, 1)
-
-    @torch.no_grad()
-    def fit_latents(self, images: BatchSource) -> None:
-        """Let samples have as much fine detail as training images, where a random solver draws them.
-
-        What the network sees behind noise has more and more detail as the level falls. A network that has learnt for
-        minutes leaves some of the weakest noise where it is, and that grain is detail too: the walk ends before.
-        """
-        solver = SOLVERS[self.sampling.solver]
-        if not solver.random or self.sampling.sigma_min is not None or min(self.shape[1:]) < 3:
-            return
-        x, y = images.batch(some_of(images, TILE, 0, "detail"))
-        y = None if y is None or not self.classes else y.to(self.device)
-        denoise, wanted = self.denoiser(y, self.sampling.guidance), float(detail(x))
-        chance = generator(0, "detail")
-        found: list[tuple[float, float]] = []  # levels, from the highest, and the detail of what is seen there
-
-        def watched(u: Tensor, s: Tensor) -> Tensor:
-            image = denoise(u, s)
-            found.append((float(s), float(detail(self.space.decode(image).clamp(-1, 1)))))
-            return image
-
-        def noise() -> Tensor:
-            return torch.randn(len(x), *self.space.shape, generator=chance).to(next(self.parameters()))
-
-        with evaluating(self):
-            levels = list(grid(steps_within(solver, self.sampling.evaluations), rho=solver.rho))
-            solver.walk(watched, noise() * HIGHEST, levels, noise)
-        ends = [s for s, fine in found if fine >= wanted]
-        self.sigma_min.fill_(min(max(ends, default=LOWEST), COARSEST))
 
     @torch.no_grad()
     def fill(self, x: Tensor, known: Tensor, y: Labels = None, *, n: int = 4, seed: int = 0, **sampling: Any) -> Tensor:
