@@ -420,10 +420,15 @@ def test_tunes_are_read_and_heard_and_another_seed_writes_others(page, studio, f
     assert ends("train", "ar", folder / "tunes.abc", *small, "--out", folder / "runs" / "tunes") == 0
     page.goto(f"{studio.url}#/explore?run=runs/tunes")
     page.fill("input[name=temperature]", "0.05")
-    page.wait_for_selector(".writing audio")
     model = load(folder / "runs" / "tunes")
-    texts = page.locator(".writing pre").all_inner_texts()
-    assert texts == [item.strip("\n") for item in model.items(model.sample(6, seed=0, temperature=0.05))]
+
+    def shows(seed: int) -> None:
+        """Wait until the page shows what the model writes."""
+        written = [item.strip("\n") for item in model.items(model.sample(6, seed=seed, temperature=0.05))]
+        seen = "[...document.querySelectorAll('.writing pre')].map((each) => each.innerText)"
+        page.wait_for_function(f"(written) => JSON.stringify({seen}) === JSON.stringify(written)", arg=written)
+
+    shows(seed=0)
     code = page.locator(".action code").last.inner_text()
     assert code == "fabulate sample runs/tunes -n 6 --seed 0 --temperature 0.05"
     page.wait_for_function(
@@ -435,9 +440,7 @@ def test_tunes_are_read_and_heard_and_another_seed_writes_others(page, studio, f
         }"""
     )
     page.click("text=›")
-    page.wait_for_selector(".written[data-seed='1']")
-    others = page.locator(".writing pre").all_inner_texts()
-    assert others == [item.strip("\n") for item in model.items(model.sample(6, seed=1, temperature=0.05))]
+    shows(seed=1)
     page.goto(f"{studio.url}#/data?source=tunes.abc")
     page.wait_for_selector(".writing pre")
     assert "24 found" in page.locator("table.told").inner_text()

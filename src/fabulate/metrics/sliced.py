@@ -39,7 +39,7 @@ def monge_distance(a: Tensor, b: Tensor, *, seed: int = 0) -> Estimate:
     compare it at equal N only. `seed` chooses the directions.
     Errors: `DataError` for fewer than 2 rows, unequal D or numbers that are not finite.
 
-    >>> a = torch.linspace(-1, 1, 50)[:, None] ** torch.tensor([1.0, 2.0, 3.0])
+    >>> a = torch.linspace(-1, 1, 50, dtype=torch.float64)[:, None] ** torch.tensor([1.0, 2.0, 3.0])
     >>> round(monge_distance(a, a + torch.tensor([0.0, 1.0, 0.0])).value, 9)
     3.0
     """

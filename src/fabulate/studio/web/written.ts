@@ -33,7 +33,6 @@ export function writes(run: string, facts: Json): HTMLElement {
         sheet.getContext("2d")!.drawImage(bitmap, 0, 0);
         refill(list, sheet, shown);
       } else refill(list, shown);
-      list.dataset.seed = String(asked.seed);
     } catch (error) {
       if (!(error instanceof DOMException)) refill(list);
       throw error;
