@@ -381,7 +381,7 @@ def test_a_fitted_over_sampler_and_its_pipeline_can_be_dumped(
     images = labelled(COUNTS)
     rows = images.x.reshape(len(images), -1) if image_shape else images.x.reshape(len(images), -1)[:, :5] / 255.0
     over = GenerativeOverSampler(image_shape=image_shape, hyperparameters={"steps": 5})
-    pipeline = make_pipeline(over, LogisticRegression(max_iter=20, tol=1.0)).fit(rows, images.y)
+    pipeline = make_pipeline(over, LogisticRegression(max_iter=1000, tol=1.0)).fit(rows, images.y)
     joblib.dump(pipeline, tmp_path / "pipeline.joblib")
     again = joblib.load(tmp_path / "pipeline.joblib")
     assert np.array_equal(again.predict(rows), pipeline.predict(rows))

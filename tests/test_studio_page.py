@@ -399,7 +399,7 @@ def test_clients_that_go_away_leave_the_studio_at_work(studio, folder):
     gone = 0
     for seed in range(12):
         try:
-            httpx.post(f"{studio.url}api/explore/draw", json=asked | {"seed": seed}, headers=cookie, timeout=0.01)
+            httpx.post(f"{studio.url}api/explore/draw", json=asked | {"seed": seed}, headers=cookie, timeout=0.002)
         except httpx.TimeoutException:
             gone += 1
         with httpx.stream(
