@@ -29,7 +29,7 @@ CASES.append(("gan", "projected"))
 FEWER = {("flow", "default"): 4, ("flow", "tutorial"): 4, ("vqvae", "default"): 5, ("vqvae", "tutorial"): 5}
 FEWER |= {("consistency", "default"): 2, ("consistency", "tutorial"): 2, ("ar", "default"): 5, ("ar", "tutorial"): 5}
 FEWER[CASES[-1]] = 2  # steps of what takes long; with the slow tests they are 20 too, or as here
-MOST = {CASES[-1]: 4}  # its critic sees through a large network: on another processor the fifth loss is 7e-4 off
+MOST = {CASES[-1]: 3}  # its critic sees through a large network: on another processor the fourth loss is 9e-4 off
 # Processors sum in different orders: SSE, AVX2 and AVX-512 were measured to differ by up to 3e-6 within these 20 steps,
 # while a learning rate that is 1 % off moves some loss by more than 1e-3.
 TOLERANCE = 1e-4
