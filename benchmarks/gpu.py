@@ -35,7 +35,7 @@ from fabulate.evaluation.classes import SCORE
 from fabulate.models import base, family
 from fabulate.samples import faster
 from fabulate.seeds import seeded
-from fabulate.training.devices import flushed
+from fabulate.training.devices import flushed, multiplying
 from fabulate.training.loop import Learner
 
 WARM = 20  # steps before the clock starts
@@ -104,15 +104,13 @@ def flow(side: int, device: torch.device, steps: int) -> None:
     x, t = torch.randn(size, *model.space.shape, device=device), torch.rand(size, device=device)
     parameters = [p for p in model.network.parameters() if p.requires_grad]
 
-    def backward(x: torch.Tensor, t: torch.Tensor) -> Any:
-        return torch.autograd.grad(model.answer(x, t, None).square().mean(), parameters, allow_unused=True)
-
     with FlopCounterMode(display=False) as counted:
-        backward(x, t)
+        torch.autograd.grad(model.answer(x, t, None).square().mean(), parameters, allow_unused=True)
     answer = torch.compile(model.answer) if device.type == "cuda" else model.answer
 
     def alone() -> None:
-        torch.autograd.grad(answer(x, t, None).square().mean(), parameters, allow_unused=True)
+        with multiplying(model, lesson.precision):
+            torch.autograd.grad(answer(x, t, None).square().mean(), parameters, allow_unused=True)
 
     for _ in range(min(WARM, steps)):
         next(running)
@@ -124,10 +122,10 @@ def flow(side: int, device: torch.device, steps: int) -> None:
         bare += seconds(lambda: [alone() for _ in range(part)], device)
     lesson.guard.check()
     done = 5 * part
-    limit = ceiling(device, 8192 if device.type == "cuda" else 1024, model.precision)
+    limit = ceiling(device, 8192 if device.type == "cuda" else 1024, getattr(torch, lesson.precision))
     share, steps_share = (counted.get_total_flops() * done / taken / limit for taken in (bare, trained))
     print(
-        f"| {side} | {size} | {model.precision} | {done * size / trained:,.0f} | {done * size / bare:,.0f} | "
+        f"| {side} | {size} | {lesson.precision} | {done * size / trained:,.0f} | {done * size / bare:,.0f} | "
         f"{limit / 1e12:,.1f} | {steps_share:.0%} | {share:.0%} |"
     )
 

@@ -33,7 +33,7 @@ def test_half_the_bits_move_the_weights_nearly_as_all_do_and_leave_them_float32(
         learner = Learner(fresh(name, config, schedule, digits.shape, (), "cpu"), schedule, digits.train)
         losses[precision] = [float(terms["loss"]) for terms in learner.steps()]
         weights[precision] = torch.cat([p.detach().flatten() for p in learner.model.parameters()])
-        assert learner.average.precision == torch.float32  # what is tested, shown and saved
+        assert learner.average.precision == learner.model.precision == torch.float32  # but in steps
     assert weights["bfloat16"].dtype == torch.float32
     begun = fresh(name, config, training, digits.shape, (), "cpu")
     start = torch.cat([p.detach().flatten() for p in begun.parameters()])
@@ -53,6 +53,19 @@ def test_only_products_within_the_network_lose_bits(digits):
     whole, rounded = model.answer(x, t, None), half.answer(x, t, None)
     assert rounded.dtype == torch.float32 and torch.equal(rounded, rounded.bfloat16().float())
     assert 0 < (rounded - whole).norm() / whole.norm() < 0.03
+
+
+def test_without_an_average_the_model_of_a_training_draws_in_float32_too(digits):
+    """Half the bits are for steps; ema=0 gives back the very model that took them."""
+    config, training = configure("flow", "default", {**NARROW, "steps": 1, "ema": 0.0, "precision": "bfloat16"})
+    learner = Learner(fresh("flow", config, training, digits.shape, (), "cpu"), training, digits.train)
+    asked = []
+    loss = learner.model.loss
+    learner.players["model"] = learner.players["model"]._replace(
+        loss=lambda batch: (asked.append(learner.model.precision), loss(batch))[1]
+    )
+    assert [*learner.steps()] and asked == [torch.bfloat16]
+    assert learner.sampler() is learner.model and learner.model.precision == torch.float32
 
 
 def test_a_run_tells_its_precision_and_keeps_it(tmp_path, digits):

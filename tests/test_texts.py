@@ -195,7 +195,7 @@ def test_pieces_are_so_many_as_asked_for_spell_every_text_and_make_it_shorter(tm
 
 def test_the_longest_piece_that_fits_is_next_and_a_strange_character_is_one():
     its = medium(SequenceShape(9, ("", "a", "ab", "abc", "b", "c")))
-    assert its.spelled("abcabx", ("", "a", "ab", "abc", "b", "c"), 1) == ["abc", "ab", "x"]
+    assert its.speller(("", "a", "ab", "abc", "b", "c"), 1)("abcabx") == ["abc", "ab", "x"]
     with pytest.raises(ConfigError, match="has not learnt 'x'"):
         its.encoded(["abcabx"], SequenceShape(9, ("", "a", "ab", "abc", "b", "c")))
 

@@ -79,7 +79,7 @@ class GenerativeModel(Saved, nn.Module, ABC):
     takes: ClassVar[tuple[type, ...]] = (ImageShape,)  # the shapes of what it learns
     shape: ImageShape  # what most take; a family that takes sequences too declares `Shape`
     sized_by_data: ClassVar[Sequence[str]] = ()  # what names of buffers begin with that are as long as the data say
-    precision: torch.dtype | None = None  # of products in its network, where they may be of fewer bits in training
+    precision: torch.dtype | None = None  # of products in its network, which steps of a training may lower
     units: ClassVar[Mapping[str, str]] = {}  # what the terms of its losses and tests are measured in, by their names
 
     def __init_subclass__(cls, family: str | None = None, **kwargs: Any) -> None:

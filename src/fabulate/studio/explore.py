@@ -29,7 +29,7 @@ from fabulate.pictures import Pixels, in_colour, to_image
 from fabulate.seeds import generator
 from fabulate.studio.atlas import atlas
 from fabulate.studio.forms import schema
-from fabulate.studio.loaded import Kept, data_of_run, model_of, stamp
+from fabulate.studio.loaded import Kept, data_of_run, model_of, version
 from fabulate.training import own_data
 from fabulate.types import ImageShape, some_of, to_uint8
 
@@ -98,8 +98,7 @@ def draw(run: Path, n: int, seed: int, label: str | None, sampling: Json) -> byt
 
 def map_of(run: Path, n: int, label: str | None) -> Map:
     """The map of a run's codes."""
-    weights = run / "model" / "model.safetensors"
-    return _maps.get((str(run), n, label, stamp(weights) if weights.exists() else None), lambda: make(run, n, label))
+    return _maps.get((version(run), n, label), lambda: make(run, n, label))
 
 
 @torch.no_grad()

@@ -54,16 +54,20 @@ def stamp(file: Path) -> tuple[int, int]:
     return about.st_mtime_ns, about.st_ino
 
 
+def version(run: Path) -> Hashable:
+    """What changes when a run's model is written anew."""
+    weights = run / "model" / "model.safetensors"
+    return str(run), stamp(weights) if weights.exists() else None
+
+
 def model_of(run: Path) -> Model:
     """The model of a run as it is now. Errors: `RunError` where it has none yet."""
-    weights = run / "model" / "model.safetensors"
-    key = (str(run), stamp(weights) if weights.exists() else None)
 
     def make() -> Model:
         model: GenerativeModel = load(run)
         return Model(model.eval(), threading.Lock())
 
-    return _models.get(key, make)
+    return _models.get(version(run), make)
 
 
 def data_of(spec: DataSpec) -> Data:

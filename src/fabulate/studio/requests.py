@@ -223,14 +223,10 @@ class Draw(Body):
     sampling: Values = {}
 
 
-class Write(Body):
-    """Texts or tunes to be read and heard."""
+class Write(Draw):
+    """Texts or tunes to be read and heard: fewer, as each takes as long as many images."""
 
-    run: Text
     n: Annotated[int, Field(ge=1, le=24)] = 6
-    seed: Seed = 0
-    label: Text | None = None
-    sampling: Values = {}
 
 
 class Codes(Body):

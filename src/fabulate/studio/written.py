@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from fabulate.data.media import Medium, medium
-from fabulate.studio.loaded import Kept, model_of, stamp
+from fabulate.studio.loaded import Kept, model_of, version
 from fabulate.studio.requests import Write
 
 Json = dict[str, Any]
@@ -28,8 +28,7 @@ def told(its: Medium, items: Sequence[str]) -> list[Json]:
 
 def drawn(run: Path, asked: Write) -> list[str]:
     """Samples of a run's model, kept for who asks for their picture and their sounds."""
-    weights = run / "model" / "model.safetensors"
-    key = (str(run), stamp(weights) if weights.exists() else None, json.dumps(asked.model_dump(), sort_keys=True))
+    key = version(run), json.dumps(asked.model_dump(), sort_keys=True)
 
     def make() -> list[str]:
         loaded = model_of(run)

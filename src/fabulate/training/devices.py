@@ -97,6 +97,18 @@ def precision_on(model: GenerativeModel, training: Training) -> Precision:
     return "bfloat16" if fewer else "float32"
 
 
+@contextmanager
+def multiplying(model: GenerativeModel, precision: Precision) -> Iterator[None]:
+    """Within the block products in the model's network are of this precision, where it takes another than float32."""
+    before = model.precision
+    if before is not None:
+        model.precision = getattr(torch, precision)
+    try:
+        yield
+    finally:
+        model.precision = before
+
+
 def shared_evenly(training: Training, numbers: int, processes: int) -> int:
     """The micro-batches of a step: `accumulate` for each process. Errors: `ConfigError` when they are not equal."""
     parts = training.accumulate * processes

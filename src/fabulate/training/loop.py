@@ -34,7 +34,7 @@ from fabulate.errors import DivergedError, RunError
 from fabulate.models.base import GenerativeModel, Player
 from fabulate.processes import ALONE, Processes
 from fabulate.seeds import seeded
-from fabulate.training.devices import precision_on, shared_evenly, take
+from fabulate.training.devices import multiplying, precision_on, shared_evenly, take
 from fabulate.training.optimizers import optimizer_of
 from fabulate.training.validation import Validation
 from fabulate.types import Batch, BatchSource, order_of
@@ -71,7 +71,7 @@ class Learner:
             for name, parameters in self.parameters.items()
         }
         self.average = copy.deepcopy(model) if training.ema else model
-        model.precision = getattr(torch, precision_on(model, training)) if model.precision is not None else None
+        self.precision = precision_on(model, training)
         self.averaged = {name: list(player.module.parameters()) for name, player in self.average.players().items()}
         self.begun = {name: 0 for name, its in self.players.items() if its.span[0] <= 0}  # whose span, at which step
         self.furthest = 0.0  # of the budget: a clock may be set back, spans not
@@ -219,7 +219,8 @@ class Learner:
         sums: dict[str, Tensor] = {}
         totals: list[Tensor | None] = [None] * len(parameters)
         for i, batch in enumerate(batches, start=self.processes.rank * len(batches)):
-            with seeded(self.training.seed, "noise", self.step, name, i, device=self.device):
+            noise = seeded(self.training.seed, "noise", self.step, name, i, device=self.device)
+            with noise, multiplying(self.model, self.precision):
                 found = self.gradients[name](player, parameters, batch, parts)
             pairs = zip(totals, found.gradients, strict=True)
             totals = [new if old is None else old if new is None else old + new for old, new in pairs]

@@ -37,7 +37,7 @@ from fabulate.config import DataSpec
 from fabulate.data.images import Data
 from fabulate.data.media.base import Heard
 from fabulate.data.media.notes import Note, Piece, SoundingMedium
-from fabulate.data.media.sequences import MOST, Found
+from fabulate.data.media.sequences import MOST, Found, Speller
 from fabulate.data.media.texts import bytes_of, walked
 from fabulate.errors import ConfigError, DataError
 from fabulate.files import place_file
@@ -94,11 +94,14 @@ class ChordMedium(SoundingMedium):
         kinds = ("", HELD) if any(held for _, held in notes) else ("",)
         return [rest(steps[0]), *(kind + name_of(pitch) for kind in kinds for pitch in reach)]
 
-    def spelled(self, string: str, symbols: Sequence[str], voices: int) -> list[str]:
-        step, chords = chords_of(string)
-        silent = rest(step)
-        rows = [[(HELD if held else "") + name_of(pitch) for pitch, held in chord] for chord in chords]
-        return [symbol for row in rows for symbol in [*row, *[silent] * (voices - len(row))]]
+    def speller(self, symbols: Sequence[str], voices: int) -> Speller:
+        def spelled(string: str) -> list[str]:
+            step, chords = chords_of(string)
+            silent = rest(step)
+            rows = [[(HELD if held else "") + name_of(pitch) for pitch, held in chord] for chord in chords]
+            return [symbol for row in rows for symbol in [*row, *[silent] * (voices - len(row))]]
+
+        return spelled
 
     def written(self, symbols: Sequence[str], shape: SequenceShape) -> str:
         silent, v = shape.symbols[1], shape.voices

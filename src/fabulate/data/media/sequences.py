@@ -12,7 +12,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -104,6 +104,10 @@ def unfit(string: str, most: int | None) -> str | None:
     return found and f"has the control character U+{ord(found[0]):04X} at place {found.start():,}"
 
 
+Speller = Callable[[str], Sequence[str]]
+"""Gives the symbols of a string."""
+
+
 class SequenceMedium(Medium):
     """Sequences of symbols, written as strings; the symbols are characters unless a medium says otherwise."""
 
@@ -128,21 +132,23 @@ class SequenceMedium(Medium):
             )
         return place
 
-    def spelled(self, string: str, symbols: Sequence[str], voices: int) -> Sequence[str]:
-        """The symbols of a string in their order, as many at each place as there are voices.
+    def speller(self, symbols: Sequence[str], voices: int) -> Speller:
+        """What gives the symbols of a string in their order, as many at each place as there are voices.
 
         Where symbols have several characters, the longest one that fits is next; a character that no symbol begins with
         stands for itself.
         """
-        longest = max(map(len, symbols))
-        if longest == 1:
-            return string
-        known, found, at = {*symbols}, [], 0
-        while at < len(string):
-            pieces = (string[at : at + length] for length in range(longest, 0, -1))
-            found.append(next((piece for piece in pieces if piece in known), string[at]))
-            at += len(found[-1])
-        return found
+        longest, known = max(map(len, symbols)), {*symbols}
+
+        def spelled(string: str) -> list[str]:
+            found, at = [], 0
+            while at < len(string):
+                pieces = (string[at : at + length] for length in range(longest, 0, -1))
+                found.append(next((piece for piece in pieces if piece in known), string[at]))
+                at += len(found[-1])
+            return found
+
+        return spelled if longest > 1 else str
 
     def written(self, symbols: Sequence[str], shape: SequenceShape) -> str:
         """The string of symbols, up to the end."""
@@ -176,9 +182,10 @@ class SequenceMedium(Medium):
     def encoded(self, strings: Sequence[str], shape: SequenceShape) -> npt.NDArray[np.int16]:
         """Strings as symbols (N, T) or (N, T, V). Errors: `ConfigError` for what the shape has no symbol or room."""
         known = {symbol: i for i, symbol in enumerate(shape.symbols)}
+        spell = self.speller(shape.symbols, shape.voices)
         x = np.zeros((len(strings), shape.size), np.int16)
         for row, string in zip(x, strings, strict=True):
-            symbols = self.spelled(string, shape.symbols, shape.voices)
+            symbols = spell(string)
             if strange := sorted({*symbols} - known.keys()):
                 raise ConfigError(f"the model has not learnt {', '.join(map(repr, strange[:5]))} (in {string[:40]!r})")
             if len(symbols) > shape.size:
@@ -221,7 +228,8 @@ class SequenceMedium(Medium):
             said.append(sentence)
             if not running:  # what has symbols that no other item has is learnt from, or it would be lost
                 own, voices = self.alphabet(train.strings), self.voices(train.strings)
-                known = [{*own}.issuperset(self.spelled(string, own, voices)) for string in test.strings]
+                spell, characters = self.speller(own, voices), {*own}
+                known = [characters.issuperset(spell(string)) for string in test.strings]
                 rare = pick(test, [i for i, are in enumerate(known) if not are])
                 train, test = joined(train, rare), pick(test, [i for i, are in enumerate(known) if are])
         numbered = number(train.labels, test.labels)
@@ -239,9 +247,8 @@ class SequenceMedium(Medium):
         if strange:
             told = ", ".join(f"{symbol!r} ({times:,})" for symbol, times in strange.most_common(10))
             said.append(f"test items with symbols that training lacks are left out: {told}")
-        lengths = sorted(
-            len(self.spelled(string, symbols, voices)) // voices for string in (*train.strings, *test.strings)
-        )
+        spell = self.speller(symbols, voices)
+        lengths = sorted(len(spell(string)) // voices for string in (*train.strings, *test.strings))
         longest, unit = lengths[-1], self.unit if asked.tokens is None else "tokens"
         shape = SequenceShape(longest if running else longest + 1, symbols, voices, self.name)
         if not in_memory(2 * shape.size * (len(train.names) + len(test.names))):
@@ -282,7 +289,7 @@ class SequenceMedium(Medium):
 
     def windows(self, found: Found, symbols: Sequence[str], window: int) -> Found:
         """One text's windows anew, of so many symbols each; what is left at the end is left out."""
-        spelled, cut = self.spelled("".join(found.strings), symbols, 1), Found()
+        spelled, cut = self.speller(symbols, 1)("".join(found.strings)), Found()
         for start in range(0, len(spelled) - window + 1, window):
             cut.names.append(f"{found.names[0].partition('@')[0]}@{start}")
             cut.strings.append("".join(spelled[start : start + window]))
@@ -293,11 +300,11 @@ class SequenceMedium(Medium):
         self, symbols: Sequence[str], voices: int, test: Found, y: Labels | None
     ) -> tuple[Found, Labels | None, Counter[str]]:
         """The test items whose symbols are all known, their labels, and how often others occur."""
-        known = {*symbols}
+        known, spell = {*symbols}, self.speller(symbols, voices)
         strange: Counter[str] = Counter()
         rows = []
         for i, string in enumerate(test.strings):
-            others = [symbol for symbol in self.spelled(string, symbols, voices) if symbol not in known]
+            others = [symbol for symbol in spell(string) if symbol not in known]
             strange.update(others)
             rows += [] if others else [i]
         return pick(test, rows), None if y is None else y[rows], strange

@@ -115,11 +115,9 @@ class SequenceDetector:
         assert isinstance(shape, SequenceShape)
         its: Any = medium(shape)
         known, scores, symbols = {*shape.symbols}, np.empty(len(strings)), []
+        spell = its.speller(shape.symbols, shape.voices)
         for first in range(0, len(strings), PORTION):
-            rows = [
-                its.spelled(string, shape.symbols, shape.voices)[: shape.size - 1]
-                for string in strings[first : first + PORTION]
-            ]
+            rows = [spell(string)[: shape.size - 1] for string in strings[first : first + PORTION]]
             x = torch.zeros(len(rows), shape.size, dtype=torch.int16)
             places = {symbol: i for i, symbol in enumerate(shape.symbols)}
             strange = torch.zeros(x.shape, dtype=torch.bool)
